@@ -1,0 +1,3 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! The HTTP contract: types, paths and a typed client that follows leader hints.

@@ -1,0 +1,3 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! Many groups, packed proposals, shared read rounds: decides everything, touches nothing.

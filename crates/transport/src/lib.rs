@@ -1,0 +1,3 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! Connections between nodes: threads and sockets, plain or mutual TLS.
