@@ -28,7 +28,9 @@ impl fmt::Display for DecodeError {
             DecodeError::Truncated(field) => write!(f, "the bytes end inside `{field}`"),
             DecodeError::TooLong(field, len) => write!(f, "`{field}` is too long: {len}"),
             DecodeError::Invalid(field, value) => write!(f, "`{field}` cannot be {value}"),
-            DecodeError::Unknown(field, value) => write!(f, "`{field}` is {value}, which this build does not know"),
+            DecodeError::Unknown(field, value) => {
+                write!(f, "`{field}` is {value}, which this build does not know")
+            }
             DecodeError::Trailing(len) => write!(f, "{len} bytes too many"),
         }
     }

@@ -130,19 +130,31 @@ pub enum ChangeRefused {
 impl fmt::Display for ChangeRefused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            ChangeRefused::AlreadyMember(id) => write!(f, "node {} is a member already, as replica {id}", id.node()),
+            ChangeRefused::AlreadyMember(id) => {
+                write!(f, "node {} is a member already, as replica {id}", id.node())
+            }
             ChangeRefused::NotAMember(id) => write!(f, "replica {id} is not a member"),
-            ChangeRefused::Removed(id) => write!(f, "replica {id} was removed and never comes back; add its node again"),
-            ChangeRefused::NodeRetired(node) => write!(f, "node {node} was removed for good; use another node id"),
-            ChangeRefused::NodeHasReplica(id) => write!(f, "the node still has replica {id}; remove that first"),
+            ChangeRefused::Removed(id) => {
+                write!(f, "replica {id} was removed and never comes back; add its node again")
+            }
+            ChangeRefused::NodeRetired(node) => {
+                write!(f, "node {node} was removed for good; use another node id")
+            }
+            ChangeRefused::NodeHasReplica(id) => {
+                write!(f, "the node still has replica {id}; remove that first")
+            }
             ChangeRefused::WrongRole(id, role) => write!(f, "replica {id} is a {role}"),
             ChangeRefused::LastVoter(id) => write!(f, "replica {id} is the group's last voter"),
             ChangeRefused::TooManyWitnesses => f.write_str("data voters must outnumber witnesses"),
-            ChangeRefused::AddressInUse(address, id) => write!(f, "address {address} belongs to replica {id}"),
+            ChangeRefused::AddressInUse(address, id) => {
+                write!(f, "address {address} belongs to replica {id}")
+            }
             ChangeRefused::BadAddress(address) => {
                 write!(f, "address `{address}` must have 1 to {ADDRESS_BYTES_MAX} bytes")
             }
-            ChangeRefused::TooMany(what, max) => write!(f, "the group has {max} {what}, which is the most it may have"),
+            ChangeRefused::TooMany(what, max) => {
+                write!(f, "the group has {max} {what}, which is the most it may have")
+            }
         }
     }
 }
@@ -193,7 +205,9 @@ impl Membership {
                 if raft_address.is_empty() || raft_address.len() > ADDRESS_BYTES_MAX {
                     return Err(ChangeRefused::BadAddress(raft_address.clone()));
                 }
-                if let Some((id, _)) = self.members.iter().find(|(_, member)| member.raft_address == *raft_address) {
+                if let Some((id, _)) =
+                    self.members.iter().find(|(_, member)| member.raft_address == *raft_address)
+                {
                     return Err(ChangeRefused::AddressInUse(raft_address.clone(), *id));
                 }
                 if self.members.len() >= MEMBERS_MAX {
@@ -237,9 +251,11 @@ impl Membership {
 
     fn live(&mut self, id: ReplicaId) -> Result<&mut Member, ChangeRefused> {
         let removed = self.is_removed(id);
-        self.members
-            .get_mut(&id)
-            .ok_or(if removed { ChangeRefused::Removed(id) } else { ChangeRefused::NotAMember(id) })
+        self.members.get_mut(&id).ok_or(if removed {
+            ChangeRefused::Removed(id)
+        } else {
+            ChangeRefused::NotAMember(id)
+        })
     }
 
     fn set_role(&mut self, id: ReplicaId, from: Role, to: Role) -> Result<(), ChangeRefused> {
@@ -277,11 +293,13 @@ impl Membership {
         if version != MEMBERSHIP_VERSION {
             return Err(DecodeError::Unknown("membership.version", u64::from(version)));
         }
-        let mut membership = Membership { change_index: reader.varint("membership.change_index")?, ..Membership::default() };
+        let mut membership =
+            Membership { change_index: reader.varint("membership.change_index")?, ..Membership::default() };
         for _ in 0..reader.bounded("membership.members", MEMBERS_MAX)? {
             let id = replica_id(reader, "membership.member.id")?;
             let role = reader.u8("membership.member.role")?;
-            let role = Role::from_byte(role).ok_or(DecodeError::Unknown("membership.member.role", u64::from(role)))?;
+            let role = Role::from_byte(role)
+                .ok_or(DecodeError::Unknown("membership.member.role", u64::from(role)))?;
             let raft_address = reader.text("membership.member.raft_address", ADDRESS_BYTES_MAX)?.to_owned();
             let ascending = membership.members.last_key_value().is_none_or(|(last, _)| *last < id);
             if !ascending || membership.replica_on(id.node()).is_some() {
@@ -342,7 +360,10 @@ mod tests {
         let removed = ReplicaId::new(0, node(3));
         let after = voters(&[1, 2, 3]).changed(&MembershipChange::Remove(removed), 9).expect("removable");
         assert!(after.is_removed(removed));
-        assert_eq!(after.changed(&MembershipChange::Remove(removed), 10), Err(ChangeRefused::Removed(removed)));
+        assert_eq!(
+            after.changed(&MembershipChange::Remove(removed), 10),
+            Err(ChangeRefused::Removed(removed))
+        );
         let back = after.changed(&add(3), 10).expect("a node may return");
         let returned = ReplicaId::new(1, node(3));
         assert_eq!(back.role(returned), Some(Role::Learner));
@@ -354,8 +375,12 @@ mod tests {
     fn s13_a_retired_node_cannot_be_added() {
         let members = voters(&[1, 2]);
         let retire = MembershipChange::RetireNode(node(2));
-        assert_eq!(members.changed(&retire, 2), Err(ChangeRefused::NodeHasReplica(ReplicaId::new(0, node(2)))));
-        let removed = members.changed(&MembershipChange::Remove(ReplicaId::new(0, node(2))), 2).expect("removable");
+        assert_eq!(
+            members.changed(&retire, 2),
+            Err(ChangeRefused::NodeHasReplica(ReplicaId::new(0, node(2))))
+        );
+        let removed =
+            members.changed(&MembershipChange::Remove(ReplicaId::new(0, node(2))), 2).expect("removable");
         let retired = removed.changed(&retire, 3).expect("retirable");
         assert_eq!(retired.changed(&add(2), 4), Err(ChangeRefused::NodeRetired(node(2))));
     }

@@ -128,7 +128,8 @@ mod tests {
     #[test]
     fn even_shares_cover_every_slot_once() {
         for groups in [1u64, 3, 16, 48, 1000, 20_000] {
-            let shares: Vec<SlotSet> = (0..groups).map(|position| SlotSet::even_share(position, groups)).collect();
+            let shares: Vec<SlotSet> =
+                (0..groups).map(|position| SlotSet::even_share(position, groups)).collect();
             assert_eq!(shares.iter().map(SlotSet::len).sum::<usize>(), usize::from(SLOT_COUNT));
             let ranges = shares.iter().flat_map(|share| share.ranges().to_vec()).collect();
             assert_eq!(SlotSet::from_ranges(ranges).map(|set| set.len()), Some(usize::from(SLOT_COUNT)));
