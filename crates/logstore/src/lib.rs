@@ -9,7 +9,4 @@
 
 pub mod store;
 
-pub use store::{
-    CondemnedReason, GroupWrite, LogError, LogKey, LogReader, LogStart, LogStatus, LogStore, Mark, Recovered,
-    Written,
-};
+pub use store::{GroupWrite, LogError, LogKey, LogReader, LogStatus, LogStore, Mark, Recovered, Written};

@@ -5,7 +5,9 @@
 use std::fmt;
 use std::sync::Arc;
 
-use mraft_types::{Entry, GroupId, GroupUid, HardState, Index, LogPosition, Membership, ReplicaId, Term};
+use mraft_types::{
+    CondemnedReason, Entry, GroupId, GroupUid, HardState, Index, LogStart, Membership, ReplicaId, Term,
+};
 
 /// Whose records these are. A replica that was removed and added again has another replica id and so another key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -16,29 +18,6 @@ pub struct LogKey {
     pub uid: GroupUid,
     /// The replica on this node.
     pub replica: ReplicaId,
-}
-
-/// Where a replica's log begins: what a snapshot, the genesis snapshot or a truncation covers, and the membership in force there.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct LogStart {
-    /// The last covered entry; the first entry of the log stands at `position.index + 1`.
-    pub position: LogPosition,
-    /// The membership in force at that position.
-    pub membership: Membership,
-}
-
-/// Why a replica may never vote or acknowledge again under its id (rule D9). The numbers are persisted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[repr(u8)]
-pub enum CondemnedReason {
-    /// Acknowledged entries are gone: a leader, the store or the commit index remembers more than the log holds.
-    LogLost = 1,
-    /// Records of this replica are damaged.
-    Damage = 2,
-    /// The directory is an old copy (rule M7).
-    OldCopy = 3,
-    /// Its applied state differs from the majority's (rule E8).
-    Divergence = 4,
 }
 
 /// Something that must be remembered beside entries and hard state.
@@ -86,6 +65,9 @@ pub struct Recovered {
     pub last_index: Index,
     /// Terms as runs: each (first index, term), ascending, covering `start.position.index ..= last_index`.
     pub terms: Vec<(Index, Term)>,
+    /// The memberships of the log's entries of kind `Membership`, ascending by index (rule M2: the last one is in force, and an
+    /// overwritten one gives way to the one before it). Not counting the start's own.
+    pub memberships: Vec<(Index, Membership)>,
     /// An installation that began and is not known to be done (rule N1).
     pub install: Option<(LogStart, u64)>,
     /// Set when the replica may never take part again (rule D9): a persisted mark, or damage that recovery found.

@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-use crate::{Payload, ReplicaId};
+use crate::{Membership, Payload, ReplicaId};
 
 /// Position of an entry in a group's log, from 1. Index 0 is "before the log"; the genesis snapshot stands at 1 (rule M4).
 pub type Index = u64;
@@ -86,4 +86,51 @@ pub struct HardState {
     pub vote: Option<ReplicaId>,
     /// The commit index it knew.
     pub commit: Index,
+}
+
+/// Where a replica's log begins: what a snapshot, the genesis snapshot or a truncation covers, and the membership in force there.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct LogStart {
+    /// The last covered entry; the first entry of the log stands at `position.index + 1`.
+    pub position: LogPosition,
+    /// The membership in force at that position.
+    pub membership: Membership,
+}
+
+/// Why a replica may never vote or acknowledge again under its id (rule D9). The numbers are persisted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum CondemnedReason {
+    /// Acknowledged entries are gone: a leader, the store or the commit index remembers more than the log holds.
+    LogLost = 1,
+    /// Records of this replica are damaged.
+    Damage = 2,
+    /// The directory is an old copy (rule M7).
+    OldCopy = 3,
+    /// Its applied state differs from the majority's (rule E8).
+    Divergence = 4,
+}
+
+impl CondemnedReason {
+    /// The reason behind a persisted number.
+    pub fn from_byte(byte: u8) -> Option<CondemnedReason> {
+        match byte {
+            1 => Some(CondemnedReason::LogLost),
+            2 => Some(CondemnedReason::Damage),
+            3 => Some(CondemnedReason::OldCopy),
+            4 => Some(CondemnedReason::Divergence),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for CondemnedReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            CondemnedReason::LogLost => "its log lost entries that it had acknowledged",
+            CondemnedReason::Damage => "its log is damaged",
+            CondemnedReason::OldCopy => "its directory is an old copy",
+            CondemnedReason::Divergence => "its state differs from the majority's",
+        })
+    }
 }

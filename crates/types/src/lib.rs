@@ -17,7 +17,7 @@ pub mod membership;
 pub mod payload;
 pub mod slots;
 
-pub use entry::{Entry, EntryKind, HardState, Index, LogPosition, Term};
+pub use entry::{CondemnedReason, Entry, EntryKind, HardState, Index, LogPosition, LogStart, Term};
 pub use ids::{DeploymentId, Generation, GroupId, GroupUid, InstanceId, NodeId, ReplicaId};
 pub use membership::{ChangeRefused, Member, Membership, MembershipChange, Role};
 pub use payload::Payload;
