@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! What a replica is told when it is made.
+
+use mraft_types::{CondemnedReason, HardState, Index, LogPosition, LogStart, Membership, ReplicaId, Term};
+
+/// Settings of one replica.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Config {
+    /// This replica.
+    pub id: ReplicaId,
+    /// Election timeouts are drawn from `election_ticks..2 * election_ticks`; must exceed `2 * heartbeat_ticks`.
+    pub election_ticks: u32,
+    /// A leader sends heartbeats on every tick whose number is a multiple of this, so that the heartbeats of all groups
+    /// share a frame; at least 1.
+    pub heartbeat_ticks: u32,
+    /// Whether a leader steps down when it has not heard from a quorum for one election timeout.
+    pub check_quorum: bool,
+    /// Most payload bytes in one append message; one larger entry still travels alone.
+    pub append_bytes_max: usize,
+    /// Most payload bytes on the way to one follower without an answer.
+    pub inflight_bytes_max: usize,
+    /// Most append messages on the way to one follower without an answer.
+    pub inflight_messages_max: usize,
+    /// Proposals are refused while entries that this replica has not applied weigh more than this (MaxInMemLogSize).
+    pub unapplied_bytes_max: usize,
+    /// Entries that are applied and durable stay in memory for followers until they weigh more than this.
+    pub cache_bytes_max: usize,
+    /// A follower that is being sent a snapshot is given up on after this many ticks (rule N2).
+    pub snapshot_deadline_ticks: u32,
+}
+
+/// What a replica remembers from before it was (re)started.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Restored {
+    /// The durable hard state.
+    pub hard_state: HardState,
+    /// Where the log begins. A memberless replica (rule M4) has the default start: position 0, no members.
+    pub start: LogStart,
+    /// Last index of the log.
+    pub last_index: Index,
+    /// Terms as runs (first index, term), ascending, from `start.position.index` on.
+    pub terms: Vec<(Index, Term)>,
+    /// Memberships of entries of the log, ascending.
+    pub memberships: Vec<(Index, Membership)>,
+    /// What the state machine has persisted (rule D8).
+    pub applied: LogPosition,
+    /// Set when this replica may never vote or acknowledge again (rule D9).
+    pub condemned: Option<CondemnedReason>,
+}
