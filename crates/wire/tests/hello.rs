@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! Who talks to whom: rules M6, M7, M9, M10, T3.
+
+mod support;
+
+use std::collections::BTreeSet;
+
+use mraft_types::{DeploymentId, InstanceId};
+use mraft_wire::{
+    Accepted, Expected, Hello, HelloConfirm, HelloField, HelloRefused, HelloReply, PeerRecord,
+    TopologyRelation, TopologyStamp, VersionRange, check,
+};
+use support::{full_hello, hello, instances, node, refusals};
+
+fn judge(theirs: &Hello) -> Result<Accepted, HelloRefused> {
+    check(&hello(1, 2), theirs, &Expected::default())
+}
+
+fn refusal(theirs: &Hello) -> String {
+    judge(theirs).expect_err("refused").to_string()
+}
+
+#[test]
+fn two_nodes_of_one_deployment_talk() {
+    let accepted = judge(&hello(2, 1)).expect("accepted");
+    assert_eq!((accepted.version, accepted.feature_level), (1, 3));
+    assert_eq!(accepted.learned, instances(&[(2, 2)]));
+    assert_eq!(accepted.topology, TopologyRelation::Same);
+}
+
+#[test]
+fn another_deployment_is_refused_with_both_values() {
+    let theirs = Hello { deployment: DeploymentId(9), ..hello(2, 1) };
+    assert_eq!(refusal(&theirs), "deployment 7 here, 9 there");
+    let seen_there = judge(&theirs).expect_err("refused").from_other_side();
+    assert_eq!(seen_there.to_string(), "deployment 9 here, 7 there");
+}
+
+#[test]
+fn t3_versions_and_levels_must_overlap() {
+    let versions = Hello { versions: VersionRange { min: 2, max: 5 }, ..hello(2, 1) };
+    assert_eq!(refusal(&versions), "wire versions 1 to 1 here, 2 to 5 there");
+    let levels = Hello { feature_levels: VersionRange { min: 4, max: 4 }, ..hello(2, 1) };
+    assert_eq!(refusal(&levels), "feature levels 1 to 3 here, 4 to 4 there");
+    let newer = Hello { feature_levels: VersionRange { min: 2, max: 9 }, ..hello(2, 1) };
+    assert_eq!(judge(&newer).map(|accepted| accepted.feature_level), Ok(3));
+}
+
+#[test]
+fn t3_an_unknown_optional_field_is_ignored_and_a_required_one_refused() {
+    let field = |number| Hello { fields: vec![HelloField { number, content: vec![1] }], ..hello(2, 1) };
+    assert!(judge(&field(0x7fff)).is_ok());
+    assert_eq!(refusal(&field(0x8000)), "hello field 0x8000 is required, and not known");
+}
+
+#[test]
+fn a_hello_for_somebody_else_is_refused() {
+    assert_eq!(refusal(&hello(2, 3)), "node 3 was wanted, node 1 was reached");
+    assert_eq!(refusal(&hello(1, 1)), "both sides say that they are node 1");
+    let dialed = Expected { dialed: Some(node(3)), ..Expected::default() };
+    let answered = check(&hello(1, 3), &hello(2, 1), &dialed).expect_err("refused");
+    assert_eq!(answered.to_string(), "node 3 was dialed, node 2 answered");
+}
+
+#[test]
+fn m6_a_wiped_directory_under_an_old_id_is_refused_on_both_sides() {
+    let known = Hello { instances: instances(&[(1, 1), (2, 2)]), ..hello(1, 2) };
+    let wiped = Hello { instance: InstanceId([8; 16]), instances: instances(&[(2, 8)]), ..hello(2, 1) };
+    let expected =
+        HelloRefused::Instance { node: node(2), ours: InstanceId([2; 16]), theirs: InstanceId([8; 16]) };
+    assert_eq!(check(&known, &wiped, &Expected::default()), Err(expected.clone()));
+    assert_eq!(check(&wiped, &known, &Expected::default()), Err(expected.from_other_side()));
+}
+
+#[test]
+fn m6_tables_are_merged_and_a_dispute_about_a_third_node_is_reported() {
+    let ours = Hello { instances: instances(&[(1, 1), (3, 3)]), ..hello(1, 2) };
+    let theirs = Hello { instances: instances(&[(2, 2), (3, 9), (4, 4)]), ..hello(2, 1) };
+    let accepted = check(&ours, &theirs, &Expected::default()).expect("the two may talk");
+    assert_eq!(accepted.learned, instances(&[(2, 2), (4, 4)]));
+    assert_eq!(accepted.conflicts, [(node(3), InstanceId([3; 16]), InstanceId([9; 16]))]);
+    let conflicting = Expected { conflicting: BTreeSet::from([node(2)]), ..Expected::default() };
+    assert_eq!(check(&ours, &theirs, &conflicting), Err(HelloRefused::Conflicting { node: node(2) }));
+}
+
+#[test]
+fn m6_two_processes_on_copies_of_one_directory_are_told_apart() {
+    let record = PeerRecord { boot_nonce: 1, ..hello(2, 1).record() };
+    let expected = Expected { record: Some(record), ..Expected::default() };
+    assert_eq!(
+        check(&hello(1, 2), &hello(2, 1), &expected),
+        Err(HelloRefused::Clone { node: node(2), boot_counter: 4 })
+    );
+}
+
+#[test]
+fn m7_an_old_copy_is_refused_by_what_the_peer_remembers() {
+    let judge = |boot_counter, durable_seq| {
+        let record = PeerRecord { boot_counter, boot_nonce: 1, durable_seq };
+        check(&hello(1, 2), &hello(2, 1), &Expected { record: Some(record), ..Expected::default() })
+    };
+    assert!(judge(3, 100).is_ok(), "a restart continues where it was");
+    let old = HelloRefused::OldCopy { node: node(2), remembered: (3, 101), now: (4, 100) };
+    assert_eq!(judge(3, 101), Err(old), "less is durable than it once said");
+    assert!(judge(5, 50).is_err(), "its boot counter went back");
+}
+
+#[test]
+fn m7_a_node_learns_from_its_peer_that_it_is_an_old_copy() {
+    let record = PeerRecord { boot_counter: 3, boot_nonce: 1, durable_seq: 101 };
+    let theirs = Hello { record_of_receiver: Some(record), ..hello(2, 1) };
+    let old = HelloRefused::OldCopy { node: node(1), remembered: (3, 101), now: (4, 100) };
+    assert_eq!(judge(&theirs), Err(old));
+}
+
+#[test]
+fn m7_a_hello_that_beats_of_the_same_boot_overtook_is_no_old_copy() {
+    let record = PeerRecord { durable_seq: 500, ..hello(2, 1).record() };
+    let expected = Expected { record: Some(record), ..Expected::default() };
+    assert!(check(&hello(1, 2), &hello(2, 1), &expected).is_ok());
+}
+
+#[test]
+fn m10_topologies_are_compared_but_never_refused() {
+    let relation = |version, hash| {
+        let theirs = Hello { topology: TopologyStamp { version, hash: [hash; 16] }, ..hello(2, 1) };
+        judge(&theirs).expect("accepted").topology
+    };
+    assert_eq!(relation(2, 9), TopologyRelation::Same);
+    assert_eq!(relation(3, 1), TopologyRelation::Newer);
+    assert_eq!(relation(1, 1), TopologyRelation::Older);
+    assert_eq!(relation(2, 1), TopologyRelation::Diverged);
+}
+
+#[test]
+fn s13_a_retired_node_is_refused() {
+    let expected = Expected { retired: BTreeSet::from([node(2)]), ..Expected::default() };
+    let refused = check(&hello(1, 2), &hello(2, 1), &expected).expect_err("refused");
+    assert_eq!(refused.to_string(), "node 2 was removed for good");
+}
+
+#[test]
+fn hellos_replies_and_confirmations_come_back() {
+    for sample in [hello(1, 2), full_hello()] {
+        let mut bytes = Vec::new();
+        sample.encode(&mut bytes);
+        assert_eq!(Hello::decode(&bytes), Ok(sample.clone()));
+        let reply = HelloReply::Accepted { version: 1, feature_level: 2, hello: Box::new(sample) };
+        let mut bytes = Vec::new();
+        reply.encode(&mut bytes);
+        assert_eq!(HelloReply::decode(&bytes), Ok(reply));
+    }
+    for refused in refusals() {
+        let (mut reply, mut confirm) = (Vec::new(), Vec::new());
+        HelloReply::Refused(refused.clone()).encode(&mut reply);
+        HelloConfirm::Refused(refused.clone()).encode(&mut confirm);
+        assert_eq!(HelloReply::decode(&reply), Ok(HelloReply::Refused(refused.clone())));
+        assert_eq!(HelloConfirm::decode(&confirm), Ok(HelloConfirm::Refused(refused)));
+    }
+}
+
+#[test]
+fn a_refusal_of_a_later_build_is_read_as_its_text() {
+    let mut bytes = vec![0, 99, 5];
+    bytes.extend(b"later");
+    bytes.extend([1, 2, 3]);
+    let later = HelloRefused::Other("later".to_owned());
+    assert_eq!(HelloReply::decode(&bytes), Ok(HelloReply::Refused(later)));
+}
+
+#[test]
+fn a_table_that_contradicts_its_sender_is_refused() {
+    let lying = Hello { instances: instances(&[(1, 9)]), ..hello(1, 2) };
+    let mut bytes = Vec::new();
+    lying.encode(&mut bytes);
+    assert!(Hello::decode(&bytes).is_err());
+}
