@@ -2,6 +2,8 @@
 
 //! Frames and packets: what goes in comes out, and nothing else does.
 
+#![allow(clippy::expect_used)]
+
 mod support;
 
 use mraft_raft::Body;

@@ -3,6 +3,8 @@
 //! The bytes of every sample frame, written down: a format that changes by accident changes here first. A wanted change
 //! comes with a new wire version (or before the first release, with new lines here) and with `docs/formats/wire.md`.
 
+#![allow(clippy::expect_used)]
+
 mod support;
 
 use std::fmt::Write;

@@ -2,6 +2,8 @@
 
 //! Who talks to whom: rules M6, M7, M9, M10, T3.
 
+#![allow(clippy::expect_used)]
+
 mod support;
 
 use std::collections::BTreeSet;

@@ -2,6 +2,8 @@
 
 //! Snapshot streams: only a whole one, in order, is one.
 
+#![allow(clippy::expect_used)]
+
 mod support;
 
 use mraft_types::Payload;
