@@ -1,0 +1,659 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! A disk in memory that behaves as badly as it is told to.
+//!
+//! What was written but not synced is kept apart from what is durable, for contents and for names alike. [`MemoryDisk::crash`]
+//! takes the power away: of every unsynced write each 512-byte sector is kept or lost, of every unsynced change of a directory's
+//! names all or nothing, as the seed decides. Everything is deterministic: there is no other source of chance.
+//!
+//! Deliberately absent: permissions, links, and the time that operations take (the owner may count [`MemoryDisk::operations`] and
+//! turn them into virtual time).
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::atomic::directory;
+use crate::{DirEntry, Disk, File, Lock, Open};
+
+/// What a disk writes whole or not at all.
+const SECTOR_BYTES: usize = 512;
+
+/// A disk in memory. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct MemoryDisk {
+    state: Arc<Mutex<State>>,
+}
+
+/// Faults that happen from now on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Faults {
+    /// Every operation with this number and above fails with EIO and changes nothing more: the moment before a crash.
+    pub all_from_operation: Option<u64>,
+    /// The operation with this number fails with EIO, once.
+    pub once_at_operation: Option<u64>,
+    /// Syncs answer success and make nothing durable: the lying disk, or the skipped fsync of a planted bug.
+    pub ignore_syncs: bool,
+    /// Bytes that all files together may have; growing beyond fails with ENOSPC.
+    pub capacity_bytes: Option<u64>,
+    /// Every sync fails with EIO.
+    pub syncs_fail: bool,
+    /// Every read fails with EIO.
+    pub reads_fail: bool,
+}
+
+type Inode = u64;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Node {
+    Directory,
+    File(Inode),
+}
+
+#[derive(Clone, Debug, Default)]
+struct Content {
+    durable: Vec<u8>,
+    current: Vec<u8>,
+    /// Ranges written since the last sync; their sectors may each be lost.
+    unsynced: Vec<(usize, usize)>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    names: BTreeMap<PathBuf, Node>,
+    durable_names: BTreeMap<PathBuf, Node>,
+    contents: BTreeMap<Inode, Content>,
+    locked: BTreeMap<PathBuf, u64>,
+    next_inode: Inode,
+    operations: u64,
+    /// Grows at each crash: handles and locks from before are dead.
+    power_cycle: u64,
+    faults: Faults,
+}
+
+impl MemoryDisk {
+    /// An empty disk without faults.
+    pub fn new() -> MemoryDisk {
+        MemoryDisk::default()
+    }
+
+    /// Operations so far: opens, reads, writes, syncs, renames, removals.
+    pub fn operations(&self) -> u64 {
+        self.lock().operations
+    }
+
+    /// Sets what goes wrong from now on.
+    pub fn set_faults(&self, faults: Faults) {
+        self.lock().faults = faults;
+    }
+
+    /// What goes wrong at present.
+    pub fn faults(&self) -> Faults {
+        self.lock().faults
+    }
+
+    /// Lets every operation with this number and above fail; see [`Faults::all_from_operation`].
+    pub fn fail_from_operation(&self, number: u64) {
+        self.lock().faults.all_from_operation = Some(number);
+    }
+
+    /// Takes the power away and gives it back: what was not durable is lost, torn or kept as the seed decides, handles and locks are
+    /// gone, faults are cleared.
+    pub fn crash(&self, seed: u64) {
+        let mut state = self.lock();
+        let mut draw = Draw(seed);
+        let mut kept = BTreeMap::new();
+        let mut by_directory: BTreeMap<PathBuf, bool> = BTreeMap::new();
+        let all: Vec<PathBuf> = state.names.keys().chain(state.durable_names.keys()).cloned().collect();
+        for path in all {
+            let keep_new =
+                *by_directory.entry(directory(&path).to_owned()).or_insert_with(|| draw.next() & 1 == 0);
+            let source = if keep_new { &state.names } else { &state.durable_names };
+            if let Some(node) = source.get(&path) {
+                kept.insert(path, *node);
+            }
+        }
+        // A name whose directory is gone is gone with it.
+        let reachable: BTreeMap<PathBuf, Node> = kept
+            .iter()
+            .filter(|(path, _)| is_reachable(&kept, path))
+            .map(|(path, node)| (path.clone(), *node))
+            .collect();
+        for content in state.contents.values_mut() {
+            content.crash(&mut draw);
+        }
+        let alive: Vec<Inode> = reachable
+            .values()
+            .filter_map(|node| if let Node::File(inode) = node { Some(*inode) } else { None })
+            .collect();
+        state.contents.retain(|inode, _| alive.contains(inode));
+        state.names = reachable.clone();
+        state.durable_names = reachable;
+        state.locked.clear();
+        state.power_cycle += 1;
+        state.faults = Faults::default();
+    }
+
+    /// Kills the process but not the machine: everything written stays, handles and locks are gone.
+    pub fn kill(&self) {
+        let mut state = self.lock();
+        state.locked.clear();
+        state.power_cycle += 1;
+        state.faults = Faults { capacity_bytes: state.faults.capacity_bytes, ..Faults::default() };
+    }
+
+    /// Flips a bit of a file at rest. `false` when the file does not have that bit.
+    pub fn flip_bit(&self, path: &Path, bit: u64) -> bool {
+        let mut state = self.lock();
+        let Some(Node::File(inode)) = state.names.get(path).copied() else { return false };
+        let Some(content) = state.contents.get_mut(&inode) else { return false };
+        let (byte, mask) = ((bit / 8) as usize, 1 << (bit % 8));
+        for bytes in [&mut content.durable, &mut content.current] {
+            if let Some(byte) = bytes.get_mut(byte) {
+                *byte ^= mask;
+            }
+        }
+        byte < content.current.len()
+    }
+
+    /// Every file with its length, sorted.
+    pub fn files(&self) -> Vec<(PathBuf, u64)> {
+        let state = self.lock();
+        let len = |inode: &Inode| state.contents.get(inode).map_or(0, |content| content.current.len() as u64);
+        state
+            .names
+            .iter()
+            .filter_map(
+                |(path, node)| {
+                    if let Node::File(inode) = node { Some((path.clone(), len(inode))) } else { None }
+                },
+            )
+            .collect()
+    }
+
+    /// A copy of everything as it stands, for tests that try many crashes from one point.
+    pub fn fork(&self) -> MemoryDisk {
+        let state = self.lock();
+        MemoryDisk {
+            state: Arc::new(Mutex::new(State {
+                names: state.names.clone(),
+                durable_names: state.durable_names.clone(),
+                contents: state.contents.clone(),
+                locked: BTreeMap::new(),
+                next_inode: state.next_inode,
+                operations: state.operations,
+                power_cycle: state.power_cycle,
+                faults: state.faults,
+            })),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts an operation and lets it fail if it is to.
+    fn operation(&self) -> io::Result<MutexGuard<'_, State>> {
+        let mut state = self.lock();
+        let number = state.operations;
+        state.operations += 1;
+        if state.faults.all_from_operation.is_some_and(|from| number >= from)
+            || state.faults.once_at_operation == Some(number)
+        {
+            return Err(eio());
+        }
+        Ok(state)
+    }
+}
+
+impl Content {
+    fn crash(&mut self, draw: &mut Draw) {
+        let mut after = self.durable.clone();
+        // Whether a grown or cut length got through is one more unsynced change of metadata.
+        if self.current.len() != self.durable.len() && draw.next() & 1 == 0 {
+            after.resize(self.current.len(), 0);
+        }
+        for (start, end) in std::mem::take(&mut self.unsynced) {
+            let mut at = start;
+            while at < end {
+                let sector_end = end.min((at / SECTOR_BYTES + 1) * SECTOR_BYTES);
+                if draw.next() & 1 == 0 && sector_end <= after.len() && sector_end <= self.current.len() {
+                    after[at..sector_end].copy_from_slice(&self.current[at..sector_end]);
+                }
+                at = sector_end;
+            }
+        }
+        self.durable.clone_from(&after);
+        self.current = after;
+    }
+}
+
+impl State {
+    fn used_bytes(&self) -> u64 {
+        self.contents.values().map(|content| content.current.len() as u64).sum()
+    }
+
+    fn has_room(&self, growth: u64) -> io::Result<()> {
+        match self.faults.capacity_bytes {
+            Some(capacity) if growth > 0 && self.used_bytes() + growth > capacity => {
+                Err(io::Error::from(io::ErrorKind::StorageFull))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn parent_exists(&self, path: &Path) -> io::Result<()> {
+        let parent = directory(path);
+        if parent == Path::new("/")
+            || parent == Path::new(".")
+            || self.names.get(parent) == Some(&Node::Directory)
+        {
+            Ok(())
+        } else {
+            Err(missing())
+        }
+    }
+
+    fn unlink(&mut self, path: &Path) {
+        if let Some(Node::File(inode)) = self.names.remove(path) {
+            self.free(inode);
+        }
+    }
+
+    /// Drops a content that no name leads to any more. One that a durable name leads to stays: a crash may bring the name back.
+    fn free(&mut self, inode: Inode) {
+        let named = |names: &BTreeMap<PathBuf, Node>| names.values().any(|node| *node == Node::File(inode));
+        if !named(&self.names) && !named(&self.durable_names) {
+            self.contents.remove(&inode);
+        }
+    }
+}
+
+fn is_reachable(names: &BTreeMap<PathBuf, Node>, path: &Path) -> bool {
+    let parent = directory(path);
+    parent == path
+        || parent == Path::new("/")
+        || parent == Path::new(".")
+        || (names.get(parent) == Some(&Node::Directory) && is_reachable(names, parent))
+}
+
+impl Disk for MemoryDisk {
+    fn open(&self, path: &Path, how: Open) -> io::Result<Arc<dyn File>> {
+        let mut state = self.operation()?;
+        let inode = match (state.names.get(path).copied(), how) {
+            (Some(Node::Directory), _) => return Err(io::Error::from(io::ErrorKind::IsADirectory)),
+            (Some(Node::File(_)), Open::CreateNew) => {
+                return Err(io::Error::from(io::ErrorKind::AlreadyExists));
+            }
+            (Some(Node::File(inode)), _) => inode,
+            (None, Open::Read | Open::Write) => return Err(missing()),
+            (None, Open::CreateNew | Open::Create) => {
+                state.parent_exists(path)?;
+                let inode = state.next_inode;
+                state.next_inode += 1;
+                state.contents.insert(inode, Content::default());
+                state.names.insert(path.to_owned(), Node::File(inode));
+                inode
+            }
+        };
+        let power_cycle = state.power_cycle;
+        Ok(Arc::new(MemoryFile { disk: self.clone(), inode, power_cycle, writable: how != Open::Read }))
+    }
+
+    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
+        let mut state = self.operation()?;
+        let mut made = PathBuf::new();
+        for part in path.components() {
+            made.push(part);
+            if made == Path::new("/") || made == Path::new(".") {
+                continue;
+            }
+            match state.names.get(&made) {
+                Some(Node::Directory) => {}
+                Some(Node::File(_)) => return Err(io::Error::from(io::ErrorKind::NotADirectory)),
+                None => {
+                    state.names.insert(made.clone(), Node::Directory);
+                    state.durable_names.insert(made.clone(), Node::Directory);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn read_dir(&self, path: &Path) -> io::Result<Vec<DirEntry>> {
+        let state = self.operation()?;
+        if state.names.get(path) != Some(&Node::Directory) && path != Path::new("/") {
+            return Err(missing());
+        }
+        let mut entries = Vec::new();
+        for (child, node) in &state.names {
+            if directory(child) != path || child == path {
+                continue;
+            }
+            let name = child.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+            let (is_dir, len) = match node {
+                Node::Directory => (true, 0),
+                Node::File(inode) => {
+                    (false, state.contents.get(inode).map_or(0, |content| content.current.len() as u64))
+                }
+            };
+            entries.push(DirEntry { name, is_dir, len });
+        }
+        entries.sort();
+        Ok(entries)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut state = self.operation()?;
+        state.parent_exists(to)?;
+        if !state.names.contains_key(from) {
+            return Err(missing());
+        }
+        let moved: Vec<(PathBuf, Node)> = state
+            .names
+            .iter()
+            .filter(|(path, _)| path.starts_with(from))
+            .map(|(path, node)| (path.clone(), *node))
+            .collect();
+        let replaced: Vec<PathBuf> =
+            state.names.keys().filter(|path| path.starts_with(to)).cloned().collect();
+        for path in replaced {
+            state.unlink(&path);
+        }
+        for (path, node) in moved {
+            state.names.remove(&path);
+            let renamed = match path.strip_prefix(from) {
+                Ok(rest) if rest.as_os_str().is_empty() => to.to_owned(),
+                Ok(rest) => to.join(rest),
+                Err(_) => continue,
+            };
+            state.names.insert(renamed, node);
+        }
+        Ok(())
+    }
+
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        let mut state = self.operation()?;
+        match state.names.get(path) {
+            Some(Node::File(_)) => {
+                state.unlink(path);
+                Ok(())
+            }
+            Some(Node::Directory) => Err(io::Error::from(io::ErrorKind::IsADirectory)),
+            None => Err(missing()),
+        }
+    }
+
+    fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
+        let mut state = self.operation()?;
+        if state.names.get(path) != Some(&Node::Directory) {
+            return Err(missing());
+        }
+        let gone: Vec<PathBuf> = state.names.keys().filter(|name| name.starts_with(path)).cloned().collect();
+        for name in gone {
+            state.unlink(&name);
+        }
+        Ok(())
+    }
+
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        let mut state = self.operation()?;
+        if state.faults.syncs_fail {
+            return Err(eio());
+        }
+        if state.faults.ignore_syncs {
+            return Ok(());
+        }
+        let now: Vec<(PathBuf, Node)> = state
+            .names
+            .iter()
+            .filter(|(child, _)| directory(child) == path)
+            .map(|(child, node)| (child.clone(), *node))
+            .collect();
+        let before: Vec<Node> = state
+            .durable_names
+            .iter()
+            .filter(|(child, _)| directory(child) == path)
+            .map(|(_, node)| *node)
+            .collect();
+        state.durable_names.retain(|child, _| directory(child) != path);
+        state.durable_names.extend(now);
+        for node in before {
+            if let Node::File(inode) = node {
+                state.free(inode);
+            }
+        }
+        Ok(())
+    }
+
+    fn exists(&self, path: &Path) -> io::Result<bool> {
+        Ok(self.lock().names.contains_key(path))
+    }
+
+    fn free_bytes(&self, _path: &Path) -> io::Result<u64> {
+        let state = self.lock();
+        Ok(state
+            .faults
+            .capacity_bytes
+            .map_or(u64::MAX, |capacity| capacity.saturating_sub(state.used_bytes())))
+    }
+
+    fn try_lock(&self, path: &Path) -> io::Result<Box<dyn Lock>> {
+        self.open(path, Open::Create)?;
+        let mut state = self.lock();
+        let power_cycle = state.power_cycle;
+        if state.locked.contains_key(path) {
+            return Err(io::Error::from(io::ErrorKind::WouldBlock));
+        }
+        state.locked.insert(path.to_owned(), power_cycle);
+        Ok(Box::new(MemoryLock { disk: self.clone(), path: path.to_owned(), power_cycle }))
+    }
+}
+
+struct MemoryLock {
+    disk: MemoryDisk,
+    path: PathBuf,
+    power_cycle: u64,
+}
+
+impl Lock for MemoryLock {}
+
+impl Drop for MemoryLock {
+    fn drop(&mut self) {
+        let mut state = self.disk.lock();
+        if state.power_cycle == self.power_cycle {
+            state.locked.remove(&self.path);
+        }
+    }
+}
+
+#[derive(Debug)]
+struct MemoryFile {
+    disk: MemoryDisk,
+    inode: Inode,
+    power_cycle: u64,
+    writable: bool,
+}
+
+impl MemoryFile {
+    /// Runs an operation on the content; the process that held this handle died with the last crash.
+    fn with<T>(&self, part: impl FnOnce(&mut State) -> io::Result<T>) -> io::Result<T> {
+        let mut state = self.disk.operation()?;
+        if state.power_cycle != self.power_cycle {
+            return Err(eio());
+        }
+        part(&mut state)
+    }
+
+    fn write(&self, state: &mut State, bytes: &[u8], offset: u64) -> io::Result<()> {
+        if !self.writable {
+            return Err(io::Error::from(io::ErrorKind::PermissionDenied));
+        }
+        let (start, end) = (offset as usize, offset as usize + bytes.len());
+        let len = state.contents.get(&self.inode).map_or(0, |content| content.current.len());
+        state.has_room(end.saturating_sub(len) as u64)?;
+        let content = state.contents.entry(self.inode).or_default();
+        if content.current.len() < end {
+            content.current.resize(end, 0);
+        }
+        content.current[start..end].copy_from_slice(bytes);
+        content.unsynced.push((start, end));
+        Ok(())
+    }
+}
+
+impl File for MemoryFile {
+    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        self.with(|state| {
+            if state.faults.reads_fail {
+                return Err(eio());
+            }
+            let bytes = state.contents.get(&self.inode).map_or(&[][..], |content| &content.current);
+            let start = offset as usize;
+            match bytes.get(start..start.saturating_add(buffer.len())) {
+                Some(found) => {
+                    buffer.copy_from_slice(found);
+                    Ok(())
+                }
+                None => Err(io::Error::from(io::ErrorKind::UnexpectedEof)),
+            }
+        })
+    }
+
+    fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.with(|state| self.write(state, bytes, offset))
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.with(|state| {
+            if state.faults.syncs_fail {
+                return Err(eio());
+            }
+            if !state.faults.ignore_syncs {
+                let Content { durable, current, unsynced } = state.contents.entry(self.inode).or_default();
+                durable.resize(current.len(), 0);
+                for (start, end) in unsynced.drain(..) {
+                    durable[start..end].copy_from_slice(&current[start..end]);
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn prefill(&self, len: u64) -> io::Result<()> {
+        self.with(|state| self.write(state, &vec![0; len as usize], 0))
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.with(|state| {
+            let now = state.contents.get(&self.inode).map_or(0, |content| content.current.len() as u64);
+            state.has_room(len.saturating_sub(now))?;
+            let content = state.contents.entry(self.inode).or_default();
+            content.current.resize(len as usize, 0);
+            content.unsynced.retain(|(start, _)| *start < len as usize);
+            for (_, end) in &mut content.unsynced {
+                *end = (*end).min(len as usize);
+            }
+            Ok(())
+        })
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        self.with(|state| {
+            Ok(state.contents.get(&self.inode).map_or(0, |content| content.current.len() as u64))
+        })
+    }
+}
+
+/// SplitMix64: the seed's decisions, one after the other.
+struct Draw(u64);
+
+impl Draw {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut number = self.0;
+        number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        number ^ (number >> 31)
+    }
+}
+
+fn eio() -> io::Error {
+    io::Error::other("input/output error")
+}
+
+fn missing() -> io::Error {
+    io::Error::from(io::ErrorKind::NotFound)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn after_crash(seed: u64, sync: bool) -> Option<Vec<u8>> {
+        let disk = MemoryDisk::new();
+        let path = Path::new("/file");
+        let file = disk.open(path, Open::Create).expect("new");
+        file.write_all_at(&[1; 1024], 0).expect("room");
+        file.sync_data().expect("no fault");
+        disk.sync_dir(Path::new("/")).expect("no fault");
+        file.write_all_at(&[2; 1024], 0).expect("room");
+        if sync {
+            file.sync_data().expect("no fault");
+        }
+        disk.crash(seed);
+        assert!(file.len().is_err(), "the handle died with its process");
+        crate::read_file(&disk, path, 1 << 20).expect("no fault")
+    }
+
+    #[test]
+    fn what_is_synced_survives_and_what_is_not_is_lost_torn_or_kept() {
+        let mut seen = std::collections::BTreeSet::new();
+        for seed in 0..64 {
+            assert_eq!(after_crash(seed, true), Some(vec![2; 1024]));
+            let bytes = after_crash(seed, false).expect("the name was durable");
+            seen.insert((bytes[0], bytes[512]));
+            assert_eq!(after_crash(seed, false), Some(bytes), "the same seed, the same crash");
+        }
+        assert_eq!(seen.into_iter().collect::<Vec<_>>(), [(1, 1), (1, 2), (2, 1), (2, 2)]);
+    }
+
+    #[test]
+    fn a_name_is_durable_only_when_its_directory_was_synced() {
+        let mut kept = 0;
+        for seed in 0..64 {
+            let disk = MemoryDisk::new();
+            disk.create_dir_all(Path::new("/d")).expect("no fault");
+            disk.open(Path::new("/d/a"), Open::Create).and_then(|file| file.sync_data()).expect("no fault");
+            disk.crash(seed);
+            kept += usize::from(disk.exists(Path::new("/d/a")).expect("no fault"));
+        }
+        assert!(kept > 0 && kept < 64, "{kept}");
+    }
+
+    #[test]
+    fn a_full_disk_refuses_growth_and_nothing_else() {
+        let disk = MemoryDisk::new();
+        let file = disk.open(Path::new("/file"), Open::Create).expect("new");
+        file.prefill(1000).expect("room");
+        disk.set_faults(Faults { capacity_bytes: Some(1000), ..Faults::default() });
+        file.write_all_at(&[7; 10], 990).expect("an overwrite needs no room");
+        let error = file.write_all_at(&[7; 10], 995).expect_err("growth");
+        assert!(crate::is_full(&error));
+        disk.set_faults(Faults { capacity_bytes: Some(1005), ..Faults::default() });
+        file.write_all_at(&[7; 10], 995).expect("room again");
+    }
+
+    #[test]
+    fn an_ignored_sync_is_a_lie_that_a_crash_reveals() {
+        let disk = MemoryDisk::new();
+        let file = disk.open(Path::new("/file"), Open::Create).expect("new");
+        disk.sync_dir(Path::new("/")).expect("no fault");
+        disk.set_faults(Faults { ignore_syncs: true, ..Faults::default() });
+        file.write_all_at(&[9; 4096], 0).expect("room");
+        file.sync_data().expect("it says");
+        disk.crash(1);
+        assert_ne!(crate::read_file(&disk, Path::new("/file"), 8192).expect("no fault"), Some(vec![9; 4096]));
+    }
+}
