@@ -2,6 +2,8 @@
 
 //! What a replica is told when it is made.
 
+use std::fmt;
+
 use mraft_types::{CondemnedReason, HardState, Index, LogPosition, LogStart, Membership, ReplicaId, Term};
 
 /// Settings of one replica.
@@ -48,3 +50,53 @@ pub struct Restored {
     /// Set when this replica may never vote or acknowledge again (rule D9).
     pub condemned: Option<CondemnedReason>,
 }
+
+/// Arguments of [`crate::Raft::new`] that contradict themselves. A log that lost something is not one of these: that condemns
+/// the replica.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RestoreError {
+    /// `election_ticks` must exceed twice `heartbeat_ticks`, which must be at least 1.
+    BadTicks {
+        /// What `election_ticks` was.
+        election_ticks: u32,
+        /// What `heartbeat_ticks` was.
+        heartbeat_ticks: u32,
+    },
+    /// The log ends before it begins.
+    LastBelowStart {
+        /// Last index.
+        last: Index,
+        /// Index of the start.
+        start: Index,
+    },
+    /// The runs of terms are not ascending or do not cover the log; the index of the run that is wrong.
+    BadTerms(Index),
+    /// The memberships are not ascending or not inside the log; the index of the one that is wrong.
+    BadMemberships(Index),
+    /// An index or term is above 2^62, where arithmetic on it could overflow.
+    TooLarge(u64),
+}
+
+impl fmt::Display for RestoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RestoreError::BadTicks { election_ticks, heartbeat_ticks } => write!(
+                f,
+                "election_ticks {election_ticks} must exceed twice heartbeat_ticks {heartbeat_ticks}, which must be at least 1"
+            ),
+            RestoreError::LastBelowStart { last, start } => {
+                write!(f, "the log ends at {last} but begins behind {start}")
+            }
+            RestoreError::BadTerms(index) => {
+                write!(f, "the run of terms at index {index} does not fit the log")
+            }
+            RestoreError::BadMemberships(index) => {
+                write!(f, "the membership at index {index} does not fit the log")
+            }
+            RestoreError::TooLarge(value) => write!(f, "{value} is too large for an index or a term"),
+        }
+    }
+}
+
+impl std::error::Error for RestoreError {}

@@ -117,6 +117,13 @@ pub enum ChangeError {
     Stale(Index),
     /// The learner lags behind the leader by this many entries; promoted too early, it could stop the group.
     NotCaughtUp(ReplicaId, u64),
+    /// After it, too few of the voters that answer right now would be left for a majority.
+    WouldLoseQuorum {
+        /// Voters of the new membership that answered within the last election timeout.
+        active: usize,
+        /// What a majority of it takes.
+        needed: usize,
+    },
     /// The leader is to be removed or demoted: leadership is being handed over first; ask the new leader (rule M1).
     HandingOver(ReplicaId),
 }
@@ -146,6 +153,12 @@ impl fmt::Display for ChangeError {
                 write!(f, "the membership changed meanwhile; its ConfigChangeID is {index}")
             }
             ChangeError::NotCaughtUp(id, lag) => write!(f, "replica {id} lags {lag} entries behind"),
+            ChangeError::WouldLoseQuorum { active, needed } => {
+                write!(
+                    f,
+                    "only {active} of the voters that would be left answer, and a majority takes {needed}"
+                )
+            }
             ChangeError::HandingOver(to) => write!(f, "leadership is being handed to replica {to} first"),
         }
     }
