@@ -65,6 +65,18 @@ impl Results {
         self.bytes.get(start..end)
     }
 
+    /// Where the answers to `count` commands from `first` on lie in [`Results::bytes`]; empty outside.
+    pub fn range(&self, first: usize, count: usize) -> std::ops::Range<usize> {
+        let end_of = |answers: usize| match answers.checked_sub(1) {
+            None => Some(0),
+            Some(at) => self.ends.get(at).map(|end| *end as usize),
+        };
+        match (end_of(first), end_of(first.saturating_add(count))) {
+            (Some(start), Some(end)) => start..end,
+            _ => 0..0,
+        }
+    }
+
     /// Number of answers.
     pub fn len(&self) -> usize {
         self.ends.len()

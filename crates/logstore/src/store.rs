@@ -134,8 +134,6 @@ pub struct Written {
     pub batch_seq: u64,
     /// Bytes written, padding included.
     pub bytes: u64,
-    /// Segments recycled by this call.
-    pub segments_recycled: u64,
 }
 
 /// Gauges of the log.

@@ -74,7 +74,7 @@ impl Raft {
     }
 
     /// The voter that a leader would best hand over to: one that answers, with the longest log.
-    pub(crate) fn best_successor(&self) -> Option<ReplicaId> {
+    pub fn best_successor(&self) -> Option<ReplicaId> {
         let Standing::Leader(leader) = &self.standing else { return None };
         let membership = self.log.membership();
         leader

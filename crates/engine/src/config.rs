@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! Bounds of one group's queues.
+
+use mraft_types::limits::{COMMAND_BYTES_MAX, ENTRY_BYTES_MAX, ENTRY_BYTES_TARGET};
+
+/// Bounds that every node may choose for itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Packing closes an entry when its payload reaches this. Larger entries amortise more, smaller ones reach followers sooner.
+    pub entry_bytes_target: usize,
+    /// Most bytes of proposals that wait for their turn; what comes on top is refused at once, `not_applied`.
+    pub pending_bytes_max: usize,
+    /// Most proposals that wait for their turn, so that tiny ones cannot outgrow their bytes.
+    pub pending_count_max: usize,
+    /// Most reads that wait for a round or for their index to be applied.
+    pub reads_max: usize,
+    /// Most entry bytes that one apply job carries; a larger span becomes several jobs.
+    pub apply_bytes_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            entry_bytes_target: ENTRY_BYTES_TARGET / 4,
+            pending_bytes_max: 32 << 20,
+            pending_count_max: 1 << 18,
+            reads_max: 1 << 18,
+            apply_bytes_max: 4 << 20,
+        }
+    }
+}
+
+/// What the header of a packed entry takes, and the fields before one command's body, at most.
+pub(crate) const PACKING_OVERHEAD_BYTES_MAX: usize = 64;
+
+// A command of the largest size, packed alone, still is an entry.
+const _: () = assert!(COMMAND_BYTES_MAX + 2 * PACKING_OVERHEAD_BYTES_MAX < ENTRY_BYTES_MAX);

@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! All groups of one step worker, and their turn.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use mraft_raft::Raft;
+use mraft_types::{GroupId, GroupUid, Index, NodeId};
+
+use crate::config::Limits;
+use crate::effect::{Answer, Effect, GroupEffect, Notice};
+use crate::error::NotApplied;
+use crate::event::{Event, NodeEvent, Now, Ticket};
+use crate::group::{Group, Surroundings};
+use crate::log_time::PeerClocks;
+use crate::requests::Answers;
+
+/// Many groups.
+///
+/// Events are handled as they come (`handle_*`); [`Engine::turn`] then lets every touched group propose what waits and hands
+/// out what is to be done. Invariants: a group that was not touched since the last turn costs nothing in this one; a panic
+/// inside a group ends that group only, and its state is discarded (rule T4).
+#[derive(Debug)]
+pub struct Engine {
+    node: NodeId,
+    limits: Limits,
+    now: Now,
+    clocks: PeerClocks,
+    groups: BTreeMap<GroupId, Group>,
+    touched: BTreeSet<GroupId>,
+    /// What was decided while events were handled, until the next turn hands it out.
+    decided: Vec<GroupEffect>,
+    scratch: Vec<Effect>,
+}
+
+impl Engine {
+    /// An engine without groups.
+    pub fn new(node: NodeId, limits: Limits) -> Engine {
+        Engine {
+            node,
+            limits,
+            now: Now::default(),
+            clocks: PeerClocks::default(),
+            groups: BTreeMap::new(),
+            touched: BTreeSet::new(),
+            decided: Vec::new(),
+            scratch: Vec::new(),
+        }
+    }
+
+    /// Takes a group in; `false` when it is here already.
+    pub fn add_group(&mut self, id: GroupId, uid: GroupUid, raft: Raft, feature_level: u32) -> bool {
+        if self.groups.contains_key(&id) {
+            return false;
+        }
+        self.groups.insert(id, Group::new(uid, raft, feature_level));
+        self.touched.insert(id);
+        true
+    }
+
+    /// Lets a group go: its requests are answered in the next turn, its state is dropped.
+    pub fn remove_group(&mut self, id: GroupId, reason: &NotApplied) -> bool {
+        let Some(mut group) = self.groups.remove(&id) else { return false };
+        self.touched.remove(&id);
+        let mut answers = Answers::new();
+        group.requests.stop(reason, &mut answers);
+        self.decided.extend(answers.into_iter().map(|(ticket, answer)| (id, Effect::Answer(ticket, answer))));
+        true
+    }
+
+    /// The time from here on.
+    pub fn set_now(&mut self, now: Now) {
+        self.now = now;
+    }
+
+    /// Takes in what happened to one group.
+    pub fn handle_event(&mut self, id: GroupId, event: Event) {
+        if !self.groups.contains_key(&id) {
+            self.refuse(id, event);
+            return;
+        }
+        self.touched.insert(id);
+        self.guarded(id, |group, around, out| group.handle_event(around, event, out));
+    }
+
+    /// Takes in what happened to the node.
+    pub fn handle_node_event(&mut self, event: NodeEvent) {
+        match event {
+            NodeEvent::PeerClock { node, unix_ms } => {
+                self.clocks.heard(self.now, node, unix_ms);
+                return;
+            }
+            NodeEvent::PeerLost { node } => self.clocks.forget(node),
+            NodeEvent::Tick { .. } | NodeEvent::NodeSuspected { .. } => {}
+        }
+        let ids: Vec<GroupId> = self.groups.keys().copied().collect();
+        for id in ids {
+            self.touched.insert(id);
+            self.guarded(id, |group, around, out| {
+                let mut answers = Answers::new();
+                group.handle_node_event(around, event, &mut answers);
+                out.extend(answers.into_iter().map(|(ticket, answer)| Effect::Answer(ticket, answer)));
+            });
+        }
+    }
+
+    /// Hands out everything that is to be done now, in the order in which it must be done.
+    pub fn turn(&mut self, out: &mut Vec<GroupEffect>) {
+        for id in std::mem::take(&mut self.touched) {
+            self.guarded(id, |group, around, out| group.turn(around, out));
+        }
+        out.append(&mut self.decided);
+    }
+
+    /// Whether a turn would do anything.
+    pub fn is_idle(&self) -> bool {
+        self.touched.is_empty() && self.decided.is_empty()
+    }
+
+    /// The core of a group, for status and tests.
+    pub fn raft(&self, id: GroupId) -> Option<&Raft> {
+        self.groups.get(&id).map(|group| &group.raft)
+    }
+
+    /// What a group's state machine has published.
+    pub fn applied(&self, id: GroupId) -> Option<Index> {
+        self.groups.get(&id).map(Group::applied)
+    }
+
+    /// The founding of a group.
+    pub fn uid(&self, id: GroupId) -> Option<GroupUid> {
+        self.groups.get(&id).map(|group| group.uid)
+    }
+
+    /// Bytes and count of proposals that wait for their turn.
+    pub fn pending(&self, id: GroupId) -> Option<(usize, usize)> {
+        self.groups.get(&id).map(|group| (group.requests.pending_bytes, group.requests.pending.len()))
+    }
+
+    /// The groups here, in order.
+    pub fn group_ids(&self) -> impl Iterator<Item = GroupId> + '_ {
+        self.groups.keys().copied()
+    }
+
+    /// Runs a part of one group's turn; a panic in it costs the node this group and nothing else.
+    fn guarded(&mut self, id: GroupId, part: impl FnOnce(&mut Group, &Surroundings<'_>, &mut Vec<Effect>)) {
+        let Some(group) = self.groups.get_mut(&id) else { return };
+        let around =
+            Surroundings { now: self.now, node: self.node, limits: &self.limits, clocks: &self.clocks };
+        let scratch = &mut self.scratch;
+        match catch_unwind(AssertUnwindSafe(|| part(group, &around, scratch))) {
+            Ok(()) => self.decided.extend(scratch.drain(..).map(|effect| (id, effect))),
+            Err(panic) => {
+                self.scratch.clear();
+                let message = panic_message(panic.as_ref());
+                // Only the tickets are looked at once more; the core's state is never used again.
+                if let Some(mut group) = self.groups.remove(&id) {
+                    let mut answers = Answers::new();
+                    group.requests.stop(&NotApplied::Stopping, &mut answers);
+                    self.decided.extend(
+                        answers.into_iter().map(|(ticket, answer)| (id, Effect::Answer(ticket, answer))),
+                    );
+                }
+                self.decided.push((id, Effect::Notice(Notice::Panicked { message })));
+            }
+        }
+    }
+
+    fn refuse(&mut self, id: GroupId, event: Event) {
+        let mut refuse = |ticket: Ticket| {
+            let answer = Answer::NotApplied(NotApplied::NoSuchGroup);
+            self.decided.push((id, Effect::Answer(ticket, answer)));
+        };
+        match event {
+            Event::Propose(proposals) => proposals.into_iter().for_each(|proposal| refuse(proposal.ticket)),
+            Event::Read { tickets, .. } => tickets.into_iter().for_each(refuse),
+            Event::Change { ticket, .. }
+            | Event::Transfer { ticket, .. }
+            | Event::ProposeCheckpoint(ticket) => {
+                refuse(ticket);
+            }
+            Event::Message { .. }
+            | Event::Persisted { .. }
+            | Event::Applied { .. }
+            | Event::LogRead { .. }
+            | Event::SnapshotReceived { .. }
+            | Event::SnapshotInstalled { .. }
+            | Event::SnapshotSent { .. }
+            | Event::Truncate { .. }
+            | Event::Condemn { .. } => {}
+        }
+    }
+}
+
+fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
+    panic
+        .downcast_ref::<&str>()
+        .map(|text| (*text).to_owned())
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "a panic without a text".to_owned())
+}

@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! All that can happen to an engine.
+
+use mraft_raft::Message;
+use mraft_types::{
+    CondemnedReason, Entry, GroupId, GroupUid, Index, LogStart, MembershipChange, NodeId, Payload, ReplicaId,
+    Term,
+};
+
+/// Names a caller's request; opaque to the engine, unique among the requests of one caller that are under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Ticket(pub u64);
+
+/// The time of a turn, told by the caller: nothing in here asks a clock.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Now {
+    /// Number of the current tick; deadlines are ticks.
+    pub tick: u64,
+    /// Milliseconds of a clock that never goes back and does not count pauses of its source.
+    pub monotonic_ms: u64,
+    /// Wall clock, milliseconds since 1970; may be wrong (rule E1).
+    pub unix_ms: u64,
+}
+
+/// A command on its way into a group's log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Proposal {
+    /// Whom to answer.
+    pub ticket: Ticket,
+    /// The slot it belongs to, or [`crate::packing::NO_SLOT`].
+    pub slot: u16,
+    /// The tick after which nobody waits any more.
+    pub deadline_tick: u64,
+    /// The command.
+    pub body: Payload,
+}
+
+/// What a read waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadKind {
+    /// A confirmed round, and that its index is applied here: the caller then looks up locally.
+    Linearizable,
+    /// A confirmed round only: a follower asked for the index and waits by itself (rule R3).
+    IndexOnly,
+    /// That this index, learned from the leader, is applied here (rule R3).
+    AppliedThrough(Index),
+}
+
+/// Something happened to one group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A peer's replica said something.
+    Message {
+        /// The founding that the sender's envelope names; another one than ours is refused.
+        uid: GroupUid,
+        /// What it said.
+        message: Message,
+    },
+    /// Commands to be written.
+    Propose(Vec<Proposal>),
+    /// Asks for a checkpoint entry (rule E8).
+    ProposeCheckpoint(Ticket),
+    /// Linearizable reads that share a round.
+    Read {
+        /// What they wait for.
+        kind: ReadKind,
+        /// Whom to answer.
+        tickets: Vec<Ticket>,
+        /// The tick after which nobody waits any more.
+        deadline_tick: u64,
+    },
+    /// A membership change, one at a time.
+    Change {
+        /// Whom to answer.
+        ticket: Ticket,
+        /// The change.
+        change: MembershipChange,
+        /// The ConfigChangeID that the caller looked at; `None` to accept any.
+        expected_change_index: Option<Index>,
+        /// The tick after which nobody waits any more.
+        deadline_tick: u64,
+    },
+    /// Hand leadership over.
+    Transfer {
+        /// Whom to answer.
+        ticket: Ticket,
+        /// The voter to lead; `None` for the best one.
+        to: Option<ReplicaId>,
+    },
+    /// All writes of this group up to this number are durable.
+    Persisted {
+        /// The number.
+        write: u64,
+    },
+    /// The state machine applied and published everything up to here.
+    Applied {
+        /// The index.
+        index: Index,
+    },
+    /// Answer to [`crate::effect::Effect::ReadLog`].
+    LogRead {
+        /// For which follower.
+        to: ReplicaId,
+        /// The entries, or none.
+        entries: Vec<Entry>,
+    },
+    /// A snapshot lies staged and synced.
+    SnapshotReceived {
+        /// The leader that sent it.
+        from: ReplicaId,
+        /// Its term then.
+        term: Term,
+        /// What it covers.
+        start: LogStart,
+    },
+    /// The snapshot is installed.
+    SnapshotInstalled {
+        /// What it covers.
+        start: LogStart,
+    },
+    /// Sending a snapshot ended.
+    SnapshotSent {
+        /// To whom.
+        to: ReplicaId,
+        /// Whether it arrived whole.
+        ok: bool,
+    },
+    /// The store persisted up to here: the log may forget entries up to this index.
+    Truncate {
+        /// The index.
+        index: Index,
+    },
+    /// Never take part again.
+    Condemn {
+        /// Why.
+        reason: CondemnedReason,
+    },
+}
+
+/// Something happened to the node, and so to all its groups.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NodeEvent {
+    /// The logical clock moved; [`Now::tick`] is its number.
+    Tick {
+        /// A fresh draw, spread over the groups.
+        random: u64,
+    },
+    /// The connection to this node broke.
+    PeerLost {
+        /// The node.
+        node: NodeId,
+    },
+    /// This node's process is suspected to be dead (rule T5).
+    NodeSuspected {
+        /// The node.
+        node: NodeId,
+    },
+    /// A peer's wall clock, as its last host heartbeat told it, for the median of rule E1.
+    PeerClock {
+        /// The node.
+        node: NodeId,
+        /// Its clock now, milliseconds since 1970.
+        unix_ms: u64,
+    },
+}
+
+/// An event with the group it happened to.
+pub type GroupEvent = (GroupId, Event);

@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! The node-level list of replicas (rule L4): whose records live. Replaced atomically; a key that is not in it has only garbage in the
+//! segments.
+//!
+//! ```text
+//! replicas := version:u8=1  next_slot:u32  count:varint  row*
+//! row      := slot:u32  group:u64  uid:16  replica:u64  term:varint  vote:u64  commit:varint  start
+//! ```
+//!
+//! A slot is a small number that stands for the key in every record; it is never given to another key.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use mraft_disk::Disk;
+use mraft_disk::atomic::{self, ReadError};
+use mraft_types::codec::{DecodeError, Reader, Writer};
+use mraft_types::{GroupId, GroupUid, HardState, LogStart, ReplicaId};
+
+use crate::record::{decode_start, encode_start};
+use crate::{LogError, LogKey};
+
+const LIST_MAGIC: [u8; 8] = *b"mraftlst";
+const LIST_FILE: &str = "replicas";
+const LIST_VERSION: u8 = 1;
+const LIST_BYTES_MAX: usize = 256 << 20;
+const REPLICAS_MAX: usize = 1_000_000;
+
+/// A replica as it was when it was added.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Listed {
+    pub(crate) slot: u32,
+    pub(crate) start: LogStart,
+    pub(crate) hard_state: HardState,
+}
+
+/// The list, as the file has it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ReplicaList {
+    pub(crate) next_slot: u32,
+    pub(crate) replicas: BTreeMap<LogKey, Listed>,
+}
+
+pub(crate) fn list_path(directory: &Path) -> PathBuf {
+    directory.join(LIST_FILE)
+}
+
+impl ReplicaList {
+    /// Reads the list; `None` when there is none.
+    pub(crate) fn read(disk: &dyn Disk, directory: &Path) -> Result<Option<ReplicaList>, LogError> {
+        let path = list_path(directory);
+        let refused = |reason: String| LogError::Refused { file: path.clone(), reason };
+        match atomic::read(disk, &path, LIST_MAGIC, LIST_BYTES_MAX) {
+            Ok(None) => Ok(None),
+            Ok(Some(bytes)) => {
+                ReplicaList::decode(&bytes).map(Some).map_err(|error| refused(error.to_string()))
+            }
+            Err(ReadError::Damaged(reason)) => Err(refused(reason)),
+            Err(ReadError::Io(error)) => Err(LogError::Failed(error)),
+        }
+    }
+
+    /// Replaces the file by this list.
+    pub(crate) fn write(&self, disk: &dyn Disk, directory: &Path) -> std::io::Result<()> {
+        let mut out = Vec::new();
+        out.put_u8(LIST_VERSION);
+        out.put_u32(self.next_slot);
+        out.put_varint(self.replicas.len() as u64);
+        for (key, listed) in &self.replicas {
+            out.put_u32(listed.slot);
+            out.put_u64(key.group.0);
+            out.put_raw(&key.uid.0);
+            out.put_u64(key.replica.get());
+            out.put_varint(listed.hard_state.term);
+            out.put_u64(listed.hard_state.vote.map_or(0, ReplicaId::get));
+            out.put_varint(listed.hard_state.commit);
+            encode_start(&mut out, &listed.start);
+        }
+        atomic::replace(disk, &list_path(directory), LIST_MAGIC, &out)
+    }
+
+    fn decode(bytes: &[u8]) -> Result<ReplicaList, DecodeError> {
+        let mut reader = Reader::new(bytes);
+        let version = reader.u8("replicas.version")?;
+        if version != LIST_VERSION {
+            return Err(DecodeError::Unknown("replicas.version", u64::from(version)));
+        }
+        let mut list = ReplicaList { next_slot: reader.u32("replicas.next_slot")?, ..ReplicaList::default() };
+        for _ in 0..reader.bounded("replicas.count", REPLICAS_MAX)? {
+            let slot = reader.u32("replicas.slot")?;
+            let group = GroupId(reader.u64("replicas.group")?);
+            let uid = GroupUid(reader.id128("replicas.uid")?);
+            let replica = reader.u64("replicas.replica")?;
+            let replica =
+                ReplicaId::from_u64(replica).ok_or(DecodeError::Invalid("replicas.replica", replica))?;
+            let hard_state = HardState {
+                term: reader.varint("replicas.term")?,
+                vote: ReplicaId::from_u64(reader.u64("replicas.vote")?),
+                commit: reader.varint("replicas.commit")?,
+            };
+            let start = decode_start(&mut reader)?;
+            if slot >= list.next_slot {
+                return Err(DecodeError::Invalid("replicas.slot", u64::from(slot)));
+            }
+            list.replicas.insert(LogKey { group, uid, replica }, Listed { slot, start, hard_state });
+        }
+        reader.finish()?;
+        Ok(list)
+    }
+}
