@@ -185,13 +185,22 @@ impl Progress {
             None => hint.index.min(log.start_index().saturating_sub(1)),
         };
         self.next = meets.saturating_add(1).min(prev).max(self.matched + 1);
-        self.state = State::Probe(Probe::Ready);
+        if self.next - 1 == self.matched && self.matched > 0 {
+            // Where the logs meet is known already; what came behind it was lost.
+            self.replicate_from_match();
+        } else {
+            self.state = State::Probe(Probe::Ready);
+        }
         true
     }
 
     /// The peer answered a heartbeat. What it did not acknowledge may have been lost on the way.
     pub(crate) fn heartbeat_answered(&mut self) {
         match &mut self.state {
+            // There is nothing to be found out, and an append without entries at the match is a notice, never answered.
+            State::Probe(Probe::Waiting) if self.next - 1 == self.matched && self.matched > 0 => {
+                self.replicate_from_match();
+            }
             State::Probe(probe @ Probe::Waiting) => *probe = Probe::Again,
             State::Replicate(pipeline) => pipeline.nudge = self.next - 1 > self.matched,
             _ => {}
