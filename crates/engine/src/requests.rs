@@ -95,10 +95,10 @@ impl Requests {
                 answer_all(answers, front.tickets, &Answer::Unknown(Unknown::CoveredBySnapshot));
             }
         }
-        if self.change.is_some_and(|change| change.position.index <= through) {
-            if let Some(change) = self.change.take() {
-                answers.push((change.ticket, Answer::Unknown(Unknown::CoveredBySnapshot)));
-            }
+        if self.change.is_some_and(|change| change.position.index <= through)
+            && let Some(change) = self.change.take()
+        {
+            answers.push((change.ticket, Answer::Unknown(Unknown::CoveredBySnapshot)));
         }
     }
 

@@ -143,26 +143,21 @@ impl Recovery {
                     reason: format!("a batch of version {version}, which this build does not know"),
                 });
             }
-            if let Found::Header(header) = &found {
-                if header.batch_seq == expected {
-                    if let Some(payload) = header.payload(&bytes[offset..], segment.salt) {
-                        let at = offset + header.payload_at();
-                        debug_assert_eq!(payload.len(), header.payload_bytes);
-                        self.take_batch(segment, header, bytes, at, base)?;
-                        offset += header.batch_bytes();
-                        expected += 1;
-                        continue;
-                    }
-                    let behind = offset + header.batch_bytes();
-                    if is_needed(expected) || later(bytes, behind, segment.salt, expected).is_some() {
-                        self.damaged(Case::DamagedPayload, Some(header));
-                        offset = behind;
-                        expected += 1;
-                        continue;
-                    }
+            if let Found::Header(header) = &found
+                && header.batch_seq == expected
+            {
+                let behind = offset + header.batch_bytes();
+                if header.payload(&bytes[offset..], segment.salt).is_some() {
+                    self.take_batch(segment, header, bytes, offset + header.payload_at(), base)?;
+                } else if is_needed(expected) || later(bytes, behind, segment.salt, expected).is_some() {
+                    self.damaged(Case::DamagedPayload, Some(header));
+                } else {
                     self.count(if next_first.is_some() { Case::Superseded } else { Case::TornTail });
                     break;
                 }
+                offset = behind;
+                expected += 1;
+                continue;
             }
             match later(bytes, offset, segment.salt, expected) {
                 Some((at, batch_seq)) => {
@@ -251,10 +246,11 @@ impl Recovery {
 fn later(bytes: &[u8], from: usize, salt: u64, expected: u64) -> Option<(usize, u64)> {
     let mut offset = from.max(BLOCK_BYTES);
     while offset < bytes.len() {
-        if let Found::Header(header) = find_header(&bytes[offset..], salt) {
-            if header.batch_seq > expected && header.durable_seq >= expected {
-                return Some((offset, header.batch_seq));
-            }
+        if let Found::Header(header) = find_header(&bytes[offset..], salt)
+            && header.batch_seq > expected
+            && header.durable_seq >= expected
+        {
+            return Some((offset, header.batch_seq));
         }
         offset += BLOCK_BYTES;
     }
@@ -379,10 +375,10 @@ impl Run {
             if self.terms.last().is_none_or(|(_, term)| *term != entry.term) {
                 self.terms.push((entry.index, entry.term));
             }
-            if entry.kind == EntryKind::Membership {
-                if let Ok(membership) = Membership::decode(&mut Reader::new(&entry.payload)) {
-                    self.memberships.push((entry.index, membership));
-                }
+            if entry.kind == EntryKind::Membership
+                && let Ok(membership) = Membership::decode(&mut Reader::new(&entry.payload))
+            {
+                self.memberships.push((entry.index, membership));
             }
             self.last = entry.index;
         }

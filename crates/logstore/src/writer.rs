@@ -682,12 +682,11 @@ impl Slot {
         let mut truncate_through = None;
         match &write.mark {
             None => {}
-            Some(Mark::Truncate(start)) => {
-                if start.position.index > self.state.start.position.index {
-                    self.state.start = start.clone();
-                    truncate_through = Some(start.position.index);
-                }
+            Some(Mark::Truncate(start)) if start.position.index > self.state.start.position.index => {
+                self.state.start = start.clone();
+                truncate_through = Some(start.position.index);
             }
+            Some(Mark::Truncate(_)) => {}
             Some(Mark::InstallBegin { start, directory }) => {
                 self.state.install = Some((start.clone(), *directory))
             }

@@ -1,3 +1,29 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! The deterministic simulator over host::core: virtual time, simulated disk and network.
+//! A whole cluster in one thread, under virtual time: one seed, one run.
+//!
+//! The code under test is the code that ships: `host::core` decides, `host::persist` writes the log, `host::apply_worker` runs the
+//! state machines, `mraft_wire` makes the bytes between nodes. What is simulated is what surrounds them: the disk
+//! ([`mraft_disk::MemoryDisk`]), the network, time, and the processes, which may die between any two effects and in the middle of a
+//! write. After a safety phase full of faults everything heals, and in a calm phase the cluster must come back.
+//!
+//! [`world`] is the loop, [`node`] one process, [`network`] what happens to frames, [`faults`] the mix that a seed draws, [`clients`]
+//! the load, [`check`] the promises, [`planted`] the bugs that must be found.
+//!
+//! Invariant: no ambient clock, chance, thread or hash-map order; the same seed gives the same run, which [`world::Report::trace`]
+//! proves.
+
+#![forbid(unsafe_code)]
+
+pub mod check;
+pub mod clients;
+pub mod faults;
+pub mod machine;
+pub mod network;
+pub mod node;
+pub mod planted;
+pub mod random;
+pub mod world;
+
+pub use planted::Planted;
+pub use world::{Report, run};

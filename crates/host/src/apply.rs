@@ -1,0 +1,275 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! Committed entries into state machines, results back to whoever waits (rules D6, E1, E5, E7, E8).
+//!
+//! An apply thread owns some groups' [`Applier`]s and does nothing else; the simulator calls the same code. All commands of a job
+//! become one call of the state machine and one commit of the group's meta, so that the cost of a batch is paid once.
+
+use std::fmt;
+use std::sync::Arc;
+
+use mraft_engine::effect::{Answer, ApplyJob, EntryTickets};
+use mraft_engine::event::Ticket;
+use mraft_engine::machine::{
+    BackgroundJob, Command, Lookup, MachineError, Results, SnapshotView, StateMachine, Urgency,
+};
+use mraft_engine::packing::{CommandKind, NO_SLOT, PackedEntry};
+use mraft_logstore::{LogError, LogKey, LogReader};
+use mraft_types::codec::{DecodeError, Reader};
+use mraft_types::{Entry, EntryKind, Index, LogPosition, Membership, Payload};
+
+use crate::meta::GroupMeta;
+
+/// Bytes of entries that are read from the log at once when they are no longer in memory.
+const LOG_READ_BYTES_MAX: usize = 4 << 20;
+
+/// Why a replica's state machine cannot go on. Only this replica stops (decision 9).
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum ApplyError {
+    /// The machine or its disk.
+    Machine(MachineError),
+    /// The log.
+    Log(LogError),
+    /// A committed entry that this build cannot read: written by a newer release, or damaged without its checksum noticing.
+    Entry(Index, DecodeError),
+    /// Jobs came out of order: (expected, got).
+    Order(Index, Index),
+    /// The machine answered another number of commands than it was given: (commands, answers).
+    Answers(usize, usize),
+}
+
+impl fmt::Display for ApplyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ApplyError::Machine(error) => error.fmt(f),
+            ApplyError::Log(error) => error.fmt(f),
+            ApplyError::Entry(index, error) => write!(f, "committed entry {index}: {error}"),
+            ApplyError::Order(expected, got) => write!(f, "entry {got} came where {expected} was due"),
+            ApplyError::Answers(commands, answers) => {
+                write!(f, "the state machine gave {answers} answers to {commands} commands")
+            }
+        }
+    }
+}
+
+impl std::error::Error for ApplyError {}
+
+impl From<MachineError> for ApplyError {
+    fn from(error: MachineError) -> ApplyError {
+        ApplyError::Machine(error)
+    }
+}
+
+/// What a job did.
+#[derive(Debug, Default)]
+pub struct Applied {
+    /// Answers for the tickets of the job.
+    pub answers: Vec<(Ticket, Answer)>,
+    /// Commands applied.
+    pub commands: u64,
+}
+
+/// One group's state machine and its meta.
+pub struct Applier {
+    key: LogKey,
+    machine: Box<dyn StateMachine>,
+    meta: GroupMeta,
+    meta_bytes: Vec<u8>,
+    results: Results,
+}
+
+impl Applier {
+    /// Takes over a machine that was opened with this meta.
+    pub fn new(key: LogKey, machine: Box<dyn StateMachine>, meta: GroupMeta) -> Applier {
+        Applier { key, machine, meta, meta_bytes: Vec::new(), results: Results::default() }
+    }
+
+    /// The replicated bookkeeping at the last applied entry.
+    pub fn meta(&self) -> &GroupMeta {
+        &self.meta
+    }
+
+    /// What a crash right now would come back with.
+    pub fn persisted(&self) -> Index {
+        self.machine.persisted()
+    }
+
+    /// Bytes of memory that wait to be persisted.
+    pub fn unpersisted_bytes(&self) -> usize {
+        self.machine.unpersisted_bytes()
+    }
+
+    /// For lookups from other threads.
+    pub fn lookup(&self) -> Arc<dyn Lookup> {
+        self.machine.lookup()
+    }
+
+    /// The machine, for snapshots and housekeeping.
+    pub fn machine(&mut self) -> &mut dyn StateMachine {
+        self.machine.as_mut()
+    }
+
+    /// Applies a job's entries and publishes them.
+    pub fn apply(&mut self, job: ApplyJob, log: &dyn LogReader) -> Result<Applied, ApplyError> {
+        let mut applied = Applied::default();
+        let mut tickets = job.tickets.into_iter().peekable();
+        match job.entries {
+            Some(entries) => self.apply_entries(&entries, &mut tickets, &mut applied)?,
+            None => {
+                let mut next = job.first;
+                while next <= job.last {
+                    let entries =
+                        log.entries(self.key, next, job.last, LOG_READ_BYTES_MAX).map_err(ApplyError::Log)?;
+                    let last =
+                        entries.last().ok_or(ApplyError::Log(LogError::NotHere { index: next }))?.index;
+                    self.apply_entries(&entries, &mut tickets, &mut applied)?;
+                    next = last + 1;
+                }
+            }
+        }
+        Ok(applied)
+    }
+
+    /// A job for somebody else, if the machine has one.
+    pub fn background(&mut self, urgency: Urgency) -> Option<Box<dyn BackgroundJob>> {
+        self.machine.background(urgency)
+    }
+
+    /// A consistent view for a peer, with its meta.
+    pub fn view(&mut self) -> Result<(GroupMeta, Box<dyn SnapshotView>), ApplyError> {
+        let view = self.machine.snapshot()?;
+        Ok((self.meta.clone(), view))
+    }
+
+    /// Step 5 of an installation (rule N1): the staged directory becomes the state.
+    pub fn switch(&mut self, directory: u64) -> Result<GroupMeta, ApplyError> {
+        let bytes = self.machine.switch(directory)?;
+        self.meta = GroupMeta::decode(&bytes)
+            .map_err(|error| MachineError::Damaged(format!("the meta of the installed snapshot: {error}")))?;
+        Ok(self.meta.clone())
+    }
+
+    fn apply_entries(
+        &mut self,
+        entries: &[Entry],
+        tickets: &mut std::iter::Peekable<impl Iterator<Item = EntryTickets>>,
+        applied: &mut Applied,
+    ) -> Result<(), ApplyError> {
+        let mut commands = Vec::new();
+        let mut spans = Vec::with_capacity(entries.len());
+        for (expected, entry) in (self.meta.applied.index + 1..).zip(entries) {
+            if entry.index != expected {
+                return Err(ApplyError::Order(expected, entry.index));
+            }
+            spans.push(self.decode_entry(entry, &mut commands)?);
+        }
+        self.results.clear();
+        if !commands.is_empty() {
+            self.machine.apply(&commands, &mut self.results)?;
+        }
+        if self.results.len() != commands.len() {
+            return Err(ApplyError::Answers(commands.len(), self.results.len()));
+        }
+        applied.commands += commands.len() as u64;
+        // One piece of shared memory for all answers: handing one out costs a reference count, not an allocation.
+        let shared = Payload::copy_from(self.results.bytes());
+        for (entry, span) in entries.iter().zip(spans) {
+            let range = self.results.range(span.first_result, span.results);
+            let results = self.results.bytes().get(range).unwrap_or_default();
+            self.meta.advance(entry.position(), &entry.payload, results);
+            if let Some(own) = tickets.next_if(|own| own.position.index == entry.index) {
+                self.answer(entry, &span, own, &shared, applied);
+            }
+        }
+        self.meta.encode_into(&mut self.meta_bytes);
+        self.machine.commit(self.meta.applied.index, &self.meta_bytes)?;
+        Ok(())
+    }
+
+    /// Pushes the entry's commands for the state machine, and takes what is the host's own into the meta.
+    fn decode_entry<'e>(
+        &mut self,
+        entry: &'e Entry,
+        commands: &mut Vec<Command<'e>>,
+    ) -> Result<Span, ApplyError> {
+        let broken = |error| ApplyError::Entry(entry.index, error);
+        let first_result = commands.len();
+        let mut outcomes = Vec::new();
+        match entry.kind {
+            EntryKind::Empty => {}
+            EntryKind::Membership => {
+                self.meta.membership =
+                    Membership::decode(&mut Reader::new(&entry.payload)).map_err(broken)?;
+            }
+            EntryKind::Commands => {
+                let mut packed = PackedEntry::decode(&entry.payload).map_err(broken)?;
+                self.meta.log_unix_ms = self.meta.log_unix_ms.max(packed.leader_unix_ms);
+                let mut position = 0;
+                while let Some(command) = packed.next_command().map_err(broken)? {
+                    let outcome = match command.kind {
+                        CommandKind::User
+                            if command.slot == NO_SLOT || self.meta.slots.contains(command.slot) =>
+                        {
+                            commands.push(Command {
+                                index: entry.index,
+                                position,
+                                unix_ms: self.meta.log_unix_ms,
+                                body: command.body,
+                            });
+                            Outcome::Result
+                        }
+                        CommandKind::User => Outcome::Moved,
+                        CommandKind::Checkpoint => Outcome::Chain,
+                        kind => {
+                            return Err(broken(DecodeError::Unknown("command.kind", kind as u64)));
+                        }
+                    };
+                    position += 1;
+                    outcomes.push(outcome);
+                }
+            }
+        }
+        Ok(Span { first_result, results: commands.len() - first_result, outcomes })
+    }
+
+    fn answer(&self, entry: &Entry, span: &Span, own: EntryTickets, shared: &Payload, applied: &mut Applied) {
+        let position: LogPosition = entry.position();
+        let mut result = span.first_result;
+        for (ticket, outcome) in own.tickets.into_iter().zip(&span.outcomes) {
+            let answer = match outcome {
+                Outcome::Result => {
+                    let range = self.results.range(result, 1);
+                    result += 1;
+                    let result = shared.slice(range.start, range.len()).unwrap_or_default();
+                    Answer::Applied { position, result }
+                }
+                Outcome::Moved => Answer::Moved { epoch: self.meta.slots_epoch },
+                Outcome::Chain => {
+                    Answer::Applied { position, result: Payload::copy_from(&self.meta.chain.to_le_bytes()) }
+                }
+            };
+            if ticket != mraft_engine::NOBODY {
+                applied.answers.push((ticket, answer));
+            }
+        }
+    }
+}
+
+/// One entry's share of a job.
+struct Span {
+    first_result: usize,
+    results: usize,
+    outcomes: Vec<Outcome>,
+}
+
+/// How one command of an entry is answered.
+#[derive(Clone, Copy)]
+enum Outcome {
+    /// With the state machine's result.
+    Result,
+    /// Its slot is not here (rule E5).
+    Moved,
+    /// With the hash chain at its entry (rule E8).
+    Chain,
+}

@@ -1,0 +1,288 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! The apply side of a node: some groups' state machines, and the orders for them.
+//!
+//! An apply thread owns one of these and only moves mail in and out; the simulator owns one too. An error in one group's machine
+//! stops that group's replica and no other (decision 9).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
+
+use mraft_engine::effect::Answer;
+use mraft_engine::event::{Event, Ticket};
+use mraft_engine::machine::{BackgroundJob, MachineError, SnapshotStage, SnapshotView, Urgency};
+use mraft_logstore::LogReader;
+use mraft_types::{GroupId, Index};
+
+use crate::apply::{Applier, ApplyError};
+use crate::core::{ApplyOrder, Input, SnapshotOrder};
+use crate::meta::GroupMeta;
+
+/// Something for the apply side. Mail of one group is handled in the order in which it was sent.
+pub enum ApplyMail {
+    /// A group starts here.
+    Add(GroupId, Box<Applier>),
+    /// A group stops; its machine persists what it can and is dropped. The sender is told when that is done.
+    Remove {
+        /// The group.
+        group: GroupId,
+        /// Whether to persist first.
+        persist: bool,
+        /// Told the end.
+        done: SyncSender<Result<(), String>>,
+    },
+    /// From the core.
+    Order(GroupId, ApplyOrder),
+    /// A snapshot is coming in: open a directory for it.
+    Stage {
+        /// The group.
+        group: GroupId,
+        /// The directory's number.
+        directory: u64,
+        /// The sender's meta.
+        meta: Vec<u8>,
+        /// Gets the stage.
+        reply: SyncSender<Result<Box<dyn SnapshotStage>, String>>,
+    },
+    /// A staged directory that never became whole, or that nobody wants.
+    Discard(GroupId, u64),
+    /// A background job ended.
+    BackgroundDone(GroupId, Result<(), MachineError>),
+    /// Persist now whatever can be persisted (a snapshot request, or room is short).
+    Persist {
+        /// The group.
+        group: GroupId,
+        /// Told the index that is persisted.
+        done: SyncSender<Result<Index, String>>,
+    },
+    /// Hash the whole visible state (rule E8).
+    Hash {
+        /// The group.
+        group: GroupId,
+        /// Gets the index, the chain and the content's hash.
+        done: SyncSender<Result<StateHash, String>>,
+    },
+}
+
+/// What a replica's state hashes to at an index; equal on all replicas (rule E8).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StateHash {
+    /// The last applied index.
+    pub index: Index,
+    /// Hash chain over entries and results.
+    pub chain: u128,
+    /// Hash of the visible content.
+    pub content: u128,
+}
+
+/// A snapshot to be streamed to a peer.
+pub struct SnapshotSend {
+    /// The group.
+    pub group: GroupId,
+    /// To whom, from whom, in which term.
+    pub order: SnapshotOrder,
+    /// What the view covers.
+    pub meta: GroupMeta,
+    /// The view.
+    pub view: Box<dyn SnapshotView>,
+}
+
+/// What came of the mail.
+#[derive(Default)]
+pub struct ApplyOutput {
+    /// For the callers.
+    pub answers: Vec<(Ticket, Answer)>,
+    /// For the groups' cores.
+    pub inputs: Vec<(GroupId, Input)>,
+    /// For whoever does background work; their ends come back as [`ApplyMail::BackgroundDone`].
+    pub jobs: Vec<(GroupId, Box<dyn BackgroundJob>)>,
+    /// For whoever streams snapshots.
+    pub sends: Vec<SnapshotSend>,
+    /// Groups whose machine cannot go on: their replicas must be stopped.
+    pub failed: Vec<(GroupId, String)>,
+    /// Commands applied.
+    pub commands: u64,
+}
+
+/// Some groups' state machines.
+pub struct ApplyWorker {
+    log: Arc<dyn LogReader>,
+    appliers: BTreeMap<GroupId, Applier>,
+    /// Groups that applied something, or whose job ended, since the last [`ApplyWorker::finish`].
+    touched: BTreeSet<GroupId>,
+    /// Most bytes that all machines of this worker may hold unpersisted before the largest is asked to persist.
+    unpersisted_bytes_max: usize,
+    /// As last seen, so that a batch costs its own groups only.
+    unpersisted_bytes: BTreeMap<GroupId, usize>,
+    unpersisted_bytes_total: usize,
+}
+
+impl ApplyWorker {
+    /// A worker without groups.
+    pub fn new(log: Arc<dyn LogReader>, unpersisted_bytes_max: usize) -> ApplyWorker {
+        ApplyWorker {
+            log,
+            appliers: BTreeMap::new(),
+            touched: BTreeSet::new(),
+            unpersisted_bytes_max,
+            unpersisted_bytes: BTreeMap::new(),
+            unpersisted_bytes_total: 0,
+        }
+    }
+
+    /// A group's state, for tests and the simulator.
+    pub fn applier(&mut self, group: GroupId) -> Option<&mut Applier> {
+        self.appliers.get_mut(&group)
+    }
+
+    /// Handles one piece of mail.
+    pub fn handle(&mut self, mail: ApplyMail, out: &mut ApplyOutput) {
+        match mail {
+            ApplyMail::Add(group, applier) => {
+                self.appliers.insert(group, *applier);
+                self.touched.insert(group);
+            }
+            ApplyMail::Remove { group, persist, done } => {
+                self.touched.remove(&group);
+                let mut removed = self.appliers.remove(&group);
+                let result = match removed.as_mut() {
+                    Some(applier) if persist => {
+                        applier.machine().persist().map_err(|error| error.to_string())
+                    }
+                    _ => Ok(()),
+                };
+                drop(removed);
+                // Nobody waits any more when the caller gave up: nothing is lost by that.
+                let _ = done.try_send(result);
+            }
+            ApplyMail::Order(group, order) => self.order(group, order, out),
+            ApplyMail::Stage { group, directory, meta, reply } => {
+                let stage = match self.appliers.get_mut(&group) {
+                    Some(applier) => {
+                        applier.machine().stage(directory, &meta).map_err(|error| error.to_string())
+                    }
+                    None => Err("the group is not here".to_owned()),
+                };
+                let _ = reply.try_send(stage);
+            }
+            ApplyMail::Discard(group, directory) => self.order(group, ApplyOrder::Discard { directory }, out),
+            ApplyMail::BackgroundDone(group, result) => {
+                self.touched.insert(group);
+                self.guarded(group, out, |applier, _| Ok(applier.machine().background_done(result)?));
+            }
+            ApplyMail::Persist { group, done } => {
+                self.touched.insert(group);
+                let mut persisted = Err("the group is not here".to_owned());
+                self.guarded(group, out, |applier, _| {
+                    let result = applier.machine().persist();
+                    persisted = result.as_ref().map(|()| applier.persisted()).map_err(ToString::to_string);
+                    Ok(result?)
+                });
+                let _ = done.try_send(persisted);
+            }
+            ApplyMail::Hash { group, done } => {
+                let mut hash = Err("the group is not here".to_owned());
+                self.guarded(group, out, |applier, _| {
+                    let content = applier.machine().content_hash()?;
+                    let meta = applier.meta();
+                    hash = Ok(StateHash { index: meta.applied.index, chain: meta.chain, content });
+                    Ok(())
+                });
+                let _ = done.try_send(hash);
+            }
+        }
+    }
+
+    /// After a batch of mail: tells the cores how far their groups are, and hands out background work.
+    pub fn finish(&mut self, out: &mut ApplyOutput) {
+        for group in std::mem::take(&mut self.touched) {
+            self.guarded(group, out, |applier, out| {
+                let (index, persisted) = (applier.meta().applied.index, applier.persisted());
+                out.inputs.push((group, Input::Applied { group, index, persisted }));
+                if let Some(job) = applier.background(Urgency::Normal) {
+                    out.jobs.push((group, job));
+                }
+                Ok(())
+            });
+            let now = self.appliers.get(&group).map_or(0, Applier::unpersisted_bytes);
+            let before = self.unpersisted_bytes.insert(group, now).unwrap_or(0);
+            self.unpersisted_bytes_total = self.unpersisted_bytes_total.saturating_sub(before) + now;
+        }
+        if self.unpersisted_bytes_total > self.unpersisted_bytes_max {
+            self.press(out);
+        }
+    }
+
+    /// Asks the machine that holds most to persist, because all of them together hold too much.
+    fn press(&mut self, out: &mut ApplyOutput) {
+        let largest = self.unpersisted_bytes.iter().max_by_key(|(_, bytes)| **bytes).map(|(group, _)| *group);
+        if let Some(group) = largest {
+            self.guarded(group, out, |applier, out| {
+                if let Some(job) = applier.background(Urgency::Pressing) {
+                    out.jobs.push((group, job));
+                }
+                Ok(())
+            });
+        }
+    }
+
+    fn order(&mut self, group: GroupId, order: ApplyOrder, out: &mut ApplyOutput) {
+        let log = Arc::clone(&self.log);
+        self.touched.insert(group);
+        match order {
+            ApplyOrder::Job(job) => self.guarded(group, out, |applier, out| {
+                let mut applied = applier.apply(job, log.as_ref())?;
+                out.answers.append(&mut applied.answers);
+                out.commands += applied.commands;
+                Ok(())
+            }),
+            ApplyOrder::Switch { directory } => self.guarded(group, out, |applier, out| {
+                applier.switch(directory)?;
+                out.inputs.push((group, Input::Switched { group }));
+                Ok(())
+            }),
+            ApplyOrder::Discard { directory } => {
+                self.guarded(group, out, |applier, _| Ok(applier.machine().discard(directory)?));
+            }
+            ApplyOrder::Send(order) => self.send(group, order, out),
+        }
+    }
+
+    fn send(&mut self, group: GroupId, order: SnapshotOrder, out: &mut ApplyOutput) {
+        let to = order.to;
+        let Some(applier) = self.appliers.get_mut(&group) else {
+            out.inputs.push((group, Input::Group(group, Event::SnapshotSent { to, ok: false })));
+            return;
+        };
+        match applier.view() {
+            Ok((meta, view)) if meta.applied.index >= order.at_least => {
+                let index = meta.applied.index;
+                out.inputs.push((group, Input::ViewOpened { group, to, index }));
+                out.sends.push(SnapshotSend { group, order, meta, view });
+            }
+            // A view that fails is no reason to stop a replica that serves: the follower is tried again.
+            Ok(_) | Err(_) => {
+                out.inputs.push((group, Input::Group(group, Event::SnapshotSent { to, ok: false })))
+            }
+        }
+    }
+
+    /// Runs something with one group's applier; an error or a panic stops that group's replica.
+    fn guarded(
+        &mut self,
+        group: GroupId,
+        out: &mut ApplyOutput,
+        part: impl FnOnce(&mut Applier, &mut ApplyOutput) -> Result<(), ApplyError>,
+    ) {
+        let Some(applier) = self.appliers.get_mut(&group) else { return };
+        let failure = match catch_unwind(AssertUnwindSafe(|| part(applier, out))) {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "the state machine panicked; its state is discarded".to_owned(),
+        };
+        self.appliers.remove(&group);
+        out.failed.push((group, failure));
+    }
+}

@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! What a host may choose for itself.
+
+use std::path::PathBuf;
+
+use mraft_engine::Limits;
+use mraft_types::{DeploymentId, NodeId};
+
+use crate::error::HostError;
+
+/// Settings of one host. Everything here may differ between nodes, except `deployment`, which must agree, and the tick with its
+/// multiples, which should.
+#[derive(Clone, Debug)]
+pub struct HostConfig {
+    /// Nodes of other deployments are refused.
+    pub deployment: DeploymentId,
+    /// This node.
+    pub node: NodeId,
+    /// Where peers reach it (host:port); may not change in fixed-address mode.
+    pub raft_address: String,
+    /// Where it listens for peers; [`HostConfig::raft_address`] if empty.
+    pub listen_address: String,
+    /// Where the state machines' and the host's own files are.
+    pub data_directory: PathBuf,
+    /// Where the log is; the data directory if `None`.
+    pub wal_directory: Option<PathBuf>,
+    /// Mutual TLS for connections between nodes; plain if `None`.
+    pub tls: Option<TlsFiles>,
+    /// Length of a tick in milliseconds (RTTMillisecond).
+    pub tick_ms: u64,
+    /// Election timeout in ticks, drawn from [n, 2n) (ElectionRTT).
+    pub election_ticks: u32,
+    /// Heartbeat interval in ticks (HeartbeatRTT).
+    pub heartbeat_ticks: u32,
+    /// Whether leaders without a quorum step down.
+    pub check_quorum: bool,
+    /// Step workers; groups are spread over them.
+    pub step_workers: usize,
+    /// Apply threads; groups are spread over them.
+    pub apply_threads: usize,
+    /// Threads for flushes and compactions.
+    pub background_threads: usize,
+    /// Bounds of each group's queues.
+    pub limits: Limits,
+    /// Proposals are refused while a group's unapplied entries weigh more than this (MaxInMemLogSize).
+    pub unapplied_bytes_max: usize,
+    /// Entries kept behind what the store has persisted (CompactionOverhead).
+    pub compaction_overhead_entries: u64,
+    /// Bytes of one log segment.
+    pub log_segment_bytes: u64,
+    /// Most bytes that wait to be sent to one peer (MaxSendQueueSize).
+    pub send_queue_bytes_max: usize,
+    /// Most bytes received from one peer that wait to be handled; 0 for no limit of its own (MaxReceiveQueueSize).
+    pub receive_queue_bytes_max: usize,
+    /// Rate of sending snapshots; 0 for no limit (MaxSnapshotSendBytesPerSecond).
+    pub snapshot_send_bytes_per_second: u64,
+    /// Rate of receiving snapshots; 0 for no limit (MaxSnapshotRecvBytesPerSecond).
+    pub snapshot_receive_bytes_per_second: u64,
+    /// Most bytes of state that wait in memory to be persisted, over all groups.
+    pub unpersisted_bytes_max: usize,
+    /// Above this age of the oldest unfinished log write, leadership moves to a faster node (rule T1).
+    pub slow_disk_ms: u64,
+    /// Above this one, all replicas stop (rule T1).
+    pub stalled_disk_ms: u64,
+}
+
+/// The seed's CAFile, CertFile and KeyFile.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// Certificates of the authorities that peers must be signed by.
+    pub ca_file: PathBuf,
+    /// This node's certificate chain.
+    pub cert_file: PathBuf,
+    /// Its private key.
+    pub key_file: PathBuf,
+}
+
+impl HostConfig {
+    /// Defaults for a node, with everything that has one.
+    pub fn new(
+        deployment: DeploymentId,
+        node: NodeId,
+        raft_address: String,
+        data_directory: PathBuf,
+    ) -> HostConfig {
+        HostConfig {
+            deployment,
+            node,
+            raft_address,
+            listen_address: String::new(),
+            data_directory,
+            wal_directory: None,
+            tls: None,
+            tick_ms: 20,
+            election_ticks: 60,
+            heartbeat_ticks: 6,
+            check_quorum: true,
+            step_workers: 1,
+            apply_threads: 1,
+            background_threads: 1,
+            limits: Limits::default(),
+            unapplied_bytes_max: 256 << 20,
+            compaction_overhead_entries: 250_000,
+            log_segment_bytes: 64 << 20,
+            send_queue_bytes_max: 128 << 20,
+            receive_queue_bytes_max: 0,
+            snapshot_send_bytes_per_second: 256 << 20,
+            snapshot_receive_bytes_per_second: 0,
+            unpersisted_bytes_max: 256 << 20,
+            slow_disk_ms: 2_000,
+            stalled_disk_ms: 30_000,
+        }
+    }
+
+    /// Names the setting that cannot be, with both values that disagree and the fix.
+    pub fn validate(&self) -> Result<(), HostError> {
+        let wrong = |field, reason: String| Err(HostError::Config { field, reason });
+        if self.tick_ms == 0 {
+            return wrong("tick_ms", "is 0; give at least 1".to_owned());
+        }
+        if self.heartbeat_ticks == 0 {
+            return wrong("heartbeat_ticks", "is 0; give at least 1".to_owned());
+        }
+        if u64::from(self.election_ticks) <= 2 * u64::from(self.heartbeat_ticks) {
+            return wrong(
+                "election_ticks",
+                format!(
+                    "is {}, which must be more than twice heartbeat_ticks ({}): followers would campaign between two heartbeats",
+                    self.election_ticks, self.heartbeat_ticks
+                ),
+            );
+        }
+        if self.raft_address.is_empty() {
+            return wrong("raft_address", "is empty; give host:port".to_owned());
+        }
+        if self.stalled_disk_ms <= self.slow_disk_ms {
+            return wrong(
+                "stalled_disk_ms",
+                format!(
+                    "is {}, which must be more than slow_disk_ms ({})",
+                    self.stalled_disk_ms, self.slow_disk_ms
+                ),
+            );
+        }
+        Ok(())
+    }
+
+    pub(crate) fn wal_directory(&self) -> PathBuf {
+        self.wal_directory.clone().unwrap_or_else(|| self.data_directory.clone())
+    }
+}

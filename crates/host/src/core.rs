@@ -1,0 +1,491 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! One turn of a node: what happened goes in, what is to be done comes out.
+//!
+//! This is the whole decision-making of a node for the groups of one step worker, without a thread, a clock, a socket or a file.
+//! `runtime.rs` gives it threads, the simulator gives it virtual time; both run this code.
+//!
+//! ## Where a write goes
+//!
+//! 1. [`Input::Group`] with `Event::Propose` brings commands in; they wait in the group.
+//! 2. [`Core::turn`] packs everything that waits into one entry and hands out, in one [`Output`]: the entry for the followers
+//!    ([`Output::messages`]) and for the own log ([`Output::log`]). The followers' copy may leave before the own fsync (rule D3).
+//! 3. The log worker makes one batch of all groups' writes durable: [`Input::Log`] with `LogDone::Persisted`.
+//! 4. Followers' acknowledgements come in as [`Input::Group`] with `Event::Message`, each sent only when durable there (rule D2).
+//! 5. A turn finds the entry committed and durable here, and hands it to the state machine with the tickets that wait for it
+//!    ([`Output::applies`], rule D6).
+//! 6. The apply side applies it and answers the tickets directly; [`Input::Applied`] tells the core, for reads and for truncation.
+//!
+//! A linearizable read enters as `Event::Read`, joins the next round of heartbeats, waits for a quorum's answers and for (6), and is
+//! answered in [`Output::answers`]; the caller then looks up what is published.
+//!
+//! ## Installing a snapshot (rule N1)
+//!
+//! Chunks are staged and synced outside; [`Input::Staged`] steps the snapshot (1, 2). When the core wants it, everything before it in
+//! the apply queue is drained because orders of one group are carried out in order (3); `InstallBegin` is made durable (4), the apply
+//! side switches the pointer file ([`ApplyOrder::Switch`], 5), `InstallDone` is made durable (6), and only then is the core told (7).
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use mraft_engine::effect::{Answer, ApplyJob, Effect, GroupEffect, Notice};
+use mraft_engine::error::NotApplied;
+use mraft_engine::event::{Event, NodeEvent, Now, Ticket};
+use mraft_engine::{Engine, Limits};
+use mraft_logstore::{GroupWrite, LogKey, Mark};
+use mraft_raft::{Message, Raft};
+use mraft_types::{Entry, GroupId, GroupUid, HardState, Index, LogStart, NodeId, ReplicaId, Term};
+
+use crate::persist::{LogDone, LogJob, group_write};
+
+/// What a core must know when it is made.
+#[derive(Clone, Debug)]
+pub struct CoreConfig {
+    /// This node.
+    pub node: NodeId,
+    /// Bounds of each group's queues.
+    pub limits: Limits,
+    /// Entries kept behind what the store has persisted, so that a follower that was away for a moment is caught up from the
+    /// log (CompactionOverhead).
+    pub compaction_overhead_entries: u64,
+    /// The log's start is moved in steps of at least this many entries: a mark per entry would cost more than it frees.
+    pub truncate_step_entries: u64,
+}
+
+/// A group that starts here.
+#[derive(Debug)]
+pub struct Seat {
+    /// Whose log records are its own.
+    pub key: LogKey,
+    /// The core, restored.
+    pub raft: Raft,
+    /// The group's feature level (rule T3).
+    pub feature_level: u32,
+}
+
+/// Something happened.
+#[derive(Debug)]
+pub enum Input {
+    /// To one group.
+    Group(GroupId, Event),
+    /// To the node.
+    Node(NodeEvent),
+    /// The log finished a job.
+    Log(LogDone),
+    /// The log is full (or has room again): no proposals meanwhile (rule D10).
+    LogFull(bool),
+    /// The log failed, or the disk stalled: every replica stops (rules D10, T1).
+    StopAll(NotApplied),
+    /// The apply side applied and published up to here.
+    Applied {
+        /// The group.
+        group: GroupId,
+        /// Last applied index.
+        index: Index,
+        /// What a crash would come back with.
+        persisted: Index,
+    },
+    /// A snapshot lies staged and synced in this directory (rule N1, step 1).
+    Staged {
+        /// The group.
+        group: GroupId,
+        /// The leader that sent it.
+        from: ReplicaId,
+        /// Its term then.
+        term: Term,
+        /// What it covers.
+        start: LogStart,
+        /// The state machine's directory number.
+        directory: u64,
+    },
+    /// The apply side switched to the staged directory (rule N1, step 5).
+    Switched {
+        /// The group.
+        group: GroupId,
+    },
+    /// A view for [`Output::snapshots`] was opened at this index; entries behind it are kept while it is sent (rule N2).
+    ViewOpened {
+        /// The group.
+        group: GroupId,
+        /// For whom.
+        to: ReplicaId,
+        /// The view's index.
+        index: Index,
+    },
+    /// A group starts.
+    Start(Box<Seat>),
+    /// A group stops; its requests are answered with the reason.
+    Stop(GroupId, NotApplied),
+    /// Somebody wants to look at the state between two turns: status, tests.
+    Look(Look),
+}
+
+/// A function that looks at a core.
+pub struct Look(pub Box<dyn FnOnce(&Core) + Send>);
+
+impl fmt::Debug for Look {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Look")
+    }
+}
+
+/// An order to the apply side. Orders of one group are carried out in the order in which they were given.
+#[derive(Debug)]
+pub enum ApplyOrder {
+    /// Apply entries.
+    Job(ApplyJob),
+    /// Make the staged directory the state; answered by [`Input::Switched`].
+    Switch {
+        /// The directory number.
+        directory: u64,
+    },
+    /// Delete a staged directory.
+    Discard {
+        /// The directory number.
+        directory: u64,
+    },
+    /// Open a view and stream it; answered by [`Input::ViewOpened`], then `Event::SnapshotSent`.
+    Send(SnapshotOrder),
+}
+
+/// A snapshot to be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SnapshotOrder {
+    /// To whom.
+    pub to: ReplicaId,
+    /// From which replica here.
+    pub from: ReplicaId,
+    /// The founding.
+    pub uid: GroupUid,
+    /// Least index it must cover.
+    pub at_least: Index,
+    /// The sender's term.
+    pub term: Term,
+}
+
+/// Entries to be read from the log for a follower; answered by `Event::LogRead`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogReadOrder {
+    /// Whose log.
+    pub key: LogKey,
+    /// For whom.
+    pub to: ReplicaId,
+    /// First index.
+    pub first: Index,
+    /// Last index.
+    pub last: Index,
+    /// Stop after so many payload bytes.
+    pub max_bytes: usize,
+}
+
+/// What a message needs on its way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Envelope {
+    /// The group.
+    pub group: GroupId,
+    /// Its founding.
+    pub uid: GroupUid,
+    /// The message.
+    pub message: Message,
+}
+
+/// What a turn asks for. The parts may be carried out in any order: whatever must be durable before a part leaves was waited for.
+#[derive(Debug, Default)]
+pub struct Output {
+    /// For the peers.
+    pub messages: BTreeMap<NodeId, Vec<Envelope>>,
+    /// For the log, in this order.
+    pub log: Vec<LogJob>,
+    /// For the state machines, in this order per group.
+    pub applies: Vec<(GroupId, ApplyOrder)>,
+    /// For the callers.
+    pub answers: Vec<(Ticket, Answer)>,
+    /// For whoever reads the log back.
+    pub log_reads: Vec<LogReadOrder>,
+    /// For listeners and metrics.
+    pub notices: Vec<(GroupId, Notice)>,
+}
+
+impl Output {
+    /// Whether there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.messages.is_empty()
+            && self.log.is_empty()
+            && self.applies.is_empty()
+            && self.answers.is_empty()
+            && self.log_reads.is_empty()
+            && self.notices.is_empty()
+    }
+}
+
+/// Where an installation stands (rule N1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum InstallStep {
+    /// `InstallBegin` is being made durable.
+    Begin,
+    /// The apply side is switching.
+    Switch,
+    /// `InstallDone` is being made durable.
+    Done,
+}
+
+#[derive(Debug)]
+struct Installing {
+    start: LogStart,
+    directory: u64,
+    step: InstallStep,
+}
+
+/// The host's side of one group.
+#[derive(Debug)]
+struct Bench {
+    key: LogKey,
+    /// As last written: marks of an installation carry it too (rule L4).
+    hard_state: HardState,
+    /// The one snapshot that lies staged, if any: a newer one replaces it.
+    staged: Option<(LogStart, u64)>,
+    installing: Option<Installing>,
+    /// Snapshots on their way, with the index from which on entries are kept; `None` until the view is open.
+    sending: BTreeMap<ReplicaId, Option<Index>>,
+    persisted: Index,
+}
+
+/// The decision-making of one step worker's groups.
+#[derive(Debug)]
+pub struct Core {
+    config: CoreConfig,
+    engine: Engine,
+    benches: BTreeMap<GroupId, Bench>,
+    log_full: bool,
+    effects: Vec<GroupEffect>,
+    out: Output,
+}
+
+impl Core {
+    /// A core without groups.
+    pub fn new(config: CoreConfig) -> Core {
+        let engine = Engine::new(config.node, config.limits);
+        Core {
+            config,
+            engine,
+            benches: BTreeMap::new(),
+            log_full: false,
+            effects: Vec::new(),
+            out: Output::default(),
+        }
+    }
+
+    /// The groups' cores, for status, tests and the simulator's invariants.
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// The time from here on.
+    pub fn set_now(&mut self, now: Now) {
+        self.engine.set_now(now);
+    }
+
+    /// Takes in what happened.
+    pub fn handle(&mut self, input: Input) {
+        match input {
+            Input::Group(_, Event::Propose(proposals)) if self.log_full => {
+                let answer = Answer::NotApplied(NotApplied::Disk("the disk is full: no room for the log"));
+                self.out
+                    .answers
+                    .extend(proposals.into_iter().map(|proposal| (proposal.ticket, answer.clone())));
+            }
+            Input::Group(group, event) => {
+                if let Event::SnapshotSent { to, .. } = &event
+                    && let Some(bench) = self.benches.get_mut(&group)
+                {
+                    bench.sending.remove(to);
+                }
+                self.engine.handle_event(group, event);
+            }
+            Input::Node(event) => self.engine.handle_node_event(event),
+            Input::Log(LogDone::Persisted { group, number }) => {
+                self.engine.handle_event(group, Event::Persisted { write: number });
+            }
+            Input::Log(LogDone::InstallStep { group }) => self.install_step_durable(group),
+            Input::Log(LogDone::Added { .. } | LogDone::Removed { .. }) => {}
+            Input::LogFull(full) => self.log_full = full,
+            Input::StopAll(reason) => {
+                for group in std::mem::take(&mut self.benches).into_keys() {
+                    self.engine.remove_group(group, &reason);
+                }
+            }
+            Input::Applied { group, index, persisted } => {
+                self.engine.handle_event(group, Event::Applied { index });
+                if let Some(bench) = self.benches.get_mut(&group) {
+                    bench.persisted = bench.persisted.max(persisted);
+                    self.truncate(group);
+                }
+            }
+            Input::Staged { group, from, term, start, directory } => {
+                let Some(bench) = self.benches.get_mut(&group) else {
+                    self.out.applies.push((group, ApplyOrder::Discard { directory }));
+                    return;
+                };
+                if let Some((_, old)) = bench.staged.replace((start.clone(), directory)) {
+                    self.out.applies.push((group, ApplyOrder::Discard { directory: old }));
+                }
+                self.engine.handle_event(group, Event::SnapshotReceived { from, term, start });
+            }
+            Input::Switched { group } => self.switched(group),
+            Input::ViewOpened { group, to, index } => {
+                if let Some(sending) =
+                    self.benches.get_mut(&group).and_then(|bench| bench.sending.get_mut(&to))
+                {
+                    *sending = Some(index);
+                }
+            }
+            Input::Look(Look(look)) => look(self),
+            Input::Start(seat) => self.start(*seat),
+            Input::Stop(group, reason) => {
+                self.benches.remove(&group);
+                self.engine.remove_group(group, &reason);
+            }
+        }
+    }
+
+    /// Decides everything that can be decided now.
+    pub fn turn(&mut self) -> Output {
+        let mut effects = std::mem::take(&mut self.effects);
+        self.engine.turn(&mut effects);
+        for (group, effect) in effects.drain(..) {
+            self.carry_out(group, effect);
+        }
+        self.effects = effects;
+        std::mem::take(&mut self.out)
+    }
+
+    /// Whether a turn would ask for nothing.
+    pub fn is_idle(&self) -> bool {
+        self.engine.is_idle() && self.out.is_empty()
+    }
+
+    fn start(&mut self, seat: Seat) {
+        let Seat { key, raft, feature_level } = seat;
+        let bench = Bench {
+            key,
+            hard_state: raft.hard_state(),
+            staged: None,
+            installing: None,
+            sending: BTreeMap::new(),
+            persisted: raft.applied(),
+        };
+        if self.engine.add_group(key.group, key.uid, raft, feature_level) {
+            self.benches.insert(key.group, bench);
+        }
+    }
+
+    fn carry_out(&mut self, group: GroupId, effect: Effect) {
+        match effect {
+            Effect::Answer(ticket, answer) => self.out.answers.push((ticket, answer)),
+            Effect::Send { uid, message } => {
+                let node = message.to.node();
+                self.out.messages.entry(node).or_default().push(Envelope { group, uid, message });
+            }
+            Effect::Notice(notice) => {
+                if matches!(notice, Notice::Panicked { .. }) {
+                    self.benches.remove(&group);
+                }
+                self.out.notices.push((group, notice));
+            }
+            effect => self.carry_out_at(group, effect),
+        }
+    }
+
+    /// Effects that concern the group's log, state machine and snapshots.
+    fn carry_out_at(&mut self, group: GroupId, effect: Effect) {
+        let Some(bench) = self.benches.get_mut(&group) else { return };
+        match effect {
+            Effect::Write(write) => {
+                bench.hard_state = write.hard_state;
+                let number = write.number;
+                self.out.log.push(LogJob::Write { group, number, write: group_write(bench.key, write) });
+            }
+            Effect::Apply(job) => self.out.applies.push((group, ApplyOrder::Job(job))),
+            Effect::ReadLog { to, first, last, max_bytes } => {
+                self.out.log_reads.push(LogReadOrder { key: bench.key, to, first, last, max_bytes });
+            }
+            Effect::SendSnapshot { to, at_least, term } => {
+                bench.sending.insert(to, None);
+                let order = SnapshotOrder { to, from: bench.key.replica, uid: bench.key.uid, at_least, term };
+                self.out.applies.push((group, ApplyOrder::Send(order)));
+            }
+            Effect::Install { start } => {
+                let Some((_, directory)) = bench.staged.take_if(|(staged, _)| *staged == start) else {
+                    return;
+                };
+                let mark = Mark::InstallBegin { start: start.clone(), directory };
+                bench.installing = Some(Installing { start, directory, step: InstallStep::Begin });
+                self.out.log.push(bench.install_job(mark));
+            }
+            Effect::DropSnapshot { start } => {
+                if let Some((_, directory)) = bench.staged.take_if(|(staged, _)| *staged == start) {
+                    self.out.applies.push((group, ApplyOrder::Discard { directory }));
+                }
+            }
+            Effect::Answer(..) | Effect::Send { .. } | Effect::Notice(_) => {}
+        }
+    }
+
+    fn install_step_durable(&mut self, group: GroupId) {
+        let Some(bench) = self.benches.get_mut(&group) else { return };
+        match bench.installing.take() {
+            Some(Installing { start, directory, step: InstallStep::Begin }) => {
+                bench.installing = Some(Installing { start, directory, step: InstallStep::Switch });
+                self.out.applies.push((group, ApplyOrder::Switch { directory }));
+            }
+            Some(Installing { start, step: InstallStep::Done, .. }) => {
+                bench.persisted = bench.persisted.max(start.position.index);
+                self.engine.handle_event(group, Event::SnapshotInstalled { start });
+            }
+            other => bench.installing = other,
+        }
+    }
+
+    fn switched(&mut self, group: GroupId) {
+        let Some(bench) = self.benches.get_mut(&group) else { return };
+        match bench.installing.take() {
+            Some(Installing { start, directory, step: InstallStep::Switch }) => {
+                let mark = Mark::InstallDone(start.clone());
+                bench.installing = Some(Installing { start, directory, step: InstallStep::Done });
+                self.out.log.push(bench.install_job(mark));
+            }
+            other => bench.installing = other,
+        }
+    }
+
+    /// Lets the log forget what the store has persisted (rule D11), except what is kept for followers and running snapshots.
+    fn truncate(&mut self, group: GroupId) {
+        let (Some(bench), Some(raft)) = (self.benches.get(&group), self.engine.raft(group)) else { return };
+        let mut index = bench.persisted.saturating_sub(self.config.compaction_overhead_entries);
+        for kept_from in bench.sending.values() {
+            match kept_from {
+                Some(from) => index = index.min(*from),
+                None => return,
+            }
+        }
+        let start = raft.start().position.index;
+        if bench.installing.is_none()
+            && index >= start.saturating_add(self.config.truncate_step_entries.max(1))
+        {
+            self.engine.handle_event(group, Event::Truncate { index });
+        }
+    }
+}
+
+impl Bench {
+    fn install_job(&self, mark: Mark) -> LogJob {
+        let write =
+            GroupWrite { key: self.key, hard_state: self.hard_state, entries: Vec::new(), mark: Some(mark) };
+        LogJob::InstallStep { group: self.key.group, write }
+    }
+}
+
+/// Answer to a [`LogReadOrder`] as an input: the entries, or none when the log does not have them.
+pub fn log_read_input(order: &LogReadOrder, entries: Vec<Entry>) -> Input {
+    Input::Group(order.key.group, Event::LogRead { to: order.to, entries })
+}

@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! Why a host does not start, or does not do what it was asked to. What becomes of single requests is an
+//! [`mraft_engine::effect::Answer`], not one of these.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use mraft_types::GroupId;
+
+/// Errors of a host.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum HostError {
+    /// A setting is impossible: the field, what it is, and the fix.
+    Config {
+        /// The field.
+        field: &'static str,
+        /// What is wrong, and what to do.
+        reason: String,
+    },
+    /// A file or directory could not be read, written or locked.
+    Io {
+        /// The path.
+        path: PathBuf,
+        /// What the system says.
+        error: std::io::Error,
+    },
+    /// A file is damaged; nothing was touched.
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The data directory belongs to somebody else, or is in use; nothing was touched.
+    Refused {
+        /// Why, with both values.
+        reason: String,
+    },
+    /// The log.
+    Log(mraft_logstore::LogError),
+    /// The network.
+    Network(String),
+    /// A group's state machine.
+    Machine {
+        /// The group.
+        group: GroupId,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The group is here already.
+    GroupExists(GroupId),
+    /// The group is not here.
+    NoSuchGroup(GroupId),
+    /// A named limit would be exceeded.
+    Limit {
+        /// Of what.
+        what: &'static str,
+        /// The limit.
+        max: u64,
+    },
+    /// The host is closing.
+    Closed,
+}
+
+impl HostError {
+    pub(crate) fn io(path: &Path, error: std::io::Error) -> HostError {
+        HostError::Io { path: path.to_owned(), error }
+    }
+
+    pub(crate) fn damaged(path: &Path, reason: String) -> HostError {
+        HostError::Damaged { path: path.to_owned(), reason }
+    }
+}
+
+impl fmt::Display for HostError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            HostError::Config { field, reason } => write!(f, "{field}: {reason}"),
+            HostError::Io { path, error } => write!(f, "{}: {error}", path.display()),
+            HostError::Damaged { path, reason } => {
+                write!(f, "{}: damaged: {reason}; nothing was touched", path.display())
+            }
+            HostError::Refused { reason } => f.write_str(reason),
+            HostError::Log(error) => error.fmt(f),
+            HostError::Network(reason) => f.write_str(reason),
+            HostError::Machine { group, reason } => write!(f, "group {group}: {reason}"),
+            HostError::GroupExists(group) => write!(f, "group {group} is on this node already"),
+            HostError::NoSuchGroup(group) => write!(f, "group {group} is not on this node"),
+            HostError::Limit { what, max } => write!(f, "too many {what}: the limit is {max}"),
+            HostError::Closed => f.write_str("the host is closing"),
+        }
+    }
+}
+
+impl std::error::Error for HostError {}
+
+impl From<mraft_logstore::LogError> for HostError {
+    fn from(error: mraft_logstore::LogError) -> HostError {
+        HostError::Log(error)
+    }
+}

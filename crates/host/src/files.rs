@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! The host's small files and directories, on whatever disk it was given.
+
+use std::any::Any;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use mraft_disk::atomic::{self, ReadError};
+use mraft_disk::{Disk, Lock, is_missing};
+
+use crate::error::HostError;
+
+const LOCK_FILE: &str = "lock";
+
+/// Reads a checked file; `None` when it does not exist.
+pub(crate) fn read(
+    disk: &dyn Disk,
+    path: &Path,
+    magic: [u8; 8],
+    max_bytes: usize,
+) -> Result<Option<Vec<u8>>, HostError> {
+    atomic::read(disk, path, magic, max_bytes).map_err(|error| match error {
+        ReadError::Io(error) => HostError::io(path, error),
+        ReadError::Damaged(reason) => HostError::damaged(path, reason),
+    })
+}
+
+/// Replaces a checked file.
+pub(crate) fn replace(disk: &dyn Disk, path: &Path, magic: [u8; 8], payload: &[u8]) -> Result<(), HostError> {
+    replace_io(disk, path, magic, payload).map_err(|error| HostError::io(path, error))
+}
+
+/// As [`read`], with damage as an error of the system's kind.
+pub(crate) fn read_io(
+    disk: &dyn Disk,
+    path: &Path,
+    magic: [u8; 8],
+    max_bytes: usize,
+) -> io::Result<Option<Vec<u8>>> {
+    atomic::read(disk, path, magic, max_bytes).map_err(|error| match error {
+        ReadError::Io(error) => error,
+        ReadError::Damaged(reason) => {
+            io::Error::new(io::ErrorKind::InvalidData, format!("{}: damaged: {reason}", path.display()))
+        }
+    })
+}
+
+/// As [`replace`].
+pub(crate) fn replace_io(disk: &dyn Disk, path: &Path, magic: [u8; 8], payload: &[u8]) -> io::Result<()> {
+    atomic::replace(disk, path, magic, payload)
+}
+
+/// Makes a directory with its parents, durably.
+pub(crate) fn make_directory(disk: &dyn Disk, path: &Path) -> io::Result<()> {
+    disk.create_dir_all(path)
+}
+
+/// Renames within one directory, durably.
+pub(crate) fn rename(disk: &dyn Disk, from: &Path, to: &Path) -> io::Result<()> {
+    disk.rename(from, to)?;
+    disk.sync_dir(atomic::directory(to))
+}
+
+/// Removes a file that may be gone already.
+pub(crate) fn remove(disk: &dyn Disk, path: &Path) -> io::Result<()> {
+    match disk.remove_file(path) {
+        Err(error) if !is_missing(&error) => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Removes a directory that may be gone already, with everything in it.
+pub(crate) fn remove_directory(disk: &dyn Disk, path: &Path) -> io::Result<()> {
+    match disk.remove_dir_all(path) {
+        Ok(()) => disk.sync_dir(atomic::directory(path)),
+        Err(error) if is_missing(&error) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Removes the files whose names begin with `prefix`, except one.
+pub(crate) fn remove_others(
+    disk: &dyn Disk,
+    directory: &Path,
+    prefix: &str,
+    keep: Option<&Path>,
+) -> io::Result<()> {
+    for entry in disk.read_dir(directory)? {
+        let path = directory.join(&entry.name);
+        if !entry.is_dir && entry.name.starts_with(prefix) && keep != Some(path.as_path()) {
+            disk.remove_file(&path)?;
+        }
+    }
+    Ok(())
+}
+
+/// The first thing in a directory that is not a lock file; `None` for an empty or missing one.
+pub(crate) fn first_entry(disk: &dyn Disk, directory: &Path) -> io::Result<Option<String>> {
+    match disk.read_dir(directory) {
+        Ok(entries) => Ok(entries.into_iter().map(|entry| entry.name).find(|name| name != LOCK_FILE)),
+        Err(error) if is_missing(&error) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+struct Held {
+    _lock: Box<dyn Lock>,
+}
+
+/// Locks a node's directories; a second process is refused.
+pub(crate) fn lock_directories(
+    disk: &dyn Disk,
+    data: &Path,
+    wal: &Path,
+) -> Result<Vec<Box<dyn Any + Send + Sync>>, HostError> {
+    let mut directories: Vec<PathBuf> = vec![data.to_owned()];
+    if wal != data {
+        directories.push(wal.to_owned());
+    }
+    let mut held: Vec<Box<dyn Any + Send + Sync>> = Vec::new();
+    for directory in directories {
+        make_directory(disk, &directory).map_err(|error| HostError::io(&directory, error))?;
+        match disk.try_lock(&directory.join(LOCK_FILE)) {
+            Ok(lock) => held.push(Box::new(Held { _lock: lock })),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                return Err(HostError::Refused {
+                    reason: format!(
+                        "{} is in use by another process; stop that one first",
+                        directory.display()
+                    ),
+                });
+            }
+            Err(error) => return Err(HostError::io(&directory, error)),
+        }
+    }
+    Ok(held)
+}

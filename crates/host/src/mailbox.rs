@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! A queue between threads that hands over everything at once.
+//!
+//! The receiver takes the whole backlog with one lock, so the cost of a hand-over does not grow with the load: the busier a thread
+//! is, the more it finds when it looks. Bounds are kept by the senders, each for its own kind of item (`pending_bytes_max`,
+//! the transport's receive bound, one log job per turn), because an answer such as "persisted" must never be refused.
+
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// Many senders, one receiver.
+#[derive(Debug)]
+pub(crate) struct Mailbox<T> {
+    state: Mutex<State<T>>,
+    filled: Condvar,
+}
+
+#[derive(Debug)]
+struct State<T> {
+    items: Vec<T>,
+    closed: bool,
+    waiting: bool,
+}
+
+impl<T> Mailbox<T> {
+    pub(crate) fn new() -> Mailbox<T> {
+        Mailbox {
+            state: Mutex::new(State { items: Vec::new(), closed: false, waiting: false }),
+            filled: Condvar::new(),
+        }
+    }
+
+    /// Puts an item in; gives it back when the receiver is gone.
+    pub(crate) fn send(&self, item: T) -> Result<(), T> {
+        let mut state = self.lock();
+        if state.closed {
+            return Err(item);
+        }
+        state.items.push(item);
+        self.wake(state);
+        Ok(())
+    }
+
+    /// Puts many in with one lock.
+    pub(crate) fn send_all(&self, items: impl IntoIterator<Item = T>) {
+        let mut state = self.lock();
+        if state.closed {
+            return;
+        }
+        state.items.extend(items);
+        if !state.items.is_empty() {
+            self.wake(state);
+        }
+    }
+
+    /// Waits for items at most `timeout` and swaps them for `taken`, which should be empty. `false` when the mailbox is closed and
+    /// nothing is left.
+    pub(crate) fn receive(&self, taken: &mut Vec<T>, timeout: Option<Duration>) -> bool {
+        let mut state = self.lock();
+        while state.items.is_empty() && !state.closed {
+            state.waiting = true;
+            state = match timeout {
+                None => self.filled.wait(state).unwrap_or_else(PoisonError::into_inner),
+                Some(timeout) => {
+                    let (mut state, _) =
+                        self.filled.wait_timeout(state, timeout).unwrap_or_else(PoisonError::into_inner);
+                    state.waiting = false;
+                    std::mem::swap(&mut state.items, taken);
+                    return !(state.closed && taken.is_empty());
+                }
+            };
+            state.waiting = false;
+        }
+        std::mem::swap(&mut state.items, taken);
+        !(state.closed && taken.is_empty())
+    }
+
+    /// Takes what is there without waiting.
+    pub(crate) fn take(&self, taken: &mut Vec<T>) {
+        std::mem::swap(&mut self.lock().items, taken);
+    }
+
+    /// Nothing more comes in; the receiver still gets what is there.
+    pub(crate) fn close(&self) {
+        self.lock().closed = true;
+        self.filled.notify_all();
+    }
+
+    fn wake(&self, state: MutexGuard<'_, State<T>>) {
+        let waiting = state.waiting;
+        drop(state);
+        if waiting {
+            self.filled.notify_one();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State<T>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[test]
+    fn everything_sent_comes_out_once_and_in_order() {
+        let mailbox = Arc::new(Mailbox::new());
+        let sender = {
+            let mailbox = Arc::clone(&mailbox);
+            std::thread::spawn(move || {
+                for number in 0..10_000u32 {
+                    mailbox.send(number).expect("open");
+                }
+                mailbox.close();
+            })
+        };
+        let mut all = Vec::new();
+        let mut taken = Vec::new();
+        while mailbox.receive(&mut taken, None) {
+            all.append(&mut taken);
+        }
+        sender.join().expect("no panic");
+        assert_eq!(all, (0..10_000).collect::<Vec<_>>());
+        assert_eq!(mailbox.send(1), Err(1), "closed");
+    }
+}

@@ -1,0 +1,1020 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! The public face: a node full of groups.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use mraft_disk::{Disk, RealDisk};
+use mraft_engine::effect::{Answer, Notice};
+use mraft_engine::error::NotApplied;
+use mraft_engine::event::{Event, Proposal, ReadKind, Ticket};
+use mraft_engine::machine::{Lookup, MachineError, StateMachine};
+use mraft_logstore::{LogOptions, SegmentLog};
+use mraft_types::{
+    GroupId, GroupUid, Index, Membership, MembershipChange, NodeId, Payload, ReplicaId, SlotSet, Term,
+};
+
+use crate::apply_worker::{ApplyMail, StateHash};
+use crate::completions::{CompletionQueue, Completions};
+use crate::config::HostConfig;
+use crate::core::{Core, CoreConfig, Input, Look};
+use crate::error::HostError;
+use crate::events::{EventReceiver, Events, HostEvent};
+use crate::identity::{self, Claim, Identity};
+use crate::meta::GroupMeta;
+use crate::metrics::Metrics;
+use crate::peer_table::PeerTable;
+use crate::peers::{Peers, RequestHandler};
+use crate::persist::{LogHealth, LogJob, LogWorker};
+use crate::registry::{GroupRecord, Registry};
+use crate::restore::{first_log, log_key, restore};
+use crate::runtime::{Listener, Pace, Runtime, Shared};
+use crate::status::{GroupStatus, HostStatus, PeerProgress, ReplicaState};
+
+/// How long a caller of a blocking method waits for the threads of a healthy host.
+const INTERNAL_WAIT: Duration = Duration::from_secs(60);
+/// A group's leadership is moved away from a slow disk at most this often (rule T1).
+const MOVE_PAUSE: Duration = Duration::from_secs(60);
+/// Each truncation of a log frees at least this many entries.
+const TRUNCATE_STEP_ENTRIES: u64 = 1_000;
+
+/// What a state machine is made for.
+#[derive(Clone)]
+pub struct MachineContext {
+    /// The group.
+    pub group: GroupId,
+    /// The replica here.
+    pub replica: ReplicaId,
+    /// A directory of its own; may not exist yet.
+    pub directory: PathBuf,
+    /// The disk it should be on.
+    pub disk: Arc<dyn Disk>,
+}
+
+/// Makes the state machines of one kind.
+pub type MachineFactory =
+    Arc<dyn Fn(&MachineContext) -> Result<Box<dyn StateMachine>, MachineError> + Send + Sync>;
+
+/// The kinds of state machines that a program offers, by the names that are persisted with each group.
+#[derive(Clone, Default)]
+pub struct Machines(BTreeMap<String, MachineFactory>);
+
+impl Machines {
+    /// None yet.
+    pub fn new() -> Machines {
+        Machines::default()
+    }
+
+    /// Offers a kind; a name of at most 64 bytes that must stay the same over restarts.
+    #[must_use]
+    pub fn with(
+        mut self,
+        name: &str,
+        factory: impl Fn(&MachineContext) -> Result<Box<dyn StateMachine>, MachineError> + Send + Sync + 'static,
+    ) -> Machines {
+        self.0.insert(name.to_owned(), Arc::new(factory));
+        self
+    }
+}
+
+/// A group to be founded: the same on every original member.
+#[derive(Clone, Debug)]
+pub struct GroupSpec {
+    /// The group.
+    pub group: GroupId,
+    /// The original members; the node itself must be among them.
+    pub members: Membership,
+    /// The slots whose keys live in it; empty for machines without routing.
+    pub slots: SlotSet,
+    /// The kind of state machine.
+    pub machine: String,
+}
+
+/// What is known of who leads a group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Leadership {
+    /// The leader, as far as this node knows.
+    pub leader: Option<ReplicaId>,
+    /// The term.
+    pub term: Term,
+}
+
+/// A node full of groups.
+///
+/// Opening it restarts everything that lives in its directory; [`NodeHost::close`] ends it cleanly, dropping it does the same.
+/// All methods may be called from any thread. Requests are answered through [`CompletionQueue`]s or functions; a request is
+/// answered exactly once, and never with more certainty than there is ([`Answer`]).
+pub struct NodeHost {
+    inner: Arc<Inner>,
+}
+
+/// Shared by the public face, the threads' listener and the peers' handler.
+pub(crate) struct Inner {
+    pub(crate) config: HostConfig,
+    pub(crate) identity: Identity,
+    disk: Arc<dyn Disk>,
+    machines: Machines,
+    registry: Mutex<Registry>,
+    runtime: Mutex<Option<Runtime>>,
+    shared: RwLock<Option<Arc<Shared>>>,
+    peers: RwLock<Option<Arc<Peers>>>,
+    completions: Arc<Completions>,
+    metrics: Arc<Metrics>,
+    events: Events,
+    lookups: RwLock<BTreeMap<GroupId, Arc<dyn Lookup>>>,
+    leaders: RwLock<BTreeMap<GroupId, Leadership>>,
+    /// The memberships in force when the groups were restored, then the committed ones.
+    memberships: Mutex<BTreeMap<GroupId, Membership>>,
+    failures: Mutex<BTreeMap<GroupId, String>>,
+    disk_trouble: Mutex<Option<String>>,
+    /// When leadership of a group was last moved because of a slow disk (rule T1: once per group and minute).
+    moved_for_disk: Mutex<BTreeMap<GroupId, Instant>>,
+    stalled: std::sync::atomic::AtomicBool,
+    log_waits: Mutex<BTreeMap<u64, SyncSender<()>>>,
+    next_token: AtomicU64,
+    staged: AtomicU64,
+    /// Held while the host is open: a second process on the directory is refused.
+    _locks: Vec<Box<dyn std::any::Any + Send + Sync>>,
+}
+
+impl NodeHost {
+    /// Opens a node's directory, restarts its groups and begins to talk to its peers. `requests` answers what other hosts ask.
+    pub fn open(
+        config: HostConfig,
+        machines: Machines,
+        requests: Option<Arc<dyn RequestHandler>>,
+    ) -> Result<NodeHost, HostError> {
+        config.validate()?;
+        let disk: Arc<dyn Disk> = Arc::new(RealDisk::new());
+        let (data, wal) = (config.data_directory.clone(), config.wal_directory());
+        let claim = Claim {
+            deployment: config.deployment,
+            node: config.node,
+            raft_address: config.raft_address.clone(),
+        };
+        let io = |error| HostError::io(&data, error);
+        let fresh = (crate::random::instance_id().map_err(io)?, crate::random::seed());
+        // Everything is checked before the first byte is written, the locks' files included.
+        identity::decide(disk.as_ref(), &data, &wal, &claim, fresh)?;
+        let locks = crate::files::lock_directories(disk.as_ref(), &data, &wal)?;
+        let mut identity = identity::boot(disk.as_ref(), &data, &wal, &claim, fresh)?;
+        let registry = Registry::open(Arc::clone(&disk), &data)?;
+        let log_directory = wal.join("log");
+        let options = LogOptions::new(config.log_segment_bytes, crate::random::salts());
+        let log = SegmentLog::open(Arc::clone(&disk), &log_directory, options)?;
+        let completions = Completions::new();
+        let inner = Arc::new(Inner {
+            config,
+            identity: identity.clone(),
+            disk: Arc::clone(&disk),
+            machines,
+            registry: Mutex::new(registry),
+            runtime: Mutex::new(None),
+            shared: RwLock::new(None),
+            peers: RwLock::new(None),
+            completions,
+            metrics: Arc::new(Metrics::default()),
+            events: Events::default(),
+            lookups: RwLock::default(),
+            leaders: RwLock::default(),
+            memberships: Mutex::default(),
+            failures: Mutex::default(),
+            disk_trouble: Mutex::default(),
+            moved_for_disk: Mutex::default(),
+            stalled: std::sync::atomic::AtomicBool::new(false),
+            log_waits: Mutex::default(),
+            next_token: AtomicU64::new(1),
+            staged: AtomicU64::new(0),
+            _locks: locks,
+        });
+        inner.start(log)?;
+        identity::mark_created(disk.as_ref(), &data, &wal, &mut identity)?;
+        let host = NodeHost { inner };
+        let table = PeerTable::open(Arc::clone(&disk), &data)?;
+        let peers = Peers::start(&host.inner, table, requests)?;
+        host.inner.connect(peers);
+        Ok(host)
+    }
+
+    /// This node.
+    pub fn node(&self) -> NodeId {
+        self.inner.config.node
+    }
+
+    /// What the directory says of itself.
+    pub fn identity(&self) -> &Identity {
+        &self.inner.identity
+    }
+
+    /// Founds groups here, as one of their original members. Groups that are here already are left alone when they were founded
+    /// alike, and refused with both member lists when not.
+    pub fn start_groups(&self, specs: &[GroupSpec]) -> Result<(), HostError> {
+        self.inner.start_groups(specs)
+    }
+
+    /// Starts a memberless replica that waits for its group's first snapshot (rule M4): what the leader that added `replica` asks
+    /// of its node.
+    pub fn join_group(
+        &self,
+        group: GroupId,
+        uid: GroupUid,
+        replica: ReplicaId,
+        machine: &str,
+    ) -> Result<(), HostError> {
+        let machine = machine.to_owned();
+        self.inner.add_replicas(vec![GroupRecord { group, uid, replica, genesis: None, machine }])
+    }
+
+    /// Stops a group's replica here and forgets it for good: its log records and its state are deleted. For replicas that were
+    /// removed from their group.
+    pub fn remove_replica(&self, group: GroupId) -> Result<(), HostError> {
+        self.inner.remove_replica(group)
+    }
+
+    /// The groups here, in order.
+    pub fn groups(&self) -> Vec<GroupId> {
+        self.inner.registry().records().keys().copied().collect()
+    }
+
+    /// A queue for answers in batches.
+    pub fn completion_queue(&self) -> Result<CompletionQueue, HostError> {
+        self.inner.completions.queue().ok_or(HostError::Limit { what: "completion queues", max: 1 << 24 })
+    }
+
+    /// Proposes commands; each is answered through its ticket.
+    pub fn propose_batch(&self, group: GroupId, proposals: Vec<Proposal>) {
+        self.inner.input(group, Event::Propose(proposals));
+    }
+
+    /// Proposes one command; `answered` is called once, on a thread of the host: it must not block.
+    pub fn propose(
+        &self,
+        group: GroupId,
+        slot: u16,
+        body: Payload,
+        within: Duration,
+        answered: impl FnOnce(Answer) + Send + 'static,
+    ) {
+        let ticket = self.inner.completions.call(answered);
+        let deadline_tick = self.inner.deadline_tick(within);
+        self.inner.input(group, Event::Propose(vec![Proposal { ticket, slot, deadline_tick, body }]));
+    }
+
+    /// Asks for a linearizable read: after `Answer::ReadReady` a [`NodeHost::lookup`] sees everything acknowledged before the call.
+    pub fn read(
+        &self,
+        group: GroupId,
+        kind: ReadKind,
+        within: Duration,
+        answered: impl FnOnce(Answer) + Send + 'static,
+    ) {
+        let ticket = self.inner.completions.call(answered);
+        self.read_batch(group, kind, vec![ticket], within);
+    }
+
+    /// Linearizable reads that share a round.
+    pub fn read_batch(&self, group: GroupId, kind: ReadKind, tickets: Vec<Ticket>, within: Duration) {
+        let deadline_tick = self.inner.deadline_tick(within);
+        self.inner.input(group, Event::Read { kind, tickets, deadline_tick });
+    }
+
+    /// Looks up what is published here, without any promise how old it is.
+    pub fn lookup(&self, group: GroupId) -> Option<Arc<dyn Lookup>> {
+        self.inner.lookups.read().unwrap_or_else(PoisonError::into_inner).get(&group).cloned()
+    }
+
+    /// The tick at which a request that waits at most `within` gives up; for [`Proposal::deadline_tick`].
+    pub fn deadline_tick(&self, within: Duration) -> u64 {
+        self.inner.deadline_tick(within)
+    }
+
+    /// Changes a group's membership; answered with the membership once it is committed.
+    pub fn change_membership(
+        &self,
+        group: GroupId,
+        change: MembershipChange,
+        expected_change_index: Option<Index>,
+        within: Duration,
+        answered: impl FnOnce(Answer) + Send + 'static,
+    ) {
+        let ticket = self.inner.completions.call(answered);
+        let deadline_tick = self.inner.deadline_tick(within);
+        self.inner.input(group, Event::Change { ticket, change, expected_change_index, deadline_tick });
+    }
+
+    /// Hands leadership to a voter (`None`: the one that is furthest); answered when it is handed over or the attempt ended.
+    pub fn transfer_leader(
+        &self,
+        group: GroupId,
+        to: Option<ReplicaId>,
+        answered: impl FnOnce(Answer) + Send + 'static,
+    ) {
+        let ticket = self.inner.completions.call(answered);
+        self.inner.input(group, Event::Transfer { ticket, to });
+    }
+
+    /// Who leads a group, as far as this node knows; `None` when the group is not here.
+    pub fn leader(&self, group: GroupId) -> Option<Leadership> {
+        self.inner.leaders.read().unwrap_or_else(PoisonError::into_inner).get(&group).cloned()
+    }
+
+    /// Persists a group's state now, so that its log can be truncated (a snapshot request). The index that is persisted.
+    pub fn request_snapshot(&self, group: GroupId) -> Result<Index, HostError> {
+        let (done, result) = sync_channel(1);
+        self.inner.mail(group, ApplyMail::Persist { group, done })?;
+        wait(&result)?.map_err(|reason| HostError::Machine { group, reason })
+    }
+
+    /// Hashes a group's state here; equal on all replicas at the same index (rule E8).
+    pub fn state_hash(&self, group: GroupId) -> Result<StateHash, HostError> {
+        let (done, result) = sync_channel(1);
+        self.inner.mail(group, ApplyMail::Hash { group, done })?;
+        wait(&result)?.map_err(|reason| HostError::Machine { group, reason })
+    }
+
+    /// What happens on this node from now on.
+    pub fn events(&self) -> EventReceiver {
+        self.inner.events.listen()
+    }
+
+    /// Asks the peers; see [`crate::peers`].
+    pub fn peers(&self) -> Option<Arc<Peers>> {
+        self.inner.peers.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The node at a glance.
+    pub fn status(&self) -> HostStatus {
+        self.inner.status()
+    }
+
+    /// One group's replica here.
+    pub fn group_status(&self, group: GroupId) -> Result<GroupStatus, HostError> {
+        self.inner.group_status(group)
+    }
+
+    /// Counters and gauges.
+    pub fn metrics(&self) -> &Metrics {
+        &self.inner.metrics
+    }
+
+    /// Everything that is counted, in Prometheus' text format.
+    pub fn write_prometheus(&self, out: &mut String) {
+        self.inner.metrics.write_prometheus(out);
+        if let Some(peers) = self.peers() {
+            peers.write_prometheus(out);
+        }
+    }
+
+    /// Hands over the leadership of every group that this node leads, as far as others can take it, within `within`. How many it
+    /// still leads afterwards.
+    pub fn drain(&self, within: Duration) -> usize {
+        let until = Instant::now() + within;
+        let led = self.inner.led_groups();
+        let (done, ended) = sync_channel(led.len().max(1));
+        for group in &led {
+            let done = done.clone();
+            self.transfer_leader(*group, None, move |_| {
+                // The receiver is gone once the time is up.
+                let _ = done.try_send(());
+            });
+        }
+        drop(done);
+        for _ in &led {
+            let Some(left) = until.checked_duration_since(Instant::now()) else { break };
+            if ended.recv_timeout(left).is_err() {
+                break;
+            }
+        }
+        self.inner.led_groups().len()
+    }
+
+    /// Ends the host: connections close, what is applied is persisted, the log is sealed, all threads end.
+    pub fn close(self) {
+        self.inner.close();
+    }
+}
+
+impl Drop for NodeHost {
+    fn drop(&mut self) {
+        self.inner.close();
+    }
+}
+
+impl Inner {
+    fn start(self: &Arc<Inner>, log: SegmentLog) -> Result<(), HostError> {
+        let mut worker = LogWorker::new(Box::new(log));
+        let records: Vec<GroupRecord> = self.registry().records().values().cloned().collect();
+        let mut recovered: BTreeMap<_, _> =
+            worker.store().recovered().into_iter().map(|recovered| (recovered.key, recovered)).collect();
+        let mut first = Vec::new();
+        let unfinished: Vec<_> = records
+            .iter()
+            .filter(|record| !recovered.contains_key(&log_key(record)))
+            .map(first_log)
+            .collect();
+        if !unfinished.is_empty() {
+            first.push(LogJob::Add { token: 0, replicas: unfinished });
+        }
+        let mut replicas = Vec::new();
+        for record in &records {
+            let machine = self.make_machine(record)?;
+            let replica = restore(&self.config, record, recovered.remove(&log_key(record)), machine)?;
+            replicas.push((record.group, replica));
+        }
+        // Records that the registry does not name belong to replicas whose removal a crash interrupted.
+        for key in recovered.into_keys() {
+            first.push(LogJob::Remove { token: 0, key });
+        }
+        let mut cores: Vec<Core> = (0..self.config.step_workers.max(1)).map(|_| self.new_core()).collect();
+        let workers = cores.len();
+        let mut mails = Vec::new();
+        for (group, mut replica) in replicas {
+            first.extend(replica.first.take());
+            self.memberships().insert(group, replica.seat.raft.membership().clone());
+            self.lookups_mut().insert(group, replica.applier.lookup());
+            self.leaders_mut().insert(group, Leadership { leader: None, term: replica.seat.raft.term() });
+            cores[crate::runtime::share(group, workers)].handle(Input::Start(Box::new(replica.seat)));
+            mails.push(ApplyMail::Add(group, Box::new(replica.applier)));
+        }
+        let mut done = Vec::new();
+        match worker.run(first, &mut done).0 {
+            LogHealth::Well => {}
+            LogHealth::Full => {
+                return Err(HostError::Log(mraft_logstore::LogError::Full {
+                    needed_bytes: self.config.log_segment_bytes,
+                }));
+            }
+            LogHealth::Failed(error) => return Err(HostError::Log(error)),
+        }
+        let pace = Pace {
+            tick: Duration::from_millis(self.config.tick_ms),
+            beat_ticks: u64::from(self.config.heartbeat_ticks),
+            apply_threads: self.config.apply_threads,
+            background_threads: self.config.background_threads,
+        };
+        let listener: Arc<dyn Listener> = Arc::clone(self) as Arc<dyn Listener>;
+        let runtime = Runtime::start(
+            cores,
+            worker,
+            Arc::clone(&self.completions),
+            Arc::clone(&self.metrics),
+            listener,
+            pace,
+            self.config.unpersisted_bytes_max,
+        )
+        .map_err(|error| HostError::io(&self.config.data_directory, error))?;
+        let shared = Arc::clone(runtime.shared());
+        for mail in mails {
+            if let ApplyMail::Add(group, _) = &mail {
+                // The thread was started a moment ago.
+                let _ = shared.apply(*group).send(mail);
+            }
+        }
+        *self.shared.write().unwrap_or_else(PoisonError::into_inner) = Some(shared);
+        *self.runtime.lock().unwrap_or_else(PoisonError::into_inner) = Some(runtime);
+        Ok(())
+    }
+
+    fn new_core(&self) -> Core {
+        Core::new(CoreConfig {
+            node: self.config.node,
+            limits: self.config.limits,
+            compaction_overhead_entries: self.config.compaction_overhead_entries,
+            truncate_step_entries: TRUNCATE_STEP_ENTRIES,
+        })
+    }
+
+    /// From here on frames go out and come in.
+    fn connect(&self, peers: Arc<Peers>) {
+        for record in self.registry().records().values() {
+            if let Some(genesis) = &record.genesis {
+                peers.learn(&genesis.membership);
+            }
+        }
+        for membership in self.memberships.lock().unwrap_or_else(PoisonError::into_inner).values() {
+            peers.learn(membership);
+        }
+        if let Ok(shared) = self.shared() {
+            shared.connect(Arc::clone(&peers) as Arc<dyn crate::runtime::Outbox>);
+        }
+        *self.peers.write().unwrap_or_else(PoisonError::into_inner) = Some(peers);
+    }
+
+    fn make_machine(&self, record: &GroupRecord) -> Result<Box<dyn StateMachine>, HostError> {
+        let group = record.group;
+        let Some(factory) = self.machines.0.get(&record.machine) else {
+            let reason = format!(
+                "its state machine is of kind `{}`, which this program does not offer (it offers: {})",
+                record.machine,
+                self.machines.0.keys().cloned().collect::<Vec<_>>().join(", ")
+            );
+            return Err(HostError::Machine { group, reason });
+        };
+        let context = MachineContext {
+            group,
+            replica: record.replica,
+            directory: self.group_directory(group, record.replica),
+            disk: Arc::clone(&self.disk),
+        };
+        factory(&context).map_err(|error| HostError::Machine { group, reason: error.to_string() })
+    }
+
+    fn group_directory(&self, group: GroupId, replica: ReplicaId) -> PathBuf {
+        self.config.data_directory.join("groups").join(format!("{}-{:016x}", group.0, replica.get()))
+    }
+
+    fn start_groups(&self, specs: &[GroupSpec]) -> Result<(), HostError> {
+        let mut records = Vec::new();
+        for spec in specs {
+            let genesis = GroupMeta::genesis(
+                self.config.deployment,
+                spec.group,
+                spec.members.clone(),
+                spec.slots.clone(),
+            );
+            let Some(replica) = genesis.membership.replica_on(self.config.node) else {
+                let reason = format!("node {} is not among the original members", self.config.node);
+                return Err(HostError::Machine { group: spec.group, reason });
+            };
+            match self.registry().records().get(&spec.group) {
+                Some(known) if known.uid == genesis.uid => {}
+                Some(known) => {
+                    let listed = |meta: Option<&GroupMeta>| match meta {
+                        Some(meta) => format!("{:?}", meta.membership.members.keys().collect::<Vec<_>>()),
+                        None => "one that this node joined".to_owned(),
+                    };
+                    let reason = format!(
+                        "it was founded with members {}, the configuration says {}: another founding is another group; \
+                         to add this node to the existing one, join it",
+                        listed(known.genesis.as_ref()),
+                        listed(Some(&genesis))
+                    );
+                    return Err(HostError::Machine { group: spec.group, reason });
+                }
+                None => records.push(GroupRecord {
+                    group: spec.group,
+                    uid: genesis.uid,
+                    replica,
+                    genesis: Some(genesis),
+                    machine: spec.machine.clone(),
+                }),
+            }
+        }
+        self.add_replicas(records)
+    }
+
+    /// The registry first, then the log, then the machines: what a crash leaves unfinished is done again at the next start.
+    fn add_replicas(&self, records: Vec<GroupRecord>) -> Result<(), HostError> {
+        if records.is_empty() {
+            return Ok(());
+        }
+        let shared = self.shared()?;
+        let machines =
+            records.iter().map(|record| self.make_machine(record)).collect::<Result<Vec<_>, _>>()?;
+        {
+            let mut registry = self.registry();
+            if let Some(known) = records.iter().find(|record| registry.records().contains_key(&record.group))
+            {
+                return Err(HostError::GroupExists(known.group));
+            }
+            registry.put(records.iter().cloned())?;
+        }
+        self.log_job(|token| LogJob::Add { token, replicas: records.iter().map(first_log).collect() })?;
+        for (record, machine) in records.iter().zip(machines) {
+            let group = record.group;
+            let replica = restore(&self.config, record, None, machine)?;
+            self.lookups_mut().insert(group, replica.applier.lookup());
+            self.leaders_mut().insert(group, Leadership { leader: None, term: replica.seat.raft.term() });
+            self.memberships().insert(group, replica.seat.raft.membership().clone());
+            if let Some(peers) = self.peers.read().unwrap_or_else(PoisonError::into_inner).as_ref() {
+                peers.learn(replica.seat.raft.membership());
+            }
+            let closed = |_| HostError::Closed;
+            shared.apply(group).send(ApplyMail::Add(group, Box::new(replica.applier))).map_err(closed)?;
+            shared.step(group).send(Input::Start(Box::new(replica.seat))).map_err(|_| HostError::Closed)?;
+        }
+        Ok(())
+    }
+
+    fn remove_replica(&self, group: GroupId) -> Result<(), HostError> {
+        let record = self.registry().records().get(&group).cloned().ok_or(HostError::NoSuchGroup(group))?;
+        self.stop_replica(group, false)?;
+        // The registry last but one: until it forgets the group, a crash leaves a replica that is removed again.
+        self.registry().remove(group)?;
+        self.log_job(|token| LogJob::Remove { token, key: log_key(&record) })?;
+        let directory = self.group_directory(group, record.replica);
+        crate::files::remove_directory(self.disk.as_ref(), &directory)
+            .map_err(|error| HostError::io(&directory, error))
+    }
+
+    fn stop_replica(&self, group: GroupId, persist: bool) -> Result<(), HostError> {
+        let shared = self.shared()?;
+        shared.step(group).send(Input::Stop(group, NotApplied::Stopping)).map_err(|_| HostError::Closed)?;
+        let (done, stopped) = sync_channel(1);
+        self.mail(group, ApplyMail::Remove { group, persist, done })?;
+        self.lookups_mut().remove(&group);
+        self.leaders_mut().remove(&group);
+        wait(&stopped)?.map_err(|reason| HostError::Machine { group, reason })
+    }
+
+    /// Sends the log a job and waits until it is durable.
+    fn log_job(&self, job: impl FnOnce(u64) -> LogJob) -> Result<(), HostError> {
+        let token = self.next_token.fetch_add(1, Ordering::Relaxed);
+        let (done, durable) = sync_channel(1);
+        self.log_waits.lock().unwrap_or_else(PoisonError::into_inner).insert(token, done);
+        let shared = self.shared()?;
+        if shared.log.send(job(token)).is_err() {
+            return Err(HostError::Closed);
+        }
+        let result = wait(&durable);
+        self.log_waits.lock().unwrap_or_else(PoisonError::into_inner).remove(&token);
+        result
+    }
+
+    pub(crate) fn shared(&self) -> Result<Arc<Shared>, HostError> {
+        self.shared.read().unwrap_or_else(PoisonError::into_inner).clone().ok_or(HostError::Closed)
+    }
+
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    pub(crate) fn tell(&self, event: &HostEvent) {
+        self.events.tell(event);
+    }
+
+    /// A directory number that this process has not used yet and an earlier one cannot have left behind finished.
+    pub(crate) fn next_staged_directory(&self) -> u64 {
+        (self.identity.boot_counter << 32) | (self.staged.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+
+    pub(crate) fn mail(&self, group: GroupId, mail: ApplyMail) -> Result<(), HostError> {
+        self.shared()?.apply(group).send(mail).map_err(|_| HostError::Closed)
+    }
+
+    /// An event for a group's core; requests in it are answered even when the host is closing.
+    pub(crate) fn input(&self, group: GroupId, event: Event) {
+        let rejected = match self.shared() {
+            Ok(shared) => match shared.step(group).send(Input::Group(group, event)) {
+                Ok(()) => return,
+                Err(Input::Group(_, event)) => event,
+                Err(_) => return,
+            },
+            Err(_) => event,
+        };
+        let tickets = match rejected {
+            Event::Propose(proposals) => proposals.into_iter().map(|proposal| proposal.ticket).collect(),
+            Event::Read { tickets, .. } => tickets,
+            Event::Change { ticket, .. } | Event::Transfer { ticket, .. } => vec![ticket],
+            _ => Vec::new(),
+        };
+        let stopping = Answer::NotApplied(NotApplied::Stopping);
+        self.completions.deliver(tickets.into_iter().map(|ticket| (ticket, stopping.clone())).collect());
+    }
+
+    pub(crate) fn deadline_tick(&self, within: Duration) -> u64 {
+        let ticks =
+            u64::try_from(within.as_millis()).unwrap_or(u64::MAX).div_ceil(self.config.tick_ms.max(1));
+        let now = self.shared().map_or(0, |shared| shared.now().tick);
+        now.saturating_add(ticks).saturating_add(1)
+    }
+
+    pub(crate) fn registry(&self) -> MutexGuard<'_, Registry> {
+        self.registry.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lookups_mut(&self) -> std::sync::RwLockWriteGuard<'_, BTreeMap<GroupId, Arc<dyn Lookup>>> {
+        self.lookups.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn leaders_mut(&self) -> std::sync::RwLockWriteGuard<'_, BTreeMap<GroupId, Leadership>> {
+        self.leaders.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn memberships(&self) -> MutexGuard<'_, BTreeMap<GroupId, Membership>> {
+        self.memberships.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A leader added this node to a group: start the replica, unless it is here or was here before.
+    pub(crate) fn start_joining(
+        self: &Arc<Self>,
+        group: GroupId,
+        uid: GroupUid,
+        replica: ReplicaId,
+        machine: String,
+    ) {
+        if let Some(known) = self.registry().records().get(&group) {
+            if known.replica != replica {
+                tracing::warn!(%group, here = %known.replica, asked = %replica, "another replica of the group is here");
+            }
+            return;
+        }
+        let inner = Arc::clone(self);
+        // The asking connection must not wait for the log.
+        let started = std::thread::Builder::new().name("mraft-join".to_owned()).spawn(move || {
+            let record = GroupRecord { group, uid, replica, genesis: None, machine };
+            match inner.add_replicas(vec![record]) {
+                Ok(()) => tracing::info!(%group, %replica, "joined; waits for the group's first snapshot"),
+                Err(HostError::GroupExists(_)) => {}
+                Err(error) => tracing::error!(%group, %replica, "cannot join: {error}"),
+            }
+        });
+        if let Err(error) = started {
+            tracing::error!(%group, %replica, "cannot join: {error}");
+        }
+    }
+
+    fn led_groups(&self) -> Vec<GroupId> {
+        let leaders = self.leaders.read().unwrap_or_else(PoisonError::into_inner);
+        let own = |leadership: &Leadership| leadership.leader.is_some_and(|id| id.node() == self.config.node);
+        leaders.iter().filter(|(_, leadership)| own(leadership)).map(|(group, _)| *group).collect()
+    }
+
+    fn status(&self) -> HostStatus {
+        let shared = self.shared().ok();
+        let mut warnings = Vec::new();
+        if let Some(peers) = self.peers.read().unwrap_or_else(PoisonError::into_inner).as_ref() {
+            warnings.extend(peers.warnings());
+        }
+        HostStatus {
+            deployment: self.config.deployment,
+            node: self.config.node,
+            instance: self.identity.instance,
+            raft_address: self.config.raft_address.clone(),
+            boot_counter: self.identity.boot_counter,
+            groups: self.registry().records().len() as u64,
+            leaders: self.led_groups().len() as u64,
+            log: self.metrics.log_gauges(),
+            disk_age_ms: shared
+                .map_or(0, |shared| u64::try_from(shared.disk_age().as_millis()).unwrap_or(u64::MAX)),
+            disk_trouble: self.disk_trouble.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            warnings,
+        }
+    }
+
+    fn group_status(&self, group: GroupId) -> Result<GroupStatus, HostError> {
+        let record = self.registry().records().get(&group).cloned().ok_or(HostError::NoSuchGroup(group))?;
+        let failure = self.failures.lock().unwrap_or_else(PoisonError::into_inner).get(&group).cloned();
+        let (reply, seen) = sync_channel(1);
+        let slots = record.genesis.as_ref().map(|genesis| genesis.slots.clone()).unwrap_or_default();
+        let look = move |core: &Core| {
+            // Nobody waits any more when the caller gave up.
+            let _ = reply.try_send(look_at(core, group));
+        };
+        self.shared()?.step(group).send(Input::Look(Look(Box::new(look)))).map_err(|_| HostError::Closed)?;
+        let mut status = GroupStatus { failure, slots, ..wait(&seen)?.unwrap_or_else(|| stopped(&record)) };
+        status.uid = record.uid;
+        Ok(status)
+    }
+
+    fn close(&self) {
+        let peers = self.peers.write().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(peers) = peers {
+            peers.close();
+        }
+        let runtime = self.runtime.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(runtime) = runtime {
+            runtime.stop();
+        }
+        *self.shared.write().unwrap_or_else(PoisonError::into_inner) = None;
+        self.lookups_mut().clear();
+    }
+}
+
+impl Inner {
+    /// Rule T1: a disk that is slow gives leadership away, one that stalls stops the node's replicas; the process stays up to say so.
+    fn watch_disk(&self, age: Duration) {
+        let age_ms = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
+        if age_ms >= self.config.stalled_disk_ms {
+            return self.disk_stalled(age_ms);
+        }
+        if age_ms < self.config.slow_disk_ms {
+            return;
+        }
+        let peers = self.peers.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let Some(peers) = peers else { return };
+        let now = Instant::now();
+        for group in self.led_groups() {
+            let mut moved = self.moved_for_disk.lock().unwrap_or_else(PoisonError::into_inner);
+            if moved.get(&group).is_some_and(|at| now.duration_since(*at) < MOVE_PAUSE) {
+                continue;
+            }
+            let members = self.memberships().get(&group).cloned().unwrap_or_default();
+            let others = members.counting().map(|id| id.node()).filter(|node| *node != self.config.node);
+            let Some(to) = peers.fastest(others, age_ms / 2).and_then(|node| members.replica_on(node)) else {
+                continue;
+            };
+            moved.insert(group, now);
+            tracing::warn!(%group, %to, age_ms, "the disk is slow: handing leadership over");
+            let ticket = self.completions.call(|_| {});
+            self.input(group, Event::Transfer { ticket, to: Some(to) });
+        }
+    }
+
+    fn disk_stalled(&self, age_ms: u64) {
+        let reason = format!("a log write has not ended for {age_ms} ms: every replica of this node stopped");
+        {
+            let mut trouble = self.disk_trouble.lock().unwrap_or_else(PoisonError::into_inner);
+            if trouble.as_ref() == Some(&reason) || self.stalled.swap(true, Ordering::Relaxed) {
+                return;
+            }
+            *trouble = Some(reason.clone());
+        }
+        tracing::error!("{reason}");
+        let peers = self.peers.write().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(peers) = peers {
+            peers.close();
+        }
+        if let Ok(shared) = self.shared() {
+            shared.broadcast(|| {
+                Input::StopAll(NotApplied::Disk("the disk stalled; every replica of this node stopped"))
+            });
+        }
+        self.tell(&HostEvent::LogFailed(reason));
+    }
+}
+
+impl Listener for Inner {
+    fn beat(&self, disk_age: Duration) {
+        self.watch_disk(disk_age);
+    }
+
+    fn notice(&self, group: GroupId, notice: Notice) {
+        match notice {
+            Notice::LeaderChanged { leader, term } => {
+                if let Some(known) = self.leaders_mut().get_mut(&group) {
+                    *known = Leadership { leader, term };
+                }
+                tracing::debug!(%group, ?leader, term, "leader changed");
+                self.tell(&HostEvent::LeaderChanged { group, leader, term });
+            }
+            Notice::ElectionStarted(reason) => {
+                self.metrics.count("mraft_elections_total", "reason", format!("{reason:?}").to_lowercase());
+            }
+            Notice::MembershipCommitted(membership) => {
+                self.membership_committed(group, &membership);
+                self.tell(&HostEvent::MembershipChanged { group, membership });
+            }
+            Notice::Condemned(reason) => {
+                tracing::error!(
+                    %group,
+                    "this replica may never vote or acknowledge again: {reason}; remove it from the group and add its node again"
+                );
+                self.tell(&HostEvent::ReplicaCondemned { group, reason });
+            }
+            Notice::Removed { change_index } => {
+                tracing::info!(%group, change_index, "this replica was removed from its group");
+                self.tell(&HostEvent::ReplicaRemoved { group, change_index });
+            }
+            Notice::Panicked { message } => self.failed(group, format!("its core panicked: {message}")),
+            Notice::ForeignUid { node, theirs } => {
+                self.metrics.count("mraft_messages_refused_total", "reason", "foreign_uid");
+                tracing::warn!(%group, %node, %theirs, "a node speaks of another founding of this group; start it with join");
+            }
+            _ => {}
+        }
+    }
+
+    fn failed(&self, group: GroupId, reason: String) {
+        tracing::error!(%group, "this replica stopped: {reason}; the other groups go on");
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner).insert(group, reason.clone());
+        self.lookups_mut().remove(&group);
+        if let Some(known) = self.leaders_mut().get_mut(&group) {
+            known.leader = None;
+        }
+        self.tell(&HostEvent::ReplicaFailed { group, reason });
+    }
+
+    fn log_health(&self, health: &LogHealth) {
+        let (trouble, event) = match health {
+            LogHealth::Well => (None, HostEvent::LogFull(false)),
+            LogHealth::Full => (
+                Some(
+                    "the disk is full: no proposals are taken until there is room for a log segment"
+                        .to_owned(),
+                ),
+                HostEvent::LogFull(true),
+            ),
+            LogHealth::Failed(error) => {
+                let reason = error.to_string();
+                (Some(format!("{reason}; every replica of this node stopped")), HostEvent::LogFailed(reason))
+            }
+        };
+        match &trouble {
+            Some(trouble) => tracing::error!("{trouble}"),
+            None => tracing::info!("the log has room again"),
+        }
+        *self.disk_trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
+        self.tell(&event);
+    }
+
+    fn log_done(&self, token: u64) {
+        if let Some(waiting) = self.log_waits.lock().unwrap_or_else(PoisonError::into_inner).remove(&token) {
+            let _ = waiting.try_send(());
+        }
+    }
+}
+
+impl Inner {
+    /// Learns the members' addresses; has the nodes of new learners start their replicas, if this node leads.
+    fn membership_committed(&self, group: GroupId, membership: &Membership) {
+        self.memberships().insert(group, membership.clone());
+        let peers = self.peers.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let Some(peers) = peers else { return };
+        peers.learn(membership);
+        if !membership.retired_nodes.is_empty() {
+            peers.retire(&membership.retired_nodes);
+        }
+        let leads = self
+            .leaders
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&group)
+            .is_some_and(|known| known.leader.is_some_and(|leader| leader.node() == self.config.node));
+        if !leads {
+            return;
+        }
+        let Some(record) = self.registry().records().get(&group).cloned() else { return };
+        for (id, _) in
+            membership.members.iter().filter(|(_, member)| member.role == mraft_types::Role::Learner)
+        {
+            peers.start_replica(group, record.uid, *id, &record.machine);
+        }
+    }
+}
+
+fn look_at(core: &Core, group: GroupId) -> Option<GroupStatus> {
+    let raft = core.engine().raft(group)?;
+    let state = if raft.condemned().is_some() {
+        ReplicaState::Condemned
+    } else if raft.is_leader() {
+        ReplicaState::Leader
+    } else if raft.start().position.index == 0 {
+        ReplicaState::Waiting
+    } else {
+        ReplicaState::Follower
+    };
+    Some(GroupStatus {
+        group,
+        uid: core.engine().uid(group)?,
+        replica: raft.id(),
+        state,
+        term: raft.term(),
+        leader: raft.leader(),
+        commit: raft.commit(),
+        applied: raft.applied(),
+        last_index: raft.last_index(),
+        log_start: raft.start().position.index,
+        membership: raft.membership().clone(),
+        slots: SlotSet::default(),
+        progress: progress(raft),
+        pending_bytes: core.engine().pending(group).map_or(0, |(bytes, _)| bytes as u64),
+        condemned: raft.condemned(),
+        failure: None,
+    })
+}
+
+fn progress(raft: &mraft_raft::Raft) -> Vec<PeerProgress> {
+    let peer = |peer: mraft_raft::PeerStatus| PeerProgress {
+        replica: peer.id,
+        matched: peer.matched,
+        state: match peer.state {
+            mraft_raft::PeerState::Probe => "probe",
+            mraft_raft::PeerState::Replicate => "replicate",
+            mraft_raft::PeerState::Snapshot => "snapshot",
+        },
+        active: peer.is_active,
+    };
+    raft.peers().into_iter().map(peer).collect()
+}
+
+/// A replica whose core is not running.
+fn stopped(record: &GroupRecord) -> GroupStatus {
+    GroupStatus {
+        group: record.group,
+        uid: record.uid,
+        replica: record.replica,
+        state: ReplicaState::Failed,
+        term: 0,
+        leader: None,
+        commit: 0,
+        applied: 0,
+        last_index: 0,
+        log_start: 0,
+        membership: record.genesis.as_ref().map(|genesis| genesis.membership.clone()).unwrap_or_default(),
+        slots: SlotSet::default(),
+        progress: Vec::new(),
+        pending_bytes: 0,
+        condemned: None,
+        failure: None,
+    }
+}
+
+fn wait<T>(receiver: &std::sync::mpsc::Receiver<T>) -> Result<T, HostError> {
+    receiver.recv_timeout(INTERNAL_WAIT).map_err(|_| HostError::Closed)
+}

@@ -1,0 +1,633 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! The other nodes: messages to and from them, questions and answers between hosts, snapshots, and who may talk at all.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::sync_channel;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use mraft_engine::event::NodeEvent;
+use mraft_engine::machine::{SnapshotStage, SnapshotView};
+use mraft_transport::{
+    Connected, Disconnected, Handler, Received, Refusal, SnapshotReceiver, SnapshotSource, Transport,
+    TransportConfig, is_exposed_without_tls,
+};
+use mraft_types::codec::{Reader, Writer};
+use mraft_types::{GroupId, GroupUid, LogStart, Membership, NodeId, Payload, ReplicaId, Term};
+use mraft_wire::{
+    Accepted, DecodeError, FrameBuilder, Hello, HelloRefused, HostBeat, Purpose, Request, RequestKind,
+    Response, SNAPSHOT_CHUNK_BYTES_TARGET, SnapshotHeader, TopologyStamp, VersionRange, WIRE_VERSION, check,
+};
+
+use crate::apply_worker::{ApplyMail, SnapshotSend};
+use crate::config::HostConfig;
+use crate::core::{Envelope, Input, Look};
+use crate::error::HostError;
+use crate::events::HostEvent;
+use crate::frames::{FromHost, decode, encode};
+use crate::identity::Identity;
+use crate::meta::{FEATURE_LEVEL, GroupMeta};
+use crate::node_host::Inner;
+use crate::peer_table::PeerTable;
+use crate::runtime::Outbox;
+
+/// Questions that wait for an answer; one more is refused at once.
+const ASKED_MAX: usize = 1 << 16;
+/// Asks a node to start a memberless replica (rule M4): {group, uid, replica, kind of state machine}.
+const START_REPLICA: RequestKind = RequestKind(6);
+const MACHINE_NAME_BYTES_MAX: usize = 64;
+
+/// Answers what other hosts ask, on behalf of the program around this one.
+pub trait RequestHandler: Send + Sync {
+    /// Called on a thread of the transport: it must not block. The answer may be given later, from any thread.
+    fn request(&self, from: NodeId, request: Request, reply: Reply);
+}
+
+/// Where the answer to a [`Request`] goes; dropped without an answer, the asker runs into its deadline.
+pub struct Reply {
+    peers: Weak<Peers>,
+    to: NodeId,
+    id: u64,
+}
+
+impl Reply {
+    /// Answers.
+    pub fn send(self, body: Payload) {
+        if let Some(peers) = self.peers.upgrade() {
+            let response = Response { id: self.id, body };
+            peers.send_packet(self.to, |builder| builder.push_response(&response).is_ok());
+        }
+    }
+}
+
+/// Why a question was not answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum AskFailed {
+    /// No byte of it left this node: it may be asked again, here or elsewhere (rule E4).
+    NotSent,
+    /// It was sent, and what became of it is not known.
+    Lost,
+}
+
+impl fmt::Display for AskFailed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            AskFailed::NotSent => "the node is not connected",
+            AskFailed::Lost => "no answer came in time",
+        })
+    }
+}
+
+type Answered = Box<dyn FnOnce(Result<Payload, AskFailed>) + Send>;
+
+struct Asked {
+    node: NodeId,
+    until: Instant,
+    answered: Answered,
+}
+
+/// The other nodes.
+pub struct Peers {
+    inner: Weak<Inner>,
+    own: NodeId,
+    transport: Transport,
+    door: Arc<Door>,
+    asked: Mutex<BTreeMap<u64, Asked>>,
+    next_ask: AtomicU64,
+    /// Age of each peer's oldest unfinished log write, as it last said (rule T1).
+    disk_ages_ms: Mutex<BTreeMap<NodeId, u64>>,
+    warnings: Vec<String>,
+}
+
+/// The transport's view of the host.
+struct Door {
+    inner: Weak<Inner>,
+    identity: Identity,
+    table: Mutex<PeerTable>,
+    peers: Mutex<Weak<Peers>>,
+    requests: Option<Arc<dyn RequestHandler>>,
+}
+
+impl Peers {
+    pub(crate) fn start(
+        inner: &Arc<Inner>,
+        table: PeerTable,
+        requests: Option<Arc<dyn RequestHandler>>,
+    ) -> Result<Arc<Peers>, HostError> {
+        let config = transport_config(&inner.config);
+        let mut warnings = Vec::new();
+        if is_exposed_without_tls(&config.listen_address, config.tls.is_some()) {
+            let warning = format!(
+                "{} is reachable from other machines without TLS: whoever reaches it can read and write everything; \
+                 set mutual_tls with ca_file, cert_file and key_file",
+                config.listen_address
+            );
+            tracing::warn!("{warning}");
+            warnings.push(warning);
+        }
+        let door = Arc::new(Door {
+            inner: Arc::downgrade(inner),
+            identity: inner.identity.clone(),
+            table: Mutex::new(table),
+            peers: Mutex::new(Weak::new()),
+            requests,
+        });
+        let transport = Transport::start(config, Arc::clone(&door) as Arc<dyn Handler>)
+            .map_err(|error| HostError::Network(error.to_string()))?;
+        let peers = Arc::new(Peers {
+            inner: Arc::downgrade(inner),
+            own: inner.config.node,
+            transport,
+            door: Arc::clone(&door),
+            asked: Mutex::default(),
+            next_ask: AtomicU64::new(1),
+            disk_ages_ms: Mutex::default(),
+            warnings,
+        });
+        *door.peers.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(&peers);
+        Ok(peers)
+    }
+
+    /// Makes a group's members peers.
+    pub(crate) fn learn(&self, membership: &Membership) {
+        for (id, member) in membership.members.iter().filter(|(id, _)| id.node() != self.own) {
+            if let Err(error) = self.transport.set_peer(id.node(), &member.raft_address) {
+                tracing::warn!(node = %id.node(), address = member.raft_address, "cannot reach a member: {error}");
+            }
+        }
+    }
+
+    /// Nodes that a group's committed membership calls gone for good are refused from now on (row S13).
+    pub(crate) fn retire(&self, nodes: &std::collections::BTreeSet<NodeId>) {
+        for node in nodes {
+            self.transport.remove_peer(*node);
+        }
+        if let Err(error) = self.door.table().retire(nodes) {
+            tracing::error!("cannot remember which nodes were removed for good: {error}");
+        }
+    }
+
+    /// Makes a node a peer that is in no group here yet.
+    pub fn add(&self, node: NodeId, raft_address: &str) -> Result<(), HostError> {
+        self.transport.set_peer(node, raft_address).map_err(|error| HostError::Network(error.to_string()))
+    }
+
+    /// Whether frames can be sent to a node at this moment.
+    pub fn is_connected(&self, node: NodeId) -> bool {
+        self.transport.is_connected(node)
+    }
+
+    /// Things an operator should know.
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        self.warnings.clone()
+    }
+
+    /// Asks another host; `answered` is called exactly once, on a thread of this one: it must not block.
+    pub fn ask(
+        &self,
+        node: NodeId,
+        kind: RequestKind,
+        hops: u8,
+        within: Duration,
+        body: Payload,
+        answered: impl FnOnce(Result<Payload, AskFailed>) + Send + 'static,
+    ) {
+        let id = self.next_ask.fetch_add(1, Ordering::Relaxed);
+        {
+            let mut asked = self.asked();
+            if asked.len() >= ASKED_MAX {
+                drop(asked);
+                return answered(Err(AskFailed::NotSent));
+            }
+            asked.insert(id, Asked { node, until: Instant::now() + within, answered: Box::new(answered) });
+        }
+        let remaining_ms = u32::try_from(within.as_millis()).unwrap_or(u32::MAX);
+        let request = Request { id, kind, hops, remaining_ms, body };
+        let sent = self.transport.is_connected(node)
+            && self.send_packet(node, |builder| builder.push_request(&request).is_ok());
+        if !sent {
+            let asked = self.asked().remove(&id);
+            if let Some(asked) = asked {
+                (asked.answered)(Err(AskFailed::NotSent));
+            }
+        }
+    }
+
+    /// Has a new member's node start a memberless replica (rule M4). Lost questions are harmless: adding the node again asks again.
+    pub(crate) fn start_replica(&self, group: GroupId, uid: GroupUid, replica: ReplicaId, machine: &str) {
+        let mut body = Vec::new();
+        body.put_u64(group.0);
+        body.put_raw(&uid.0);
+        body.put_u64(replica.get());
+        body.put_bytes(machine.as_bytes());
+        self.ask(replica.node(), START_REPLICA, 0, Duration::from_secs(10), Payload::from(body), |_| {});
+    }
+
+    /// The peer among `nodes` whose disk is fastest, if its age is below `below_ms` (rule T1).
+    pub(crate) fn fastest(&self, nodes: impl Iterator<Item = NodeId>, below_ms: u64) -> Option<NodeId> {
+        let ages = self.disk_ages_ms.lock().unwrap_or_else(PoisonError::into_inner);
+        nodes
+            .filter(|node| self.transport.is_connected(*node))
+            .filter_map(|node| Some((*ages.get(&node)?, node)))
+            .filter(|(age, _)| *age < below_ms)
+            .min()
+            .map(|(_, node)| node)
+    }
+
+    pub(crate) fn close(&self) {
+        self.transport.close();
+        if let Err(error) = self.door.table().write() {
+            tracing::warn!("cannot write down how far the peers were: {error}");
+        }
+        for (_, asked) in std::mem::take(&mut *self.asked()) {
+            (asked.answered)(Err(AskFailed::Lost));
+        }
+    }
+
+    /// What the transport counted, for metrics.
+    pub(crate) fn write_prometheus(&self, out: &mut String) {
+        use std::fmt::Write;
+        let stats = self.transport.stats();
+        let _ = writeln!(out, "# TYPE mraft_transport_dropped_total counter");
+        for (reason, count) in &stats.dropped {
+            let _ = writeln!(out, "mraft_transport_dropped_total{{reason=\"{}\"}} {count}", reason.label());
+        }
+        let _ = writeln!(out, "# TYPE mraft_transport_closed_total counter");
+        for (reason, count) in &stats.closed {
+            let _ = writeln!(out, "mraft_transport_closed_total{{reason=\"{}\"}} {count}", reason.label());
+        }
+    }
+
+    fn asked(&self) -> MutexGuard<'_, BTreeMap<u64, Asked>> {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends questions to a node whose connection broke, and those whose time is up.
+    fn give_up(&self, is_over: impl Fn(&Asked) -> bool) {
+        let over: Vec<Asked> = {
+            let mut asked = self.asked();
+            let ids: Vec<u64> = asked.iter().filter(|(_, asked)| is_over(asked)).map(|(id, _)| *id).collect();
+            ids.iter().filter_map(|id| asked.remove(id)).collect()
+        };
+        for asked in over {
+            (asked.answered)(Err(AskFailed::Lost));
+        }
+    }
+
+    fn send_packet(&self, node: NodeId, push: impl FnOnce(&mut FrameBuilder) -> bool) -> bool {
+        let mut builder = FrameBuilder::new(self.own, node);
+        push(&mut builder) && builder.finish().is_some_and(|frame| self.transport.send(node, frame).is_ok())
+    }
+}
+
+impl Outbox for Peers {
+    fn send(&self, node: NodeId, messages: Vec<Envelope>) {
+        let left_out = encode(self.own, node, &messages, |frame| {
+            // A frame that is dropped here is counted by the transport and repeated by the core.
+            let _ = self.transport.send(node, frame);
+        });
+        if left_out > 0
+            && let Some(inner) = self.inner.upgrade()
+        {
+            inner.metrics().count("mraft_messages_unsendable_total", "reason", "too_large");
+        }
+    }
+
+    fn stream(&self, send: SnapshotSend) -> bool {
+        let SnapshotSend { group, order, meta, view } = send;
+        let header = SnapshotHeader {
+            group,
+            uid: order.uid,
+            from: order.from,
+            to: order.to,
+            term: order.term,
+            start: meta.log_start(),
+            format: 1,
+            meta: Payload::from(meta.encode()),
+        };
+        let (done, ended) = sync_channel(1);
+        let to = order.to.node();
+        // When the host closes, nobody waits for the end any more.
+        let done = Box::new(move |result| _ = done.try_send(result));
+        let begun = self.transport.send_snapshot(to, header, Box::new(Source { view }), done);
+        let result = match begun {
+            Ok(()) => ended.recv().unwrap_or(Err(mraft_transport::SnapshotFailed::Closing)),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = &result {
+            tracing::warn!(%group, to = %order.to, "a snapshot was not delivered: {error}; it is tried again");
+        }
+        result.is_ok()
+    }
+
+    fn beat(&self, beat: HostBeat) {
+        let nodes: Vec<NodeId> = self.transport.stats().peers.iter().map(|peer| peer.node).collect();
+        for node in nodes {
+            self.send_packet(node, |builder| builder.push_host_beat(&beat).is_ok());
+        }
+        let now = Instant::now();
+        self.give_up(|asked| asked.until <= now);
+    }
+}
+
+struct Source {
+    view: Box<dyn SnapshotView>,
+}
+
+impl SnapshotSource for Source {
+    fn next_chunk(&mut self) -> Result<Option<Payload>, String> {
+        let mut chunk = Vec::new();
+        match self.view.next_chunk(SNAPSHOT_CHUNK_BYTES_TARGET, &mut chunk) {
+            Ok(true) => Ok(Some(Payload::from(chunk))),
+            Ok(false) => Ok(None),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+}
+
+impl Door {
+    fn table(&self) -> MutexGuard<'_, PeerTable> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn peers(&self) -> Option<Arc<Peers>> {
+        self.peers.lock().unwrap_or_else(PoisonError::into_inner).upgrade()
+    }
+
+    fn handle_other(&self, inner: &Arc<Inner>, from: NodeId, other: FromHost) {
+        match other {
+            FromHost::Beat(beat) => {
+                self.table().heard(from, beat.durable_seq);
+                if let Some(peers) = self.peers() {
+                    peers
+                        .disk_ages_ms
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .insert(from, beat.disk_age_ms);
+                }
+                if let Ok(shared) = inner.shared() {
+                    let event = NodeEvent::PeerClock { node: from, unix_ms: beat.unix_ms };
+                    shared.broadcast(|| Input::Node(event));
+                }
+            }
+            FromHost::Response(response) => {
+                let asked = self.peers().and_then(|peers| peers.asked().remove(&response.id));
+                // An answer from another node than the one asked is nobody's.
+                if let Some(asked) = asked.filter(|asked| asked.node == from) {
+                    (asked.answered)(Ok(response.body));
+                }
+            }
+            FromHost::Request(request) if request.kind == START_REPLICA => {
+                self.start_replica(inner, from, &request)
+            }
+            FromHost::Request(request) => {
+                let reply = Reply {
+                    peers: self.peers().as_ref().map(Arc::downgrade).unwrap_or_default(),
+                    to: from,
+                    id: request.id,
+                };
+                if let Some(requests) = &self.requests {
+                    requests.request(from, request, reply);
+                }
+            }
+        }
+    }
+
+    fn start_replica(&self, inner: &Arc<Inner>, from: NodeId, request: &Request) {
+        let mut reader = Reader::new(&request.body);
+        let mut read = || -> Result<_, DecodeError> {
+            let group = GroupId(reader.u64("start.group")?);
+            let uid = GroupUid(reader.id128("start.uid")?);
+            let replica = reader.u64("start.replica")?;
+            let replica =
+                ReplicaId::from_u64(replica).ok_or(DecodeError::Invalid("start.replica", replica))?;
+            Ok((group, uid, replica, reader.text("start.machine", MACHINE_NAME_BYTES_MAX)?.to_owned()))
+        };
+        match read() {
+            Ok((group, uid, replica, machine)) if replica.node() == inner.config.node => {
+                inner.start_joining(group, uid, replica, machine);
+            }
+            Ok((group, _, replica, _)) => {
+                tracing::warn!(%group, %replica, %from, "asked to start a replica of another node");
+            }
+            Err(error) => tracing::warn!(%from, "a request to start a replica does not decode: {error}"),
+        }
+    }
+}
+
+impl Handler for Door {
+    fn hello(&self, peer: NodeId, purpose: Purpose) -> Hello {
+        let table = self.table();
+        let shared = self.inner.upgrade().and_then(|inner| inner.shared().ok());
+        let Identity { deployment, node, instance, boot_counter, boot_nonce, raft_address, .. } =
+            self.identity.clone();
+        Hello {
+            versions: VersionRange { min: WIRE_VERSION, max: WIRE_VERSION },
+            feature_levels: VersionRange { min: FEATURE_LEVEL, max: FEATURE_LEVEL },
+            deployment,
+            node,
+            to: peer,
+            purpose,
+            instance,
+            boot_counter,
+            boot_nonce,
+            durable_seq: shared.map_or(0, |shared| shared.durable_seq()),
+            record_of_receiver: table.record(peer),
+            topology: TopologyStamp::default(),
+            raft_address,
+            instances: table.instances().clone(),
+            fields: Vec::new(),
+        }
+    }
+
+    fn check_hello(
+        &self,
+        ours: &Hello,
+        theirs: &Hello,
+        dialed: Option<NodeId>,
+    ) -> Result<Accepted, HelloRefused> {
+        let mut table = self.table();
+        let accepted = check(ours, theirs, &table.expected(theirs.node, dialed))?;
+        for (node, known, said) in &accepted.conflicts {
+            tracing::error!(%node, %known, %said, "two directories claim one node id; the node is refused until an operator decides");
+        }
+        match table.accept(theirs.node, theirs.record(), &accepted) {
+            Ok(()) => Ok(accepted),
+            Err(error) => {
+                // Without the row on disk the connection must not be used (rule M6).
+                tracing::error!(node = %theirs.node, "what the peer said cannot be remembered: {error}");
+                Err(HelloRefused::Conflicting { node: theirs.node })
+            }
+        }
+    }
+
+    fn frame(&self, from: NodeId, frame: Received) -> Result<(), DecodeError> {
+        let Some(inner) = self.inner.upgrade() else { return Ok(()) };
+        let (mut inputs, others) = decode(frame.payload(), from, inner.config.node)?;
+        if frame.is_over_limit() {
+            let before = inputs.len();
+            inputs.retain(|(_, input)| !carries_entries(input));
+            for _ in inputs.len()..before {
+                inner.metrics().count("mraft_messages_refused_total", "reason", "receive_queue_full");
+            }
+        }
+        if let Ok(shared) = inner.shared() {
+            shared.deliver_inputs(inputs);
+            // The frame counts as waiting until every worker has come to the point behind its messages.
+            for step in &shared.steps {
+                let permit = frame.permit();
+                let _ = step.send(Input::Look(Look(Box::new(move |_| drop(permit)))));
+            }
+        }
+        for other in others {
+            self.handle_other(&inner, from, other);
+        }
+        Ok(())
+    }
+
+    fn connected(&self, node: NodeId, _connected: &Connected) {
+        if let Some(inner) = self.inner.upgrade() {
+            tracing::debug!(%node, "connected");
+            inner.tell(&HostEvent::PeerConnected(node));
+        }
+    }
+
+    fn disconnected(&self, node: NodeId, disconnected: &Disconnected) {
+        let Some(inner) = self.inner.upgrade() else { return };
+        tracing::debug!(%node, "disconnected: {}", disconnected.detail);
+        if let Some(peers) = self.peers() {
+            peers.give_up(|asked| asked.node == node);
+        }
+        if let Ok(shared) = inner.shared() {
+            shared.broadcast(|| Input::Node(NodeEvent::PeerLost { node }));
+        }
+        inner.tell(&HostEvent::PeerDisconnected(node));
+    }
+
+    fn suspected(&self, node: NodeId) {
+        let Some(inner) = self.inner.upgrade() else { return };
+        tracing::info!(%node, "the node's process is taken for dead: its groups elect new leaders");
+        if let Ok(shared) = inner.shared() {
+            shared.broadcast(|| Input::Node(NodeEvent::NodeSuspected { node }));
+        }
+        inner.tell(&HostEvent::PeerSuspected(node));
+    }
+
+    fn refused(&self, refusal: &Refusal) {
+        let side = if refusal.by_peer { "the peer refuses this node" } else { "this node refuses the peer" };
+        tracing::error!(node = %refusal.node, address = refusal.address, "{side}: {}", refusal.reason);
+    }
+
+    fn snapshot_begin(&self, header: SnapshotHeader) -> Result<Box<dyn SnapshotReceiver>, String> {
+        let inner = self.inner.upgrade().ok_or("the node is closing")?;
+        let record = inner.registry().records().get(&header.group).cloned().ok_or("the group is not here")?;
+        if record.replica != header.to || record.uid != header.uid {
+            return Err(format!(
+                "the replica here is {} of {}, not {} of {}",
+                record.replica, record.uid, header.to, header.uid
+            ));
+        }
+        let meta = GroupMeta::decode(&header.meta).map_err(|error| error.to_string())?;
+        if meta.log_start() != header.start || meta.group != header.group || meta.uid != header.uid {
+            return Err("the header does not describe its own meta".to_owned());
+        }
+        let directory = inner.next_staged_directory();
+        let (reply, stage) = sync_channel(1);
+        let mail = ApplyMail::Stage { group: header.group, directory, meta: header.meta.to_vec(), reply };
+        inner.mail(header.group, mail).map_err(|error| error.to_string())?;
+        let stage =
+            stage.recv_timeout(Duration::from_secs(30)).map_err(|_| "the state machine is busy")??;
+        Ok(Box::new(Incoming {
+            inner: Arc::downgrade(&inner),
+            group: header.group,
+            from: header.from,
+            term: header.term,
+            start: header.start,
+            directory,
+            stage: Some(stage),
+        }))
+    }
+}
+
+/// A snapshot that is coming in.
+struct Incoming {
+    inner: Weak<Inner>,
+    group: GroupId,
+    from: ReplicaId,
+    term: Term,
+    start: LogStart,
+    directory: u64,
+    stage: Option<Box<dyn SnapshotStage>>,
+}
+
+impl SnapshotReceiver for Incoming {
+    fn chunk(&mut self, data: Payload) -> Result<(), String> {
+        let stage = self.stage.as_mut().ok_or("the snapshot is finished")?;
+        stage.write_chunk(&data).map_err(|error| error.to_string())
+    }
+
+    fn finish(mut self: Box<Self>) -> Result<(), String> {
+        let inner = self.inner.upgrade().ok_or("the node is closing")?;
+        let stage = self.stage.take().ok_or("the snapshot is finished")?;
+        let (group, index) = (self.group, self.start.position.index);
+        if let Err(error) = stage.finish() {
+            let _ = inner.mail(group, ApplyMail::Discard(group, self.directory));
+            return Err(error.to_string());
+        }
+        inner.tell(&HostEvent::SnapshotReceived { group, index });
+        let input = Input::Staged {
+            group,
+            from: self.from,
+            term: self.term,
+            start: self.start.clone(),
+            directory: self.directory,
+        };
+        let shared = inner.shared().map_err(|error| error.to_string())?;
+        shared.step(group).send(input).map_err(|_| "the node is closing".to_owned())
+    }
+}
+
+impl Drop for Incoming {
+    fn drop(&mut self) {
+        // Cut short: what is staged is of no use.
+        if self.stage.take().is_some()
+            && let Some(inner) = self.inner.upgrade()
+        {
+            let _ = inner.mail(self.group, ApplyMail::Discard(self.group, self.directory));
+        }
+    }
+}
+
+fn carries_entries(input: &Input) -> bool {
+    matches!(
+        input,
+        Input::Group(_, mraft_engine::event::Event::Message { message, .. })
+            if matches!(&message.body, mraft_raft::Body::Append { entries, .. } if !entries.is_empty())
+    )
+}
+
+fn transport_config(config: &HostConfig) -> TransportConfig {
+    let listen = if config.listen_address.is_empty() { &config.raft_address } else { &config.listen_address };
+    let state = AtomicU64::new(crate::random::seed());
+    let jitter = Arc::new(move || {
+        let next = crate::random::next(state.load(Ordering::Relaxed));
+        state.store(next, Ordering::Relaxed);
+        next
+    });
+    let mut transport = TransportConfig::new(config.node, listen.clone(), jitter);
+    transport.tls = config.tls.as_ref().map(|tls| mraft_transport::TlsFiles {
+        ca_file: tls.ca_file.clone(),
+        cert_file: tls.cert_file.clone(),
+        key_file: tls.key_file.clone(),
+    });
+    transport.heartbeat_interval = Duration::from_millis(config.tick_ms * u64::from(config.heartbeat_ticks));
+    transport.send_queue_bytes_max = config.send_queue_bytes_max;
+    transport.receive_queue_bytes_max = config.receive_queue_bytes_max;
+    transport.snapshot_send_bytes_per_second = config.snapshot_send_bytes_per_second;
+    transport.snapshot_receive_bytes_per_second = config.snapshot_receive_bytes_per_second;
+    transport
+}

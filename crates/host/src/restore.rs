@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! From what a directory holds to replicas that go on where they were (rules D8, M4, N1).
+
+use mraft_engine::machine::StateMachine;
+use mraft_logstore::{GroupWrite, LogKey, Mark, Recovered};
+use mraft_raft::{Config, Raft, Restored};
+use mraft_types::{CondemnedReason, GroupUid, HardState, LogPosition, LogStart, Membership, SlotSet};
+
+use crate::apply::Applier;
+use crate::config::HostConfig;
+use crate::core::Seat;
+use crate::error::HostError;
+use crate::meta::{FEATURE_LEVEL, GroupMeta};
+use crate::persist::LogJob;
+use crate::registry::GroupRecord;
+
+/// Entries that are applied and durable stay in memory for followers up to this many bytes per group.
+const CACHE_BYTES_MAX: usize = 1 << 20;
+/// Payload bytes in one append message.
+const APPEND_BYTES_MAX: usize = 1 << 20;
+/// Payload bytes on the way to one follower.
+const INFLIGHT_BYTES_MAX: usize = 16 << 20;
+/// Append messages on the way to one follower.
+const INFLIGHT_MESSAGES_MAX: usize = 256;
+/// A follower that is being sent a snapshot is given up on after so many election timeouts without an end.
+const SNAPSHOT_DEADLINE_ELECTIONS: u32 = 50;
+
+/// A replica that is ready to run.
+pub struct RestoredReplica {
+    /// For the core.
+    pub seat: Seat,
+    /// For the apply side.
+    pub applier: Applier,
+    /// What must be made durable before it runs: the end of an installation that a crash interrupted (rule N1, step 6).
+    pub first: Option<LogJob>,
+}
+
+/// The key of a record's replica in the log.
+pub fn log_key(record: &GroupRecord) -> LogKey {
+    LogKey { group: record.group, uid: record.uid, replica: record.replica }
+}
+
+/// Where the log of a new replica begins: behind the genesis for an original member, nowhere for one that waits for a snapshot.
+pub fn first_log(record: &GroupRecord) -> (LogKey, LogStart, HardState) {
+    let (start, hard_state) = match &record.genesis {
+        Some(genesis) => (
+            genesis.log_start(),
+            HardState { term: genesis.applied.term, vote: None, commit: genesis.applied.index },
+        ),
+        None => (LogStart::default(), HardState::default()),
+    };
+    (log_key(record), start, hard_state)
+}
+
+/// Puts a replica together from its record, what the log recovered, and its state machine.
+pub fn restore(
+    config: &HostConfig,
+    record: &GroupRecord,
+    recovered: Option<Recovered>,
+    mut machine: Box<dyn StateMachine>,
+) -> Result<RestoredReplica, HostError> {
+    let broken = |reason: String| HostError::Machine { group: record.group, reason };
+    let mut recovered = recovered.unwrap_or_else(|| {
+        let (key, start, hard_state) = first_log(record);
+        Recovered {
+            key,
+            hard_state,
+            last_index: start.position.index,
+            terms: vec![(start.position.index, start.position.term)],
+            start,
+            memberships: Vec::new(),
+            install: None,
+            condemned: None,
+        }
+    });
+    let staged = recovered.install.as_ref().map(|(_, directory)| *directory);
+    let persisted = machine.open(staged).map_err(|error| broken(error.to_string()))?;
+    let mut lost = None;
+    let meta = match persisted {
+        Some(bytes) => {
+            GroupMeta::decode(&bytes).map_err(|error| broken(format!("the meta of its state: {error}")))?
+        }
+        None => match &record.genesis {
+            Some(genesis) => genesis.clone(),
+            None => waiting_meta(record),
+        },
+    };
+    if meta.group != record.group {
+        return Err(broken(format!("its state belongs to group {}", meta.group)));
+    }
+    let mut first = None;
+    if let Some((start, directory)) = recovered.install.take() {
+        if meta.applied == start.position {
+            // The pointer was switched, the checkpoint record was not written: write it now (rule N1, recovery).
+            recovered.hard_state.commit = recovered.hard_state.commit.max(start.position.index);
+            let mark = Some(Mark::InstallDone(start.clone()));
+            let write = GroupWrite {
+                key: recovered.key,
+                hard_state: recovered.hard_state,
+                entries: Vec::new(),
+                mark,
+            };
+            first = Some(LogJob::InstallStep { group: record.group, write });
+            recovered.last_index = start.position.index;
+            recovered.terms = vec![(start.position.index, start.position.term)];
+            recovered.memberships = Vec::new();
+            recovered.start = start;
+        } else {
+            machine.discard(directory).map_err(|error| broken(error.to_string()))?;
+        }
+    }
+    if meta.applied.index < recovered.start.position.index {
+        // The log was only ever truncated below what the store had persisted (rule D11): the store has lost state.
+        lost = Some(CondemnedReason::LogLost);
+    }
+    let restored = Restored {
+        hard_state: recovered.hard_state,
+        start: recovered.start,
+        last_index: recovered.last_index,
+        terms: recovered.terms,
+        memberships: recovered.memberships,
+        applied: meta.applied,
+        condemned: recovered.condemned.or(lost),
+    };
+    let raft = Raft::new(raft_config(config, record), restored)
+        .map_err(|error| broken(format!("what the log recovered cannot be: {error}")))?;
+    let feature_level = meta.feature_level;
+    let key = recovered.key;
+    Ok(RestoredReplica {
+        seat: Seat { key, raft, feature_level },
+        applier: Applier::new(key, machine, meta),
+        first,
+    })
+}
+
+fn raft_config(config: &HostConfig, record: &GroupRecord) -> Config {
+    Config {
+        id: record.replica,
+        election_ticks: config.election_ticks,
+        heartbeat_ticks: config.heartbeat_ticks,
+        check_quorum: config.check_quorum,
+        append_bytes_max: APPEND_BYTES_MAX,
+        inflight_bytes_max: INFLIGHT_BYTES_MAX,
+        inflight_messages_max: INFLIGHT_MESSAGES_MAX,
+        unapplied_bytes_max: config.unapplied_bytes_max,
+        cache_bytes_max: CACHE_BYTES_MAX,
+        snapshot_deadline_ticks: config.election_ticks.saturating_mul(SNAPSHOT_DEADLINE_ELECTIONS),
+    }
+}
+
+/// The state of a replica that waits for its first snapshot.
+fn waiting_meta(record: &GroupRecord) -> GroupMeta {
+    GroupMeta {
+        group: record.group,
+        uid: GroupUid([0; 16]),
+        applied: LogPosition::default(),
+        membership: Membership::default(),
+        feature_level: FEATURE_LEVEL,
+        slots: SlotSet::default(),
+        slots_epoch: 0,
+        log_unix_ms: 0,
+        chain: 0,
+    }
+}

@@ -1,0 +1,528 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! The only threads of a host (those of the transport and of the doors live in their own crates).
+//!
+//! ```text
+//!            ┌──────────── step worker ────────────┐  one turn at a time: core.rs
+//!  callers ─►│ mailbox ─► Core::handle ─► turn ────┼─► transport (frames, written here)
+//!            └──▲──────▲───────────────┬───────┬───┘
+//!     Persisted │      │ Applied       │ jobs  │ orders
+//!            ┌──┴──────┴──┐        ┌───▼───┐ ┌─▼───────────┐
+//!            │ log thread │◄───────┤       │ │ apply thread ├─► answers to callers
+//!            └────────────┘        └───────┘ └─────────────┘
+//! ```
+//!
+//! A step worker never syncs a file and never runs a state machine (decision 3); the log thread sends nothing (rule D5).
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use mraft_engine::effect::Notice;
+use mraft_engine::error::NotApplied;
+use mraft_engine::event::{NodeEvent, Now};
+use mraft_engine::machine::BackgroundJob;
+use mraft_logstore::LogReader;
+use mraft_types::{GroupId, NodeId};
+use mraft_wire::HostBeat;
+
+use crate::apply_worker::{ApplyMail, ApplyOutput, ApplyWorker, SnapshotSend};
+use crate::completions::Completions;
+use crate::core::{Core, Envelope, Input, LogReadOrder, Output, log_read_input};
+use crate::mailbox::Mailbox;
+use crate::metrics::Metrics;
+use crate::persist::{LogDone, LogHealth, LogJob, LogWorker};
+
+/// A seal follows within this time after writing stops (rule L3).
+const SEAL_AFTER: Duration = Duration::from_millis(25);
+/// How often a full disk is tried again.
+const FULL_RETRY: Duration = Duration::from_millis(200);
+/// Background jobs that wait; a machine has at most one out, so this bounds the groups that may flush at once.
+const BACKGROUND_JOBS_MAX: usize = 4096;
+/// Snapshots that wait for their turn to be streamed; one more is refused and tried again by the core (rule N2).
+const SNAPSHOT_SENDS_MAX: usize = 64;
+
+/// Who sends frames to peers and streams snapshots: the transport, behind what a host needs of it.
+pub(crate) trait Outbox: Send + Sync {
+    /// Sends messages to a node, in one frame where they fit. What cannot be sent is dropped and counted: Raft repeats itself.
+    fn send(&self, node: NodeId, messages: Vec<Envelope>);
+    /// Streams a snapshot and says whether the receiver has it whole. Blocks.
+    fn stream(&self, send: SnapshotSend) -> bool;
+    /// Tells all peers how this host is; called once per heartbeat interval.
+    fn beat(&self, beat: HostBeat);
+}
+
+/// Who is told what groups have to tell.
+pub(crate) trait Listener: Send + Sync {
+    /// A group's notice.
+    fn notice(&self, group: GroupId, notice: Notice);
+    /// A group's state machine cannot go on.
+    fn failed(&self, group: GroupId, reason: String);
+    /// The log failed, or is full, or has room again.
+    fn log_health(&self, health: &LogHealth);
+    /// Called once per heartbeat interval with the age of the log's oldest unfinished write (rule T1).
+    fn beat(&self, disk_age: Duration);
+    /// The log finished a job that somebody waits for by its token.
+    fn log_done(&self, token: u64);
+}
+
+/// How many threads there are and how they are paced.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pace {
+    pub(crate) tick: Duration,
+    /// Ticks between two host heartbeats.
+    pub(crate) beat_ticks: u64,
+    pub(crate) apply_threads: usize,
+    pub(crate) background_threads: usize,
+}
+
+/// What all threads of a host share.
+pub(crate) struct Shared {
+    pub(crate) steps: Vec<Mailbox<Input>>,
+    pub(crate) log: Mailbox<LogJob>,
+    pub(crate) applies: Vec<Mailbox<ApplyMail>>,
+    pub(crate) completions: Arc<Completions>,
+    pub(crate) metrics: Arc<Metrics>,
+    outbox: Mutex<Option<Arc<dyn Outbox>>>,
+    listener: Arc<dyn Listener>,
+    background: SyncSender<Background>,
+    snapshots: SyncSender<SnapshotSend>,
+    started: Instant,
+    tick: AtomicU64,
+    /// Number of the last durable batch (rule M7).
+    durable_seq: AtomicU64,
+    /// Microseconds since `started` at which the log's oldest unfinished write began; 0 when there is none (rule T1).
+    log_busy_since_us: AtomicU64,
+    stop: AtomicBool,
+}
+
+enum Background {
+    Job(GroupId, Box<dyn BackgroundJob>),
+    LogRead(LogReadOrder),
+    Stop,
+}
+
+/// The threads.
+pub(crate) struct Runtime {
+    shared: Arc<Shared>,
+    threads: Mutex<Vec<(&'static str, JoinHandle<()>)>>,
+}
+
+impl Shared {
+    /// The time as the cores are told it.
+    pub(crate) fn now(&self) -> Now {
+        let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Now {
+            tick: self.tick.load(Ordering::Relaxed),
+            monotonic_ms: millis(self.started.elapsed()),
+            unix_ms: millis(unix),
+        }
+    }
+
+    /// The step worker of a group.
+    pub(crate) fn step(&self, group: GroupId) -> &Mailbox<Input> {
+        &self.steps[share(group, self.steps.len())]
+    }
+
+    /// The apply thread of a group.
+    pub(crate) fn apply(&self, group: GroupId) -> &Mailbox<ApplyMail> {
+        &self.applies[share(group, self.applies.len())]
+    }
+
+    /// Inputs to the workers of their groups, one lock per worker.
+    pub(crate) fn deliver_inputs(&self, inputs: Vec<(GroupId, Input)>) {
+        if self.steps.len() == 1 {
+            self.steps[0].send_all(inputs.into_iter().map(|(_, input)| input));
+            return;
+        }
+        let mut by_worker: Vec<Vec<Input>> = self.steps.iter().map(|_| Vec::new()).collect();
+        for (group, input) in inputs {
+            by_worker[share(group, self.steps.len())].push(input);
+        }
+        for (worker, inputs) in by_worker.into_iter().enumerate().filter(|(_, inputs)| !inputs.is_empty()) {
+            self.steps[worker].send_all(inputs);
+        }
+    }
+
+    /// The same input to every worker.
+    pub(crate) fn broadcast(&self, input: impl Fn() -> Input) {
+        for step in &self.steps {
+            // A closed worker has no groups left to tell.
+            let _ = step.send(input());
+        }
+    }
+
+    /// Connects the transport, which needs this structure itself.
+    pub(crate) fn connect(&self, outbox: Arc<dyn Outbox>) {
+        *self.outbox.lock().unwrap_or_else(PoisonError::into_inner) = Some(outbox);
+    }
+
+    fn outbox(&self) -> Option<Arc<dyn Outbox>> {
+        self.outbox.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Number of the last durable batch (rule M7).
+    pub(crate) fn durable_seq(&self) -> u64 {
+        self.durable_seq.load(Ordering::Relaxed)
+    }
+
+    /// How long the log's oldest unfinished write has been under way (rule T1).
+    pub(crate) fn disk_age(&self) -> Duration {
+        match self.log_busy_since_us.load(Ordering::Relaxed) {
+            0 => Duration::ZERO,
+            since => self.started.elapsed().saturating_sub(Duration::from_micros(since)),
+        }
+    }
+
+    fn dispatch(&self, output: Output, outbox: Option<&Arc<dyn Outbox>>) {
+        let Output { messages, log, applies, answers, log_reads, notices } = output;
+        if !log.is_empty() {
+            self.log.send_all(log);
+        }
+        if let Some(outbox) = outbox {
+            for (node, messages) in messages {
+                outbox.send(node, messages);
+            }
+        }
+        if self.applies.len() == 1 {
+            if !applies.is_empty() {
+                self.applies[0]
+                    .send_all(applies.into_iter().map(|(group, order)| ApplyMail::Order(group, order)));
+            }
+        } else {
+            let mut by_thread: BTreeMap<usize, Vec<ApplyMail>> = BTreeMap::new();
+            for (group, order) in applies {
+                by_thread
+                    .entry(share(group, self.applies.len()))
+                    .or_default()
+                    .push(ApplyMail::Order(group, order));
+            }
+            for (thread, mail) in by_thread {
+                self.applies[thread].send_all(mail);
+            }
+        }
+        if !answers.is_empty() {
+            self.completions.deliver(answers);
+        }
+        for order in log_reads {
+            if let Err(TrySendError::Full(Background::LogRead(order))) =
+                self.background.try_send(Background::LogRead(order))
+            {
+                self.deliver_inputs(vec![(order.key.group, log_read_input(&order, Vec::new()))]);
+            }
+        }
+        for (group, notice) in notices {
+            self.listener.notice(group, notice);
+        }
+    }
+}
+
+impl Runtime {
+    /// Starts the threads. One core per step worker.
+    pub(crate) fn start(
+        cores: Vec<Core>,
+        log: LogWorker,
+        completions: Arc<Completions>,
+        metrics: Arc<Metrics>,
+        listener: Arc<dyn Listener>,
+        pace: Pace,
+        unpersisted_bytes_max: usize,
+    ) -> std::io::Result<Runtime> {
+        let (background, background_jobs) = sync_channel(BACKGROUND_JOBS_MAX);
+        let (snapshots, snapshot_sends) = sync_channel(SNAPSHOT_SENDS_MAX);
+        let reader = log.store().reader();
+        let durable_seq = log.store().durable_seq();
+        let shared = Arc::new(Shared {
+            steps: cores.iter().map(|_| Mailbox::new()).collect(),
+            log: Mailbox::new(),
+            applies: (0..pace.apply_threads.max(1)).map(|_| Mailbox::new()).collect(),
+            completions,
+            metrics,
+            outbox: Mutex::new(None),
+            listener,
+            background,
+            snapshots,
+            started: Instant::now(),
+            tick: AtomicU64::new(1),
+            durable_seq: AtomicU64::new(durable_seq),
+            log_busy_since_us: AtomicU64::new(0),
+            stop: AtomicBool::new(false),
+        });
+        let runtime = Runtime { shared: Arc::clone(&shared), threads: Mutex::new(Vec::new()) };
+        for (worker, core) in cores.into_iter().enumerate() {
+            runtime.spawn("mraft-step", move |shared| step_worker(shared, worker, core))?;
+        }
+        runtime.spawn("mraft-log", move |shared| log_thread(shared, log))?;
+        for thread in 0..pace.apply_threads.max(1) {
+            let worker =
+                ApplyWorker::new(Arc::clone(&reader), unpersisted_bytes_max / pace.apply_threads.max(1));
+            runtime.spawn("mraft-apply", move |shared| apply_thread(shared, thread, worker))?;
+        }
+        let background_jobs = Arc::new(Mutex::new(background_jobs));
+        for _ in 0..pace.background_threads.max(1) {
+            let (jobs, reader) = (Arc::clone(&background_jobs), Arc::clone(&reader));
+            runtime
+                .spawn("mraft-background", move |shared| background_thread(shared, &jobs, reader.as_ref()))?;
+        }
+        runtime.spawn("mraft-snapshots", move |shared| snapshot_thread(shared, &snapshot_sends))?;
+        runtime.spawn("mraft-ticker", move |shared| ticker(shared, &pace))?;
+        Ok(runtime)
+    }
+
+    /// What the threads share.
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// Ends the threads in the order in which work flows: no new ticks, then the cores, then what they feed.
+    pub(crate) fn stop(&self) {
+        let shared = &self.shared;
+        shared.stop.store(true, Ordering::Relaxed);
+        shared.broadcast(|| Input::StopAll(NotApplied::Stopping));
+        shared.steps.iter().for_each(Mailbox::close);
+        self.join("mraft-step");
+        shared.log.close();
+        self.join("mraft-log");
+        shared.applies.iter().for_each(Mailbox::close);
+        self.join("mraft-apply");
+        let background = self.threads.lock().unwrap_or_else(PoisonError::into_inner).len();
+        for _ in 0..background {
+            // As many as there can be threads that wait for one.
+            if shared.background.try_send(Background::Stop).is_err() {
+                break;
+            }
+        }
+        self.join("mraft-background");
+        *shared.outbox.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.join("mraft-ticker");
+        self.join("mraft-snapshots");
+    }
+
+    fn spawn(&self, name: &'static str, run: impl FnOnce(&Shared) + Send + 'static) -> std::io::Result<()> {
+        let shared = Arc::clone(&self.shared);
+        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || run(&shared))?;
+        self.threads.lock().unwrap_or_else(PoisonError::into_inner).push((name, thread));
+        Ok(())
+    }
+
+    fn join(&self, name: &str) {
+        let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        let (ending, others): (Vec<_>, Vec<_>) = threads.drain(..).partition(|(of, _)| *of == name);
+        *threads = others;
+        drop(threads);
+        for (_, thread) in ending {
+            if thread.join().is_err() {
+                tracing::error!(thread = name, "a thread ended with a panic");
+            }
+        }
+    }
+}
+
+/// Takes everything that happened, decides once, and hands it all out.
+fn step_worker(shared: &Shared, worker: usize, mut core: Core) {
+    let mut inputs = Vec::new();
+    while shared.steps[worker].receive(&mut inputs, None) {
+        let outbox = shared.outbox();
+        core.set_now(shared.now());
+        let mut ticked = false;
+        for input in inputs.drain(..) {
+            if matches!(input, Input::Node(NodeEvent::Tick { .. })) && std::mem::replace(&mut ticked, true) {
+                // Ticks that piled up while this thread was held up are dropped (rule T1).
+                continue;
+            }
+            core.handle(input);
+        }
+        // What one turn decides may let the next one decide more (a sole voter commits what it finds durable).
+        while !core.is_idle() {
+            shared.dispatch(core.turn(), outbox.as_ref());
+        }
+    }
+}
+
+/// Makes what waits durable, as one batch; seals and tidies when nothing waits.
+fn log_thread(shared: &Shared, mut log: LogWorker) {
+    let mut jobs = Vec::new();
+    let mut done = Vec::new();
+    let (mut full, mut sealed) = (false, true);
+    loop {
+        let timeout = match (full, sealed) {
+            (true, _) => Some(FULL_RETRY),
+            (false, false) => Some(SEAL_AFTER),
+            (false, true) => None,
+        };
+        let open = shared.log.receive(&mut jobs, timeout);
+        if jobs.is_empty() && !full {
+            if !sealed {
+                sealed = true;
+                report_log(
+                    shared,
+                    &mut full,
+                    log.seal().map_or_else(LogHealth::Failed, |()| LogHealth::Well),
+                );
+            }
+            if !open {
+                return;
+            }
+            continue;
+        }
+        let began = shared.started.elapsed();
+        shared.log_busy_since_us.store(micros(began).max(1), Ordering::Relaxed);
+        let (health, run) = log.run(jobs.drain(..), &mut done);
+        shared.log_busy_since_us.store(0, Ordering::Relaxed);
+        shared.durable_seq.store(log.store().durable_seq(), Ordering::Relaxed);
+        shared.metrics.log_run(&run, shared.started.elapsed().saturating_sub(began));
+        sealed &= run.batches == 0;
+        report_log(shared, &mut full, health);
+        let mut inputs = Vec::with_capacity(done.len());
+        for done in done.drain(..) {
+            match done {
+                LogDone::Persisted { group, .. } | LogDone::InstallStep { group } => {
+                    inputs.push((group, Input::Log(done)))
+                }
+                LogDone::Added { token } | LogDone::Removed { token } => shared.listener.log_done(token),
+            }
+        }
+        shared.deliver_inputs(inputs);
+        let (health, _) = log.maintain();
+        report_log(shared, &mut full, health);
+        shared.metrics.log_status(&log.store().status());
+        if !open && full {
+            return;
+        }
+    }
+}
+
+fn report_log(shared: &Shared, full: &mut bool, health: LogHealth) {
+    match &health {
+        LogHealth::Well if !*full => return,
+        LogHealth::Well => {
+            *full = false;
+            shared.broadcast(|| Input::LogFull(false));
+        }
+        LogHealth::Full if *full => return,
+        LogHealth::Full => {
+            *full = true;
+            shared.broadcast(|| Input::LogFull(true));
+        }
+        LogHealth::Failed(_) => {
+            shared.broadcast(|| {
+                Input::StopAll(NotApplied::Disk("the log failed; every replica of this node stopped"))
+            });
+        }
+    }
+    shared.listener.log_health(&health);
+}
+
+/// Applies what is committed and answers the callers.
+fn apply_thread(shared: &Shared, thread: usize, mut worker: ApplyWorker) {
+    let mut mail = Vec::new();
+    while shared.applies[thread].receive(&mut mail, None) {
+        let began = Instant::now();
+        let mut out = ApplyOutput::default();
+        for item in mail.drain(..) {
+            worker.handle(item, &mut out);
+        }
+        worker.finish(&mut out);
+        shared.metrics.applied(out.commands, began.elapsed());
+        shared.completions.deliver(out.answers);
+        shared.deliver_inputs(out.inputs);
+        for (group, reason) in out.failed {
+            let stop = NotApplied::Stopping;
+            shared.deliver_inputs(vec![(group, Input::Stop(group, stop))]);
+            shared.listener.failed(group, reason);
+        }
+        for (group, job) in out.jobs {
+            if let Err(
+                TrySendError::Full(Background::Job(group, job))
+                | TrySendError::Disconnected(Background::Job(group, job)),
+            ) = shared.background.try_send(Background::Job(group, job))
+            {
+                // More flushes than the queue holds: this thread does the work itself, which also slows the writers down.
+                let _ = shared.apply(group).send(ApplyMail::BackgroundDone(group, job.run()));
+            }
+        }
+        for send in out.sends {
+            if let Err(TrySendError::Full(send) | TrySendError::Disconnected(send)) =
+                shared.snapshots.try_send(send)
+            {
+                let event = mraft_engine::event::Event::SnapshotSent { to: send.order.to, ok: false };
+                shared.deliver_inputs(vec![(send.group, Input::Group(send.group, event))]);
+            }
+        }
+    }
+}
+
+/// Flushes, compacts, and reads old entries back for followers that lag.
+fn background_thread(shared: &Shared, jobs: &Mutex<Receiver<Background>>, log: &dyn LogReader) {
+    loop {
+        let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        match job {
+            Ok(Background::Job(group, job)) => {
+                let result = job.run();
+                // The apply thread is gone only when the host closes; what the job persisted stays persisted.
+                let _ = shared.apply(group).send(ApplyMail::BackgroundDone(group, result));
+            }
+            Ok(Background::LogRead(order)) => {
+                let entries =
+                    log.entries(order.key, order.first, order.last, order.max_bytes).unwrap_or_default();
+                shared.deliver_inputs(vec![(order.key.group, log_read_input(&order, entries))]);
+            }
+            Ok(Background::Stop) | Err(_) => return,
+        }
+    }
+}
+
+/// Streams snapshots, one at a time: their rate is limited anyway.
+fn snapshot_thread(shared: &Shared, sends: &Receiver<SnapshotSend>) {
+    while !shared.stop.load(Ordering::Relaxed) {
+        let Ok(send) = sends.recv_timeout(Duration::from_millis(100)) else { continue };
+        let (group, to) = (send.group, send.order.to);
+        let ok = shared.outbox().is_some_and(|outbox| outbox.stream(send));
+        let event = mraft_engine::event::Event::SnapshotSent { to, ok };
+        shared.deliver_inputs(vec![(group, Input::Group(group, event))]);
+    }
+}
+
+/// Moves the logical clock. After a pause of the process the missed ticks are dropped (rule T1): they would let every timeout pass
+/// at once although nobody had a chance to speak.
+fn ticker(shared: &Shared, pace: &Pace) {
+    let every = pace.tick;
+    let mut next = Instant::now() + every;
+    let mut random = crate::random::seed();
+    while !shared.stop.load(Ordering::Relaxed) {
+        let now = Instant::now();
+        if let Some(wait) = next.checked_duration_since(now) {
+            std::thread::sleep(wait);
+        }
+        next = (next + every).max(Instant::now());
+        let tick = shared.tick.fetch_add(1, Ordering::Relaxed) + 1;
+        if tick.is_multiple_of(pace.beat_ticks.max(1)) {
+            shared.listener.beat(shared.disk_age());
+            if let Some(outbox) = shared.outbox() {
+                outbox.beat(HostBeat {
+                    durable_seq: shared.durable_seq(),
+                    disk_age_ms: millis(shared.disk_age()),
+                    unix_ms: shared.now().unix_ms,
+                });
+            }
+        }
+        random = crate::random::next(random);
+        shared.broadcast(|| Input::Node(NodeEvent::Tick { random }));
+    }
+}
+
+/// Which of `among` threads a group belongs to.
+pub(crate) fn share(group: GroupId, among: usize) -> usize {
+    if among <= 1 { 0 } else { (group.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as usize % among }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}

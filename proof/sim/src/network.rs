@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! What happens to frames: delay, loss, duplication, reordering by delay, and cut paths, each direction by itself.
+
+use std::collections::BTreeSet;
+
+use mraft_types::NodeId;
+
+use crate::random::Random;
+
+/// How good the network is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Quality {
+    /// Frames of a thousand that are lost.
+    pub loss_per_mille: u64,
+    /// Frames of a thousand that arrive twice.
+    pub duplicate_per_mille: u64,
+    /// Longest delay in microseconds; the shortest is a tenth of it.
+    pub delay_us_max: u64,
+}
+
+/// The network.
+#[derive(Clone, Debug)]
+pub struct Network {
+    quality: Quality,
+    /// Directions that nothing passes.
+    cut: BTreeSet<(NodeId, NodeId)>,
+    /// Partitions made.
+    pub partitions: u64,
+}
+
+impl Network {
+    /// A network without cuts.
+    pub fn new(quality: Quality) -> Network {
+        Network { quality, cut: BTreeSet::new(), partitions: 0 }
+    }
+
+    /// Changes the quality.
+    pub fn set_quality(&mut self, quality: Quality) {
+        self.quality = quality;
+    }
+
+    /// When a frame sent now arrives, in microseconds from now: never, once or twice.
+    pub fn send(&self, from: NodeId, to: NodeId, random: &mut Random) -> Vec<u64> {
+        let mut arrivals = Vec::new();
+        if self.cut.contains(&(from, to)) || random.per_mille(self.quality.loss_per_mille) {
+            return arrivals;
+        }
+        let copies = 1 + u64::from(random.per_mille(self.quality.duplicate_per_mille));
+        for _ in 0..copies {
+            arrivals.push(random.between(self.quality.delay_us_max / 10 + 1, self.quality.delay_us_max + 1));
+        }
+        arrivals
+    }
+
+    /// Whether frames can pass in both directions.
+    pub fn connected(&self, one: NodeId, other: NodeId) -> bool {
+        !self.cut.contains(&(one, other)) && !self.cut.contains(&(other, one))
+    }
+
+    /// Cuts the cluster: in two halves, one node off, one direction only, or a bridge (two sides that only one node reaches).
+    pub fn partition(&mut self, nodes: &[NodeId], random: &mut Random) {
+        self.cut.clear();
+        self.partitions += 1;
+        let lonely = nodes[random.index(nodes.len())];
+        match random.between(0, 3) {
+            0 => {
+                let side: BTreeSet<NodeId> =
+                    nodes.iter().copied().filter(|_| random.per_mille(500)).collect();
+                self.cut_between(nodes, |one, other| side.contains(&one) != side.contains(&other));
+            }
+            1 => self.cut_between(nodes, |one, other| one == lonely || other == lonely),
+            2 => {
+                let inwards = random.per_mille(500);
+                self.cut_between(nodes, |from, to| if inwards { to == lonely } else { from == lonely });
+            }
+            _ => self.cut_between(nodes, |one, other| one != lonely && other != lonely),
+        }
+    }
+
+    /// Everything passes again.
+    pub fn heal(&mut self) {
+        self.cut.clear();
+    }
+
+    fn cut_between(&mut self, nodes: &[NodeId], is_cut: impl Fn(NodeId, NodeId) -> bool) {
+        for from in nodes {
+            for to in nodes {
+                if from != to && is_cut(*from, *to) {
+                    self.cut.insert((*from, *to));
+                }
+            }
+        }
+    }
+}
