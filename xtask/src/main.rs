@@ -1,4 +1,46 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! House chores: tidy checks, simulator runs.
-fn main() {}
+//! House chores: `cargo xtask test` is the whole test suite, `cargo xtask tidy` the house's own rules, `cargo xtask sim` the simulator.
+//!
+//! Invariant: no dependencies, so that the first thing a fresh clone builds is small.
+
+#![forbid(unsafe_code)]
+
+mod stages;
+mod tidy;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+const USAGE: &str = "\
+usage: cargo xtask COMMAND
+
+  test                            everything that must pass: tidy, format, lints, tests, simulator
+  tidy                            the house's own rules (arrows between crates, bans, heads, links)
+  sim --seeds N --from S          simulate N clusters; stops at the first broken promise
+  sim --planted [NAME]            show that each planted bug is found
+";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let root = root();
+    match arguments.first().map(String::as_str) {
+        Some("test") => stages::run(&root),
+        Some("tidy") => tidy::run(&root),
+        Some("sim") => stages::simulate(&root, &arguments[1..]),
+        Some("help" | "--help" | "-h") => {
+            print!("{USAGE}");
+            ExitCode::SUCCESS
+        }
+        other => {
+            eprint!("unknown command {:?}\n\n{USAGE}", other.unwrap_or_default());
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// The workspace's root.
+fn root() -> PathBuf {
+    let own = Path::new(env!("CARGO_MANIFEST_DIR"));
+    own.parent().unwrap_or(own).to_owned()
+}

@@ -1,3 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! The outer doors: HTTP routes, errors with outcomes, limits.
+//! The outer doors.
+//!
+//! Invariant: this crate knows no host; it asks a node through narrow traits of its own.

@@ -27,6 +27,7 @@ mod mailbox;
 pub mod meta;
 pub mod metrics;
 mod node_host;
+mod notices;
 mod peer_table;
 pub mod peers;
 pub mod persist;

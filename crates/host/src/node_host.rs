@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use mraft_disk::{Disk, RealDisk};
-use mraft_engine::effect::{Answer, Notice};
+use mraft_engine::effect::Answer;
 use mraft_engine::error::NotApplied;
 use mraft_engine::event::{Event, Proposal, ReadKind, Ticket};
 use mraft_engine::machine::{Lookup, MachineError, StateMachine};
@@ -34,12 +34,10 @@ use crate::persist::{LogHealth, LogJob, LogWorker};
 use crate::registry::{GroupRecord, Registry};
 use crate::restore::{first_log, log_key, restore};
 use crate::runtime::{Listener, Pace, Runtime, Shared};
-use crate::status::{GroupStatus, HostStatus, PeerProgress, ReplicaState};
+use crate::status::{GroupStatus, HostStatus, look_at, stopped};
 
 /// How long a caller of a blocking method waits for the threads of a healthy host.
 const INTERNAL_WAIT: Duration = Duration::from_secs(60);
-/// A group's leadership is moved away from a slow disk at most this often (rule T1).
-const MOVE_PAUSE: Duration = Duration::from_secs(60);
 /// Each truncation of a log frees at least this many entries.
 const TRUNCATE_STEP_ENTRIES: u64 = 1_000;
 
@@ -117,29 +115,29 @@ pub struct NodeHost {
 pub(crate) struct Inner {
     pub(crate) config: HostConfig,
     pub(crate) identity: Identity,
-    disk: Arc<dyn Disk>,
-    machines: Machines,
-    registry: Mutex<Registry>,
-    runtime: Mutex<Option<Runtime>>,
-    shared: RwLock<Option<Arc<Shared>>>,
-    peers: RwLock<Option<Arc<Peers>>>,
-    completions: Arc<Completions>,
-    metrics: Arc<Metrics>,
-    events: Events,
-    lookups: RwLock<BTreeMap<GroupId, Arc<dyn Lookup>>>,
-    leaders: RwLock<BTreeMap<GroupId, Leadership>>,
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) machines: Machines,
+    pub(crate) registry: Mutex<Registry>,
+    pub(crate) runtime: Mutex<Option<Runtime>>,
+    pub(crate) shared: RwLock<Option<Arc<Shared>>>,
+    pub(crate) peers: RwLock<Option<Arc<Peers>>>,
+    pub(crate) completions: Arc<Completions>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) events: Events,
+    pub(crate) lookups: RwLock<BTreeMap<GroupId, Arc<dyn Lookup>>>,
+    pub(crate) leaders: RwLock<BTreeMap<GroupId, Leadership>>,
     /// The memberships in force when the groups were restored, then the committed ones.
-    memberships: Mutex<BTreeMap<GroupId, Membership>>,
-    failures: Mutex<BTreeMap<GroupId, String>>,
-    disk_trouble: Mutex<Option<String>>,
+    pub(crate) memberships: Mutex<BTreeMap<GroupId, Membership>>,
+    pub(crate) failures: Mutex<BTreeMap<GroupId, String>>,
+    pub(crate) disk_trouble: Mutex<Option<String>>,
     /// When leadership of a group was last moved because of a slow disk (rule T1: once per group and minute).
-    moved_for_disk: Mutex<BTreeMap<GroupId, Instant>>,
-    stalled: std::sync::atomic::AtomicBool,
-    log_waits: Mutex<BTreeMap<u64, SyncSender<()>>>,
-    next_token: AtomicU64,
-    staged: AtomicU64,
+    pub(crate) moved_for_disk: Mutex<BTreeMap<GroupId, Instant>>,
+    pub(crate) stalled: std::sync::atomic::AtomicBool,
+    pub(crate) log_waits: Mutex<BTreeMap<u64, SyncSender<()>>>,
+    pub(crate) next_token: AtomicU64,
+    pub(crate) staged: AtomicU64,
     /// Held while the host is open: a second process on the directory is refused.
-    _locks: Vec<Box<dyn std::any::Any + Send + Sync>>,
+    pub(crate) _locks: Vec<Box<dyn std::any::Any + Send + Sync>>,
 }
 
 impl NodeHost {
@@ -688,15 +686,15 @@ impl Inner {
         self.registry.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn lookups_mut(&self) -> std::sync::RwLockWriteGuard<'_, BTreeMap<GroupId, Arc<dyn Lookup>>> {
+    pub(crate) fn lookups_mut(&self) -> std::sync::RwLockWriteGuard<'_, BTreeMap<GroupId, Arc<dyn Lookup>>> {
         self.lookups.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn leaders_mut(&self) -> std::sync::RwLockWriteGuard<'_, BTreeMap<GroupId, Leadership>> {
+    pub(crate) fn leaders_mut(&self) -> std::sync::RwLockWriteGuard<'_, BTreeMap<GroupId, Leadership>> {
         self.leaders.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn memberships(&self) -> MutexGuard<'_, BTreeMap<GroupId, Membership>> {
+    pub(crate) fn memberships(&self) -> MutexGuard<'_, BTreeMap<GroupId, Membership>> {
         self.memberships.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -729,7 +727,7 @@ impl Inner {
         }
     }
 
-    fn led_groups(&self) -> Vec<GroupId> {
+    pub(crate) fn led_groups(&self) -> Vec<GroupId> {
         let leaders = self.leaders.read().unwrap_or_else(PoisonError::into_inner);
         let own = |leadership: &Leadership| leadership.leader.is_some_and(|id| id.node() == self.config.node);
         leaders.iter().filter(|(_, leadership)| own(leadership)).map(|(group, _)| *group).collect()
@@ -783,235 +781,6 @@ impl Inner {
         }
         *self.shared.write().unwrap_or_else(PoisonError::into_inner) = None;
         self.lookups_mut().clear();
-    }
-}
-
-impl Inner {
-    /// Rule T1: a disk that is slow gives leadership away, one that stalls stops the node's replicas; the process stays up to say so.
-    fn watch_disk(&self, age: Duration) {
-        let age_ms = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
-        if age_ms >= self.config.stalled_disk_ms {
-            return self.disk_stalled(age_ms);
-        }
-        if age_ms < self.config.slow_disk_ms {
-            return;
-        }
-        let peers = self.peers.read().unwrap_or_else(PoisonError::into_inner).clone();
-        let Some(peers) = peers else { return };
-        let now = Instant::now();
-        for group in self.led_groups() {
-            let mut moved = self.moved_for_disk.lock().unwrap_or_else(PoisonError::into_inner);
-            if moved.get(&group).is_some_and(|at| now.duration_since(*at) < MOVE_PAUSE) {
-                continue;
-            }
-            let members = self.memberships().get(&group).cloned().unwrap_or_default();
-            let others = members.counting().map(|id| id.node()).filter(|node| *node != self.config.node);
-            let Some(to) = peers.fastest(others, age_ms / 2).and_then(|node| members.replica_on(node)) else {
-                continue;
-            };
-            moved.insert(group, now);
-            tracing::warn!(%group, %to, age_ms, "the disk is slow: handing leadership over");
-            let ticket = self.completions.call(|_| {});
-            self.input(group, Event::Transfer { ticket, to: Some(to) });
-        }
-    }
-
-    fn disk_stalled(&self, age_ms: u64) {
-        let reason = format!("a log write has not ended for {age_ms} ms: every replica of this node stopped");
-        {
-            let mut trouble = self.disk_trouble.lock().unwrap_or_else(PoisonError::into_inner);
-            if trouble.as_ref() == Some(&reason) || self.stalled.swap(true, Ordering::Relaxed) {
-                return;
-            }
-            *trouble = Some(reason.clone());
-        }
-        tracing::error!("{reason}");
-        let peers = self.peers.write().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(peers) = peers {
-            peers.close();
-        }
-        if let Ok(shared) = self.shared() {
-            shared.broadcast(|| {
-                Input::StopAll(NotApplied::Disk("the disk stalled; every replica of this node stopped"))
-            });
-        }
-        self.tell(&HostEvent::LogFailed(reason));
-    }
-}
-
-impl Listener for Inner {
-    fn beat(&self, disk_age: Duration) {
-        self.watch_disk(disk_age);
-    }
-
-    fn notice(&self, group: GroupId, notice: Notice) {
-        match notice {
-            Notice::LeaderChanged { leader, term } => {
-                if let Some(known) = self.leaders_mut().get_mut(&group) {
-                    *known = Leadership { leader, term };
-                }
-                tracing::debug!(%group, ?leader, term, "leader changed");
-                self.tell(&HostEvent::LeaderChanged { group, leader, term });
-            }
-            Notice::ElectionStarted(reason) => {
-                self.metrics.count("mraft_elections_total", "reason", format!("{reason:?}").to_lowercase());
-            }
-            Notice::MembershipCommitted(membership) => {
-                self.membership_committed(group, &membership);
-                self.tell(&HostEvent::MembershipChanged { group, membership });
-            }
-            Notice::Condemned(reason) => {
-                tracing::error!(
-                    %group,
-                    "this replica may never vote or acknowledge again: {reason}; remove it from the group and add its node again"
-                );
-                self.tell(&HostEvent::ReplicaCondemned { group, reason });
-            }
-            Notice::Removed { change_index } => {
-                tracing::info!(%group, change_index, "this replica was removed from its group");
-                self.tell(&HostEvent::ReplicaRemoved { group, change_index });
-            }
-            Notice::Panicked { message } => self.failed(group, format!("its core panicked: {message}")),
-            Notice::ForeignUid { node, theirs } => {
-                self.metrics.count("mraft_messages_refused_total", "reason", "foreign_uid");
-                tracing::warn!(%group, %node, %theirs, "a node speaks of another founding of this group; start it with join");
-            }
-            _ => {}
-        }
-    }
-
-    fn failed(&self, group: GroupId, reason: String) {
-        tracing::error!(%group, "this replica stopped: {reason}; the other groups go on");
-        self.failures.lock().unwrap_or_else(PoisonError::into_inner).insert(group, reason.clone());
-        self.lookups_mut().remove(&group);
-        if let Some(known) = self.leaders_mut().get_mut(&group) {
-            known.leader = None;
-        }
-        self.tell(&HostEvent::ReplicaFailed { group, reason });
-    }
-
-    fn log_health(&self, health: &LogHealth) {
-        let (trouble, event) = match health {
-            LogHealth::Well => (None, HostEvent::LogFull(false)),
-            LogHealth::Full => (
-                Some(
-                    "the disk is full: no proposals are taken until there is room for a log segment"
-                        .to_owned(),
-                ),
-                HostEvent::LogFull(true),
-            ),
-            LogHealth::Failed(error) => {
-                let reason = error.to_string();
-                (Some(format!("{reason}; every replica of this node stopped")), HostEvent::LogFailed(reason))
-            }
-        };
-        match &trouble {
-            Some(trouble) => tracing::error!("{trouble}"),
-            None => tracing::info!("the log has room again"),
-        }
-        *self.disk_trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
-        self.tell(&event);
-    }
-
-    fn log_done(&self, token: u64) {
-        if let Some(waiting) = self.log_waits.lock().unwrap_or_else(PoisonError::into_inner).remove(&token) {
-            let _ = waiting.try_send(());
-        }
-    }
-}
-
-impl Inner {
-    /// Learns the members' addresses; has the nodes of new learners start their replicas, if this node leads.
-    fn membership_committed(&self, group: GroupId, membership: &Membership) {
-        self.memberships().insert(group, membership.clone());
-        let peers = self.peers.read().unwrap_or_else(PoisonError::into_inner).clone();
-        let Some(peers) = peers else { return };
-        peers.learn(membership);
-        if !membership.retired_nodes.is_empty() {
-            peers.retire(&membership.retired_nodes);
-        }
-        let leads = self
-            .leaders
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(&group)
-            .is_some_and(|known| known.leader.is_some_and(|leader| leader.node() == self.config.node));
-        if !leads {
-            return;
-        }
-        let Some(record) = self.registry().records().get(&group).cloned() else { return };
-        for (id, _) in
-            membership.members.iter().filter(|(_, member)| member.role == mraft_types::Role::Learner)
-        {
-            peers.start_replica(group, record.uid, *id, &record.machine);
-        }
-    }
-}
-
-fn look_at(core: &Core, group: GroupId) -> Option<GroupStatus> {
-    let raft = core.engine().raft(group)?;
-    let state = if raft.condemned().is_some() {
-        ReplicaState::Condemned
-    } else if raft.is_leader() {
-        ReplicaState::Leader
-    } else if raft.start().position.index == 0 {
-        ReplicaState::Waiting
-    } else {
-        ReplicaState::Follower
-    };
-    Some(GroupStatus {
-        group,
-        uid: core.engine().uid(group)?,
-        replica: raft.id(),
-        state,
-        term: raft.term(),
-        leader: raft.leader(),
-        commit: raft.commit(),
-        applied: raft.applied(),
-        last_index: raft.last_index(),
-        log_start: raft.start().position.index,
-        membership: raft.membership().clone(),
-        slots: SlotSet::default(),
-        progress: progress(raft),
-        pending_bytes: core.engine().pending(group).map_or(0, |(bytes, _)| bytes as u64),
-        condemned: raft.condemned(),
-        failure: None,
-    })
-}
-
-fn progress(raft: &mraft_raft::Raft) -> Vec<PeerProgress> {
-    let peer = |peer: mraft_raft::PeerStatus| PeerProgress {
-        replica: peer.id,
-        matched: peer.matched,
-        state: match peer.state {
-            mraft_raft::PeerState::Probe => "probe",
-            mraft_raft::PeerState::Replicate => "replicate",
-            mraft_raft::PeerState::Snapshot => "snapshot",
-        },
-        active: peer.is_active,
-    };
-    raft.peers().into_iter().map(peer).collect()
-}
-
-/// A replica whose core is not running.
-fn stopped(record: &GroupRecord) -> GroupStatus {
-    GroupStatus {
-        group: record.group,
-        uid: record.uid,
-        replica: record.replica,
-        state: ReplicaState::Failed,
-        term: 0,
-        leader: None,
-        commit: 0,
-        applied: 0,
-        last_index: 0,
-        log_start: 0,
-        membership: record.genesis.as_ref().map(|genesis| genesis.membership.clone()).unwrap_or_default(),
-        slots: SlotSet::default(),
-        progress: Vec::new(),
-        pending_bytes: 0,
-        condemned: None,
-        failure: None,
     }
 }
 

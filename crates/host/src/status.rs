@@ -8,6 +8,9 @@ use mraft_types::{
     SlotSet, Term,
 };
 
+use crate::core::Core;
+use crate::registry::GroupRecord;
+
 /// A host.
 #[derive(Clone, Debug)]
 pub struct HostStatus {
@@ -98,4 +101,72 @@ pub struct GroupStatus {
     pub condemned: Option<CondemnedReason>,
     /// Why it failed.
     pub failure: Option<String>,
+}
+
+/// What a core says of one of its groups.
+pub(crate) fn look_at(core: &Core, group: GroupId) -> Option<GroupStatus> {
+    let raft = core.engine().raft(group)?;
+    let state = if raft.condemned().is_some() {
+        ReplicaState::Condemned
+    } else if raft.is_leader() {
+        ReplicaState::Leader
+    } else if raft.start().position.index == 0 {
+        ReplicaState::Waiting
+    } else {
+        ReplicaState::Follower
+    };
+    Some(GroupStatus {
+        group,
+        uid: core.engine().uid(group)?,
+        replica: raft.id(),
+        state,
+        term: raft.term(),
+        leader: raft.leader(),
+        commit: raft.commit(),
+        applied: raft.applied(),
+        last_index: raft.last_index(),
+        log_start: raft.start().position.index,
+        membership: raft.membership().clone(),
+        slots: SlotSet::default(),
+        progress: progress(raft),
+        pending_bytes: core.engine().pending(group).map_or(0, |(bytes, _)| bytes as u64),
+        condemned: raft.condemned(),
+        failure: None,
+    })
+}
+
+fn progress(raft: &mraft_raft::Raft) -> Vec<PeerProgress> {
+    let peer = |peer: mraft_raft::PeerStatus| PeerProgress {
+        replica: peer.id,
+        matched: peer.matched,
+        state: match peer.state {
+            mraft_raft::PeerState::Probe => "probe",
+            mraft_raft::PeerState::Replicate => "replicate",
+            mraft_raft::PeerState::Snapshot => "snapshot",
+        },
+        active: peer.is_active,
+    };
+    raft.peers().into_iter().map(peer).collect()
+}
+
+/// A replica whose core is not running.
+pub(crate) fn stopped(record: &GroupRecord) -> GroupStatus {
+    GroupStatus {
+        group: record.group,
+        uid: record.uid,
+        replica: record.replica,
+        state: ReplicaState::Failed,
+        term: 0,
+        leader: None,
+        commit: 0,
+        applied: 0,
+        last_index: 0,
+        log_start: 0,
+        membership: record.genesis.as_ref().map(|genesis| genesis.membership.clone()).unwrap_or_default(),
+        slots: SlotSet::default(),
+        progress: Vec::new(),
+        pending_bytes: 0,
+        condemned: None,
+        failure: None,
+    }
 }

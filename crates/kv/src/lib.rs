@@ -1,3 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! The key-value state machine on disk: a write buffer in front of one LSM tree per group.
+//! The key-value state machine.
+//!
+//! Invariant: this crate knows no log, no network and no consensus.

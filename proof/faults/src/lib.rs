@@ -1,3 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! Real processes under load, killed and restarted.
+//! Real processes, killed and restarted under load.
+//!
+//! Invariant: it talks to nodes as a client does.

@@ -1,0 +1,184 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! What groups and the log have to tell, turned into events, metrics, log lines and what must follow: peers to be learned, replicas to
+//! be started elsewhere, leadership to be moved away from a slow disk.
+
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use mraft_engine::effect::Notice;
+use mraft_engine::error::NotApplied;
+use mraft_engine::event::Event;
+use mraft_types::{GroupId, Membership};
+
+use crate::core::Input;
+use crate::events::HostEvent;
+use crate::node_host::{Inner, Leadership};
+use crate::persist::LogHealth;
+use crate::runtime::Listener;
+
+/// A group's leadership is moved away from a slow disk at most this often (rule T1).
+const MOVE_PAUSE: Duration = Duration::from_secs(60);
+
+impl Inner {
+    /// Rule T1: a disk that is slow gives leadership away, one that stalls stops the node's replicas; the process stays up to say so.
+    fn watch_disk(&self, age: Duration) {
+        let age_ms = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
+        if age_ms >= self.config.stalled_disk_ms {
+            return self.disk_stalled(age_ms);
+        }
+        if age_ms < self.config.slow_disk_ms {
+            return;
+        }
+        let peers = self.peers.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let Some(peers) = peers else { return };
+        let now = Instant::now();
+        for group in self.led_groups() {
+            let mut moved = self.moved_for_disk.lock().unwrap_or_else(PoisonError::into_inner);
+            if moved.get(&group).is_some_and(|at| now.duration_since(*at) < MOVE_PAUSE) {
+                continue;
+            }
+            let members = self.memberships().get(&group).cloned().unwrap_or_default();
+            let others = members.counting().map(|id| id.node()).filter(|node| *node != self.config.node);
+            let Some(to) = peers.fastest(others, age_ms / 2).and_then(|node| members.replica_on(node)) else {
+                continue;
+            };
+            moved.insert(group, now);
+            tracing::warn!(%group, %to, age_ms, "the disk is slow: handing leadership over");
+            let ticket = self.completions.call(|_| {});
+            self.input(group, Event::Transfer { ticket, to: Some(to) });
+        }
+    }
+
+    fn disk_stalled(&self, age_ms: u64) {
+        let reason = format!("a log write has not ended for {age_ms} ms: every replica of this node stopped");
+        {
+            let mut trouble = self.disk_trouble.lock().unwrap_or_else(PoisonError::into_inner);
+            if trouble.as_ref() == Some(&reason) || self.stalled.swap(true, Ordering::Relaxed) {
+                return;
+            }
+            *trouble = Some(reason.clone());
+        }
+        tracing::error!("{reason}");
+        let peers = self.peers.write().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(peers) = peers {
+            peers.close();
+        }
+        if let Ok(shared) = self.shared() {
+            shared.broadcast(|| {
+                Input::StopAll(NotApplied::Disk("the disk stalled; every replica of this node stopped"))
+            });
+        }
+        self.tell(&HostEvent::LogFailed(reason));
+    }
+}
+
+impl Listener for Inner {
+    fn beat(&self, disk_age: Duration) {
+        self.watch_disk(disk_age);
+    }
+
+    fn notice(&self, group: GroupId, notice: Notice) {
+        match notice {
+            Notice::LeaderChanged { leader, term } => {
+                if let Some(known) = self.leaders_mut().get_mut(&group) {
+                    *known = Leadership { leader, term };
+                }
+                tracing::debug!(%group, ?leader, term, "leader changed");
+                self.tell(&HostEvent::LeaderChanged { group, leader, term });
+            }
+            Notice::ElectionStarted(reason) => {
+                self.metrics.count("mraft_elections_total", "reason", format!("{reason:?}").to_lowercase());
+            }
+            Notice::MembershipCommitted(membership) => {
+                self.membership_committed(group, &membership);
+                self.tell(&HostEvent::MembershipChanged { group, membership });
+            }
+            Notice::Condemned(reason) => {
+                tracing::error!(
+                    %group,
+                    "this replica may never vote or acknowledge again: {reason}; remove it from the group and add its node again"
+                );
+                self.tell(&HostEvent::ReplicaCondemned { group, reason });
+            }
+            Notice::Removed { change_index } => {
+                tracing::info!(%group, change_index, "this replica was removed from its group");
+                self.tell(&HostEvent::ReplicaRemoved { group, change_index });
+            }
+            Notice::Panicked { message } => self.failed(group, format!("its core panicked: {message}")),
+            Notice::ForeignUid { node, theirs } => {
+                self.metrics.count("mraft_messages_refused_total", "reason", "foreign_uid");
+                tracing::warn!(%group, %node, %theirs, "a node speaks of another founding of this group; start it with join");
+            }
+            _ => {}
+        }
+    }
+
+    fn failed(&self, group: GroupId, reason: String) {
+        tracing::error!(%group, "this replica stopped: {reason}; the other groups go on");
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner).insert(group, reason.clone());
+        self.lookups_mut().remove(&group);
+        if let Some(known) = self.leaders_mut().get_mut(&group) {
+            known.leader = None;
+        }
+        self.tell(&HostEvent::ReplicaFailed { group, reason });
+    }
+
+    fn log_health(&self, health: &LogHealth) {
+        let (trouble, event) = match health {
+            LogHealth::Well => (None, HostEvent::LogFull(false)),
+            LogHealth::Full => (
+                Some(
+                    "the disk is full: no proposals are taken until there is room for a log segment"
+                        .to_owned(),
+                ),
+                HostEvent::LogFull(true),
+            ),
+            LogHealth::Failed(error) => {
+                let reason = error.to_string();
+                (Some(format!("{reason}; every replica of this node stopped")), HostEvent::LogFailed(reason))
+            }
+        };
+        match &trouble {
+            Some(trouble) => tracing::error!("{trouble}"),
+            None => tracing::info!("the log has room again"),
+        }
+        *self.disk_trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
+        self.tell(&event);
+    }
+
+    fn log_done(&self, token: u64) {
+        if let Some(waiting) = self.log_waits.lock().unwrap_or_else(PoisonError::into_inner).remove(&token) {
+            let _ = waiting.try_send(());
+        }
+    }
+}
+
+impl Inner {
+    /// Learns the members' addresses; has the nodes of new learners start their replicas, if this node leads.
+    fn membership_committed(&self, group: GroupId, membership: &Membership) {
+        self.memberships().insert(group, membership.clone());
+        let peers = self.peers.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let Some(peers) = peers else { return };
+        peers.learn(membership);
+        if !membership.retired_nodes.is_empty() {
+            peers.retire(&membership.retired_nodes);
+        }
+        let leads = self
+            .leaders
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&group)
+            .is_some_and(|known| known.leader.is_some_and(|leader| leader.node() == self.config.node));
+        if !leads {
+            return;
+        }
+        let Some(record) = self.registry().records().get(&group).cloned() else { return };
+        for (id, _) in
+            membership.members.iter().filter(|(_, member)| member.role == mraft_types::Role::Learner)
+        {
+            peers.start_replica(group, record.uid, *id, &record.machine);
+        }
+    }
+}

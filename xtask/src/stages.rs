@@ -1,0 +1,207 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! The stages of the test suite, in order: cheap ones first. A failure ends the run and names the command.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Command, ExitCode, Stdio};
+use std::time::Instant;
+
+use crate::tidy;
+
+/// Fresh seeds of the simulator in every run.
+const SIM_SEEDS: &str = "60";
+
+struct Stage {
+    name: &'static str,
+    command: &'static [&'static str],
+}
+
+const STAGES: &[Stage] = &[
+    Stage { name: "format", command: &["cargo", "fmt", "--all", "--check"] },
+    Stage {
+        name: "lints",
+        command: &[
+            "cargo",
+            "clippy",
+            "--workspace",
+            "--all-targets",
+            "--locked",
+            "--quiet",
+            "--",
+            "-D",
+            "warnings",
+        ],
+    },
+    Stage { name: "tests", command: &["cargo", "test", "--workspace", "--locked", "--no-fail-fast"] },
+    Stage {
+        name: "embedded example",
+        command: &["cargo", "run", "--quiet", "--locked", "--package", "mraft", "--example", "embedded"],
+    },
+    Stage {
+        name: "simulator",
+        command: &[
+            "cargo",
+            "run",
+            "--quiet",
+            "--locked",
+            "--profile",
+            "sim",
+            "--package",
+            "mraft-sim",
+            "--",
+            "--seeds",
+            SIM_SEEDS,
+            "--from",
+            "0",
+        ],
+    },
+    Stage {
+        name: "planted bugs",
+        command: &[
+            "cargo",
+            "run",
+            "--quiet",
+            "--locked",
+            "--profile",
+            "sim",
+            "--package",
+            "mraft-sim",
+            "--",
+            "--planted",
+        ],
+    },
+];
+
+/// Tests counted over all stages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Count {
+    passed: u64,
+    failed: u64,
+    skipped: u64,
+}
+
+/// Runs everything.
+pub(crate) fn run(root: &Path) -> ExitCode {
+    let mut count = Count::default();
+    let began = Instant::now();
+    println!("== tidy");
+    let complaints = tidy::check(root);
+    if !complaints.is_empty() {
+        complaints.iter().for_each(|complaint| println!("{complaint}"));
+        println!("tidy: {} complaints", complaints.len());
+        return ExitCode::FAILURE;
+    }
+    for stage in STAGES {
+        println!("== {}", stage.name);
+        let stage_began = Instant::now();
+        let is_ok = run_one(root, stage.command, &mut count);
+        println!(
+            "== {}: {} in {} s",
+            stage.name,
+            if is_ok { "ok" } else { "FAILED" },
+            stage_began.elapsed().as_secs()
+        );
+        if !is_ok {
+            println!("failed: {}", stage.command.join(" "));
+            count.failed = count.failed.max(1);
+            close(count, began);
+            return ExitCode::FAILURE;
+        }
+    }
+    deny(root, &mut count);
+    close(count, began);
+    ExitCode::SUCCESS
+}
+
+fn close(count: Count, began: Instant) {
+    println!("the whole suite took {} s", began.elapsed().as_secs());
+    println!("{} passed, {} failed, {} skipped", count.passed, count.failed, count.skipped);
+}
+
+/// Runs the simulator with the caller's arguments.
+pub(crate) fn simulate(root: &Path, arguments: &[String]) -> ExitCode {
+    let status = Command::new("cargo")
+        .args(["run", "--quiet", "--locked", "--profile", "sim", "--package", "mraft-sim", "--"])
+        .args(arguments)
+        .current_dir(root)
+        .status();
+    match status {
+        Ok(status) if status.success() => ExitCode::SUCCESS,
+        Ok(status) => ExitCode::from(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1)),
+        Err(error) => {
+            eprintln!("cargo does not start: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Runs one command, passes its output on and counts what its tests say of themselves.
+fn run_one(root: &Path, command: &[&str], count: &mut Count) -> bool {
+    let Some((program, arguments)) = command.split_first() else { return false };
+    let child = Command::new(program).args(arguments).current_dir(root).stdout(Stdio::piped()).spawn();
+    let mut child = match child {
+        Ok(child) => child,
+        Err(error) => {
+            println!("{program} does not start: {error}");
+            return false;
+        }
+    };
+    if let Some(stdout) = child.stdout.take() {
+        for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+            count.read(&line);
+            println!("{line}");
+        }
+    }
+    child.wait().is_ok_and(|status| status.success())
+}
+
+/// Bans, licences and sources, where the tool is there.
+fn deny(root: &Path, count: &mut Count) {
+    println!("== dependencies");
+    let is_there = Command::new("cargo")
+        .args(["deny", "--version"])
+        .output()
+        .is_ok_and(|output| output.status.success());
+    if !is_there {
+        count.skipped += 1;
+        println!("SKIPPED: cargo-deny is not installed, so bans, licences and sources were NOT checked");
+        return;
+    }
+    let is_ok = run_one(root, &["cargo", "deny", "check", "bans", "licenses", "sources"], count);
+    if is_ok { count.passed += 1 } else { count.failed += 1 }
+}
+
+impl Count {
+    /// Reads a line such as `test result: ok. 12 passed; 0 failed; 1 ignored; …`.
+    fn read(&mut self, line: &str) {
+        let Some((_, numbers)) = line.split_once("test result: ") else { return };
+        for part in numbers.split([';', '.']) {
+            let mut words = part.split_whitespace();
+            let (Some(number), Some(what)) = (words.next(), words.next()) else { continue };
+            let Ok(number) = number.parse::<u64>() else { continue };
+            match what {
+                "passed" => self.passed += number,
+                "failed" => self.failed += number,
+                "ignored" => self.skipped += number,
+                _ => {}
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_are_counted_as_cargo_prints_them() {
+        let mut count = Count::default();
+        count.read(
+            "test result: ok. 12 passed; 0 failed; 1 ignored; 0 measured; 3 filtered out; finished in 0.01s",
+        );
+        count.read("test result: FAILED. 2 passed; 3 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.01s");
+        count.read("running 3 tests");
+        assert_eq!(count, Count { passed: 14, failed: 3, skipped: 1 });
+    }
+}
