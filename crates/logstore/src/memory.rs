@@ -5,8 +5,10 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use mraft_types::{Entry, EntryKind, HardState, Index, LogStart, Membership, Term, codec::Reader};
+use mraft_types::codec::Reader;
+use mraft_types::{CondemnedReason, Entry, EntryKind, HardState, Index, LogStart, Membership, Term};
 
+use crate::writer::check_write;
 use crate::{GroupWrite, LogError, LogKey, LogReader, LogStatus, LogStore, Mark, Recovered, Written};
 
 /// A log in memory. Clones share it, so a test can drop one handle, as a crash does, and open the next.
@@ -24,10 +26,11 @@ struct State {
 #[derive(Clone, Debug)]
 struct Replica {
     hard_state: HardState,
+    added_start: LogStart,
     start: LogStart,
     entries: BTreeMap<Index, Entry>,
     install: Option<(LogStart, u64)>,
-    condemned: Option<mraft_types::CondemnedReason>,
+    condemned: Option<CondemnedReason>,
 }
 
 impl MemoryLog {
@@ -46,22 +49,17 @@ impl Replica {
         self.entries.last_key_value().map_or(self.start.position.index, |(index, _)| *index)
     }
 
-    fn membership_at(&self, index: Index) -> Membership {
-        self.memberships()
-            .into_iter()
-            .rev()
-            .find(|(at, _)| *at <= index)
-            .map_or(self.start.membership.clone(), |(_, found)| found)
-    }
-
-    fn memberships(&self) -> Vec<(Index, Membership)> {
-        self.entries
-            .values()
-            .filter(|entry| entry.kind == EntryKind::Membership)
-            .filter_map(|entry| {
-                Some((entry.index, Membership::decode(&mut Reader::new(&entry.payload)).ok()?))
-            })
-            .collect()
+    fn recovered(&self, key: LogKey) -> Recovered {
+        Recovered {
+            key,
+            hard_state: self.hard_state,
+            start: self.start.clone(),
+            last_index: self.last_index(),
+            terms: self.terms(),
+            memberships: self.memberships(),
+            install: self.install.clone(),
+            condemned: self.condemned,
+        }
     }
 
     fn terms(&self) -> Vec<(Index, Term)> {
@@ -74,38 +72,56 @@ impl Replica {
         terms
     }
 
-    fn truncate(&mut self, start: &LogStart) {
-        let index = start.position.index;
-        if index <= self.start.position.index {
-            return;
+    fn memberships(&self) -> Vec<(Index, Membership)> {
+        let memberships = self.entries.values().filter(|entry| entry.kind == EntryKind::Membership);
+        memberships
+            .filter_map(|entry| {
+                Some((entry.index, Membership::decode(&mut Reader::new(&entry.payload)).ok()?))
+            })
+            .collect()
+    }
+
+    fn take(&mut self, write: &GroupWrite) {
+        if let Some(first) = write.entries.first() {
+            self.entries.split_off(&first.index);
+            self.entries.extend(write.entries.iter().map(|entry| (entry.index, entry.clone())));
         }
-        let membership = self.membership_at(index);
-        self.entries = self.entries.split_off(&(index + 1));
-        self.start = LogStart { position: start.position, membership };
+        match &write.mark {
+            None => {}
+            Some(Mark::Truncate(start)) if start.position.index > self.start.position.index => {
+                self.entries = self.entries.split_off(&(start.position.index + 1));
+                self.start = start.clone();
+            }
+            Some(Mark::Truncate(_)) => {}
+            Some(Mark::InstallBegin { start, directory }) => self.install = Some((start.clone(), *directory)),
+            Some(Mark::InstallDone(start)) => {
+                self.install = None;
+                self.entries.clear();
+                self.start = start.clone();
+            }
+            Some(Mark::Condemned(reason)) => self.condemned = Some(*reason),
+        }
+        self.hard_state = write.hard_state;
     }
 }
 
 impl LogStore for MemoryLog {
     fn recovered(&self) -> Vec<Recovered> {
-        let state = self.lock();
-        let recovered = |(key, replica): (&LogKey, &Replica)| Recovered {
-            key: *key,
-            hard_state: replica.hard_state,
-            start: replica.start.clone(),
-            last_index: replica.last_index(),
-            terms: replica.terms(),
-            memberships: replica.memberships(),
-            install: replica.install.clone(),
-            condemned: replica.condemned,
-        };
-        state.replicas.iter().map(recovered).collect()
+        self.lock().replicas.iter().map(|(key, replica)| replica.recovered(*key)).collect()
     }
 
     fn add_replicas(&mut self, replicas: &[(LogKey, LogStart, HardState)]) -> Result<(), LogError> {
         let mut state = self.lock();
+        let other = replicas.iter().find(|(key, start, _)| {
+            state.replicas.get(key).is_some_and(|replica| replica.added_start != *start)
+        });
+        if let Some((key, ..)) = other {
+            return Err(LogError::Misuse(format!("group {} is known with another start", key.group)));
+        }
         for (key, start, hard_state) in replicas {
             state.replicas.entry(*key).or_insert_with(|| Replica {
                 hard_state: *hard_state,
+                added_start: start.clone(),
                 start: start.clone(),
                 entries: BTreeMap::new(),
                 install: None,
@@ -122,32 +138,21 @@ impl LogStore for MemoryLog {
 
     fn write(&mut self, batch: &[GroupWrite]) -> Result<Written, LogError> {
         let mut state = self.lock();
+        if batch.is_empty() {
+            return Ok(Written { batch_seq: state.batch_seq, ..Written::default() });
+        }
+        let mut ranges: BTreeMap<LogKey, (Index, Index)> = BTreeMap::new();
         for write in batch {
-            let replica = state
-                .replicas
-                .get_mut(&write.key)
-                .ok_or_else(|| LogError::Misuse(format!("group {} is not known", write.key.group)))?;
-            if let Some(first) = write.entries.first() {
-                if first.index <= replica.start.position.index || first.index > replica.last_index() + 1 {
-                    return Err(LogError::Misuse(format!("a gap before entry {}", first.index)));
-                }
-                replica.entries.split_off(&first.index);
-                replica.entries.extend(write.entries.iter().map(|entry| (entry.index, entry.clone())));
+            let unknown = || LogError::Misuse(format!("group {} is not known", write.key.group));
+            let replica = state.replicas.get(&write.key).ok_or_else(unknown)?;
+            let (start, last) =
+                ranges.entry(write.key).or_insert((replica.start.position.index, replica.last_index()));
+            check_write(write, start, last).map_err(LogError::Misuse)?;
+        }
+        for write in batch {
+            if let Some(replica) = state.replicas.get_mut(&write.key) {
+                replica.take(write);
             }
-            match &write.mark {
-                None => {}
-                Some(Mark::Truncate(start)) => replica.truncate(start),
-                Some(Mark::InstallBegin { start, directory }) => {
-                    replica.install = Some((start.clone(), *directory))
-                }
-                Some(Mark::InstallDone(start)) => {
-                    replica.install = None;
-                    replica.entries.clear();
-                    replica.start = start.clone();
-                }
-                Some(Mark::Condemned(reason)) => replica.condemned = Some(*reason),
-            }
-            replica.hard_state = write.hard_state;
         }
         state.batch_seq += 1;
         Ok(Written { batch_seq: state.batch_seq, ..Written::default() })
@@ -183,11 +188,11 @@ impl LogReader for MemoryLog {
         max_bytes: usize,
     ) -> Result<Vec<Entry>, LogError> {
         let state = self.lock();
-        let replica = state.replicas.get(&key).ok_or(LogError::NotHere { index: first })?;
         let mut entries = Vec::new();
         let mut bytes = 0;
         for index in first..=last {
-            let entry = replica.entries.get(&index).ok_or(LogError::NotHere { index })?;
+            let found = state.replicas.get(&key).and_then(|replica| replica.entries.get(&index));
+            let entry = found.ok_or(LogError::NotHere { index })?;
             bytes += entry.payload.len();
             if !entries.is_empty() && bytes > max_bytes {
                 break;

@@ -1,67 +1,33 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! Records and batches as bytes (`docs/formats/log.md`).
+//! Records as bytes: what one replica wrote in one turn (`docs/formats/log.md`, "Record").
 //!
-//! ```text
-//! batch  := header  row*  record*  zeros to the next block
-//! header := magic:u32  version:u8  kind:u8  zero:u16  stream:u32  rows:u32  salt:u64  batch_seq:u64  durable_seq:u64
-//!           payload_bytes:u32  payload_crc:u32  header_crc:u32
-//! row    := slot:u32  records:u32  first_sequence:u64
-//! record := body_bytes:u32  crc:u32  body
-//! body   := slot:varint  sequence:varint  flags:u8  term:varint  vote:u64  commit:varint
-//!           [state]  [part:varint  parts:varint]  entries:varint  [first_index:varint  entry*]
-//! state  := last_index:varint  start  install:u8  [start  directory:u64]  condemned:u8
-//! start  := index:varint  term:varint  membership
-//! entry  := term:varint  kind:u8  length:varint  payload
-//! ```
-//!
-//! All checksums are CRC32C, seeded with the salt of the segment's use: bytes of an earlier use, or a value that a client chose, can
-//! not pass for a batch (rule L2).
+//! A record can be read and checked alone, so that a reader need not read the batch around it. Its checksum begins with the salt of the
+//! segment's use: bytes of an earlier use never pass for a record (rule L2).
 
-use mraft_types::codec::{DecodeError, Reader, Writer};
+use mraft_types::codec::{DecodeError, Reader, Writer, varint_len};
 use mraft_types::limits::ENTRY_BYTES_MAX;
 use mraft_types::{
-    CondemnedReason, Entry, EntryKind, HardState, Index, LogPosition, LogStart, Membership, Payload,
-    ReplicaId,
+    CondemnedReason, Entry, EntryKind, HardState, Index, LogPosition, LogStart, Membership, ReplicaId, Term,
 };
 
-/// Writes start on a multiple of this: no write touches a block that holds a synced batch.
-pub(crate) const BLOCK_BYTES: usize = 4096;
-pub(crate) const HEADER_BYTES: usize = 52;
-pub(crate) const ROW_BYTES: usize = 16;
+/// Length and checksum before each record's body.
 pub(crate) const RECORD_HEAD_BYTES: usize = 8;
-const BATCH_MAGIC: u32 = u32::from_le_bytes(*b"mrb1");
-const BATCH_VERSION: u8 = 1;
-/// The only stream so far (rule L1).
-const STREAM: u32 = 0;
+/// What a body takes at most besides state and entries: six varints, flags, vote, part.
+const BODY_FIXED_BYTES_MAX: usize = 6 * 10 + 1 + 8 + 10;
 
-const FLAG_STATE: u8 = 1;
-const FLAG_RESET: u8 = 2;
-const FLAG_CHECKPOINT: u8 = 4;
+const FLAG_VOTE: u8 = 1;
+const FLAG_STATE: u8 = 2;
+const FLAG_RESET: u8 = 4;
+const FLAG_PART: u8 = 8;
+const FLAG_LAST_PART: u8 = 16;
+const FLAGS_KNOWN: u8 = FLAG_VOTE | FLAG_STATE | FLAG_RESET | FLAG_PART | FLAG_LAST_PART;
 
-/// What a batch is.
+/// The salt of one use of a segment, ready for checksums.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BatchKind {
-    /// Records.
-    Data,
-    /// Nothing: says that everything before is durable (rule L3).
-    Seal,
-}
-
-/// A batch's header, checked.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BatchHeader {
-    /// What it is.
-    pub kind: BatchKind,
-    /// Its number.
-    pub batch_seq: u64,
-    /// Everything up to this batch was durable when it was written.
-    pub durable_seq: u64,
-    /// Whose records it holds: (slot, number of records, first sequence number).
-    pub rows: Vec<(u32, u32, u64)>,
-    /// Bytes of all records.
-    pub payload_bytes: usize,
-    payload_crc: u32,
+pub(crate) struct Salt {
+    pub(crate) value: u64,
+    seed: u32,
 }
 
 /// Everything about a replica's log except its entries and hard state; part of every record with a mark.
@@ -73,62 +39,72 @@ pub(crate) struct State {
     pub(crate) condemned: Option<CondemnedReason>,
 }
 
-/// A record, decoded.
+/// Which part of a checkpoint a record is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Part {
+    /// From 1.
+    pub(crate) number: u64,
+    pub(crate) is_last: bool,
+}
+
+/// What a record says besides its entries. `S` is how the state is held: borrowed to be written, owned when read.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Record {
+pub(crate) struct Head<S> {
     pub(crate) slot: u32,
     pub(crate) sequence: u64,
     pub(crate) hard_state: HardState,
-    pub(crate) state: Option<State>,
+    pub(crate) state: Option<S>,
     /// Older entries are void.
     pub(crate) reset: bool,
-    /// Part of a checkpoint: (part, parts), from 1.
-    pub(crate) checkpoint: Option<(u64, u64)>,
-    pub(crate) entries: Vec<Entry>,
+    pub(crate) part: Option<Part>,
 }
 
-/// What a record holds besides its entries, for encoding.
-#[derive(Clone, Copy)]
-pub(crate) struct RecordHead<'a> {
-    pub(crate) slot: u32,
-    pub(crate) sequence: u64,
-    pub(crate) hard_state: HardState,
-    pub(crate) state: Option<&'a State>,
-    pub(crate) reset: bool,
-    pub(crate) checkpoint: Option<(u64, u64)>,
+/// An entry within a record's body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct EntryAt {
+    pub(crate) index: Index,
+    pub(crate) term: Term,
+    pub(crate) kind: EntryKind,
+    /// Where the payload stands in the body.
+    pub(crate) payload_at: usize,
+    pub(crate) payload_bytes: usize,
 }
 
-/// A checksum that only holds for one use of a segment.
-pub(crate) fn checksum(salt: u64, bytes: &[u8]) -> u32 {
-    crc32c::crc32c_append((salt ^ (salt >> 32)) as u32, bytes)
+impl Salt {
+    pub(crate) fn new(value: u64) -> Salt {
+        Salt { value, seed: crc32c::crc32c(&value.to_le_bytes()) }
+    }
+
+    /// A checksum that holds for this use of the segment only.
+    pub(crate) fn checksum(self, bytes: &[u8]) -> u32 {
+        crc32c::crc32c_append(self.seed, bytes)
+    }
 }
 
-pub(crate) fn round_up(bytes: usize) -> usize {
-    bytes.div_ceil(BLOCK_BYTES) * BLOCK_BYTES
-}
-
-/// Appends a record; its place in `out` is where its head begins.
-pub(crate) fn encode_record(out: &mut Vec<u8>, salt: u64, head: &RecordHead<'_>, entries: &[Entry]) {
+/// Appends a record.
+pub(crate) fn encode(out: &mut Vec<u8>, salt: Salt, head: &Head<&State>, entries: &[Entry]) {
     let at = out.len();
     out.extend_from_slice(&[0; RECORD_HEAD_BYTES]);
-    let body = out.len();
     out.put_varint(u64::from(head.slot));
     out.put_varint(head.sequence);
     let flag = |set: bool, flag: u8| if set { flag } else { 0 };
     out.put_u8(
-        flag(head.state.is_some(), FLAG_STATE)
+        flag(head.hard_state.vote.is_some(), FLAG_VOTE)
+            | flag(head.state.is_some(), FLAG_STATE)
             | flag(head.reset, FLAG_RESET)
-            | flag(head.checkpoint.is_some(), FLAG_CHECKPOINT),
+            | flag(head.part.is_some(), FLAG_PART)
+            | flag(head.part.is_some_and(|part| part.is_last), FLAG_LAST_PART),
     );
     out.put_varint(head.hard_state.term);
-    out.put_u64(head.hard_state.vote.map_or(0, ReplicaId::get));
+    if let Some(vote) = head.hard_state.vote {
+        out.put_u64(vote.get());
+    }
     out.put_varint(head.hard_state.commit);
     if let Some(state) = head.state {
         encode_state(out, state);
     }
-    if let Some((part, parts)) = head.checkpoint {
-        out.put_varint(part);
-        out.put_varint(parts);
+    if let Some(part) = head.part {
+        out.put_varint(part.number);
     }
     out.put_varint(entries.len() as u64);
     if let Some(first) = entries.first() {
@@ -139,164 +115,94 @@ pub(crate) fn encode_record(out: &mut Vec<u8>, salt: u64, head: &RecordHead<'_>,
         out.put_u8(entry.kind as u8);
         out.put_bytes(&entry.payload);
     }
-    let len = (out.len() - body) as u32;
-    let crc = checksum(salt, &out[body..]);
-    out[at..at + 4].copy_from_slice(&len.to_le_bytes());
-    out[at + 4..at + 8].copy_from_slice(&crc.to_le_bytes());
+    seal(out, at, salt);
 }
 
-/// Reads a record's body. With `entries` false, payloads are skipped: recovery needs terms and memberships only.
-pub(crate) fn decode_body(body: &Payload, with_payloads: bool) -> Result<Record, DecodeError> {
+/// Appends a record whose body was written before, under another salt.
+pub(crate) fn encode_again(out: &mut Vec<u8>, salt: Salt, body: &[u8]) {
+    let at = out.len();
+    out.extend_from_slice(&[0; RECORD_HEAD_BYTES]);
+    out.extend_from_slice(body);
+    seal(out, at, salt);
+}
+
+/// Fills in the head of the record that begins at `at` and ends with `out`.
+fn seal(out: &mut [u8], at: usize, salt: Salt) {
+    let body = at + RECORD_HEAD_BYTES;
+    let len = (out.len() - body) as u32;
+    let crc = salt.checksum(&out[body..]);
+    out[at..at + 4].copy_from_slice(&len.to_le_bytes());
+    out[at + 4..body].copy_from_slice(&crc.to_le_bytes());
+}
+
+/// Length and checksum of the record whose head stands at the front of `bytes`.
+pub(crate) fn decode_record_head(bytes: &[u8]) -> Result<(usize, u32), DecodeError> {
+    let mut reader = Reader::new(bytes);
+    Ok((reader.u32("record.body_bytes")? as usize, reader.u32("record.crc")?))
+}
+
+/// Reads a body and shows its entries one by one.
+pub(crate) fn decode_body(
+    body: &[u8],
+    mut each: impl FnMut(EntryAt) -> Result<(), DecodeError>,
+) -> Result<Head<State>, DecodeError> {
     let mut reader = Reader::new(body);
     let slot = reader.varint("record.slot")?;
     let slot = u32::try_from(slot).map_err(|_| DecodeError::Invalid("record.slot", slot))?;
     let sequence = reader.varint("record.sequence")?;
     let flags = reader.u8("record.flags")?;
-    if flags & !(FLAG_STATE | FLAG_RESET | FLAG_CHECKPOINT) != 0 {
+    if flags & !FLAGS_KNOWN != 0 {
         return Err(DecodeError::Unknown("record.flags", u64::from(flags)));
     }
     let term = reader.varint("record.term")?;
-    let vote = ReplicaId::from_u64(reader.u64("record.vote")?);
+    let vote = if flags & FLAG_VOTE != 0 { Some(decode_replica(&mut reader, "record.vote")?) } else { None };
     let hard_state = HardState { term, vote, commit: reader.varint("record.commit")? };
     let state = if flags & FLAG_STATE != 0 { Some(decode_state(&mut reader)?) } else { None };
-    let checkpoint = if flags & FLAG_CHECKPOINT != 0 {
-        Some((reader.varint("record.part")?, reader.varint("record.parts")?))
+    let part = if flags & FLAG_PART != 0 {
+        Some(Part { number: reader.varint("record.part")?, is_last: flags & FLAG_LAST_PART != 0 })
     } else {
         None
     };
-    let count = reader.bounded("record.entries", body.len())?;
+    let count = reader.varint("record.entries")?;
     let mut index = if count > 0 { reader.varint("record.first_index")? } else { 0 };
-    let mut entries = Vec::with_capacity(count.min(1024));
     for _ in 0..count {
         let term = reader.varint("entry.term")?;
         let kind = reader.u8("entry.kind")?;
         let kind = EntryKind::from_byte(kind).ok_or(DecodeError::Unknown("entry.kind", u64::from(kind)))?;
-        let len = reader.bounded("entry.length", ENTRY_BYTES_MAX)?;
-        let at = reader.position();
-        reader.take("entry.payload", len)?;
-        let payload = if with_payloads || kind == EntryKind::Membership {
-            body.slice(at, len).unwrap_or_default()
-        } else {
-            Payload::new()
-        };
-        entries.push(Entry { index, term, kind, payload });
+        let payload_bytes = reader.bounded("entry.length", ENTRY_BYTES_MAX)?;
+        let payload_at = reader.position();
+        reader.take("entry.payload", payload_bytes)?;
+        each(EntryAt { index, term, kind, payload_at, payload_bytes })?;
         index = index.checked_add(1).ok_or(DecodeError::Invalid("record.first_index", index))?;
     }
     reader.finish()?;
-    Ok(Record { slot, sequence, hard_state, state, reset: flags & FLAG_RESET != 0, checkpoint, entries })
+    Ok(Head { slot, sequence, hard_state, state, reset: flags & FLAG_RESET != 0, part })
 }
 
-/// Begins a batch in an empty buffer: room for header and rows.
-pub(crate) fn begin_batch(out: &mut Vec<u8>, rows: usize) {
-    out.clear();
-    out.resize(HEADER_BYTES + rows * ROW_BYTES, 0);
+/// What a record of these entries takes at most, its state apart.
+pub(crate) fn record_bytes_max(entries: &[Entry]) -> usize {
+    RECORD_HEAD_BYTES + BODY_FIXED_BYTES_MAX + entries.iter().map(entry_bytes).sum::<usize>()
 }
 
-/// Ends a batch: fills in header and rows, pads to the block.
-pub(crate) fn finish_batch(
-    out: &mut Vec<u8>,
-    salt: u64,
-    kind: BatchKind,
-    batch_seq: u64,
-    durable_seq: u64,
-    rows: &[(u32, u32, u64)],
-) {
-    let payload_at = HEADER_BYTES + rows.len() * ROW_BYTES;
-    let payload_crc = checksum(salt, &out[payload_at..]);
-    let mut header = Vec::with_capacity(payload_at);
-    header.put_u32(BATCH_MAGIC);
-    header.put_u8(BATCH_VERSION);
-    header.put_u8(u8::from(kind == BatchKind::Seal));
-    header.put_u16(0);
-    header.put_u32(STREAM);
-    header.put_u32(rows.len() as u32);
-    header.put_u64(salt);
-    header.put_u64(batch_seq);
-    header.put_u64(durable_seq);
-    header.put_u32((out.len() - payload_at) as u32);
-    header.put_u32(payload_crc);
-    let fixed = header.len();
-    for (slot, records, sequence) in rows {
-        header.put_u32(*slot);
-        header.put_u32(*records);
-        header.put_u64(*sequence);
-    }
-    let crc = checksum(salt, &header);
-    out[..fixed].copy_from_slice(&header[..fixed]);
-    out[fixed..fixed + 4].copy_from_slice(&crc.to_le_bytes());
-    out[HEADER_BYTES..payload_at].copy_from_slice(&header[fixed..]);
-    out.resize(round_up(out.len()), 0);
+/// What an entry takes.
+pub(crate) fn entry_bytes(entry: &Entry) -> usize {
+    let len = entry.payload.len();
+    varint_len(entry.term) + 1 + varint_len(len as u64) + len
 }
 
-/// What stands at the beginning of some bytes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Found {
-    /// No header of this use of the segment.
-    Nothing,
-    /// A header written by another version: the file must not be touched.
-    Unknown(u8),
-    /// A header.
-    Header(BatchHeader),
+/// What a state takes at most.
+pub(crate) fn state_bytes_max(state: &State) -> usize {
+    10 + start_bytes_max(&state.start)
+        + 1
+        + state.install.as_ref().map_or(0, |(start, _)| start_bytes_max(start) + 8)
+        + 1
 }
 
-/// Looks for a batch header at the beginning of `bytes`, which reach to the end of the segment.
-pub(crate) fn find_header(bytes: &[u8], salt: u64) -> Found {
-    parse_header(bytes, salt).unwrap_or(Found::Nothing)
-}
-
-fn parse_header(bytes: &[u8], salt: u64) -> Result<Found, DecodeError> {
-    let mut reader = Reader::new(bytes);
-    if reader.u32("batch.magic")? != BATCH_MAGIC {
-        return Ok(Found::Nothing);
-    }
-    let version = reader.u8("batch.version")?;
-    let kind = if reader.u8("batch.kind")? == 1 { BatchKind::Seal } else { BatchKind::Data };
-    reader.u16("batch.zero")?;
-    let stream = reader.u32("batch.stream")?;
-    let rows = reader.u32("batch.rows")? as usize;
-    if reader.u64("batch.salt")? != salt {
-        return Ok(Found::Nothing);
-    }
-    let (batch_seq, durable_seq) = (reader.u64("batch.batch_seq")?, reader.u64("batch.durable_seq")?);
-    let (payload_bytes, payload_crc) =
-        (reader.u32("batch.payload_bytes")? as usize, reader.u32("batch.payload_crc")?);
-    let fixed = reader.position();
-    let header_crc = reader.u32("batch.header_crc")?;
-    let table = reader.take("batch.rows", rows.saturating_mul(ROW_BYTES))?;
-    let mut covered = Vec::with_capacity(fixed + table.len());
-    covered.extend_from_slice(&bytes[..fixed]);
-    covered.extend_from_slice(table);
-    if checksum(salt, &covered) != header_crc {
-        return Ok(Found::Nothing);
-    }
-    if version != BATCH_VERSION || stream != STREAM {
-        return Ok(Found::Unknown(version));
-    }
-    let mut table = Reader::new(table);
-    let mut list = Vec::with_capacity(rows);
-    for _ in 0..rows {
-        let (slot, records) = (table.u32("row.slot")?, table.u32("row.records")?);
-        list.push((slot, records, table.u64("row.sequence")?));
-    }
-    Ok(Found::Header(BatchHeader { kind, batch_seq, durable_seq, rows: list, payload_bytes, payload_crc }))
-}
-
-impl BatchHeader {
-    /// Bytes of header and rows.
-    pub(crate) fn payload_at(&self) -> usize {
-        HEADER_BYTES + self.rows.len() * ROW_BYTES
-    }
-
-    /// Bytes of the whole batch, padding included.
-    pub(crate) fn batch_bytes(&self) -> usize {
-        round_up(self.payload_at() + self.payload_bytes)
-    }
-
-    /// The records' bytes, if they are what was written.
-    pub(crate) fn payload<'b>(&self, bytes: &'b [u8], salt: u64) -> Option<&'b [u8]> {
-        let payload = bytes.get(self.payload_at()..self.payload_at() + self.payload_bytes)?;
-        (checksum(salt, payload) == self.payload_crc).then_some(payload)
-    }
+/// What a start takes at most: two varints, the membership's fixed part, its members and tombstones.
+pub(crate) fn start_bytes_max(start: &LogStart) -> usize {
+    let membership = &start.membership;
+    let members: usize = membership.members.values().map(|member| member.raft_address.len() + 19).sum();
+    20 + 41 + members + 8 * (membership.removed.len() + membership.retired_nodes.len())
 }
 
 fn encode_state(out: &mut Vec<u8>, state: &State) {
@@ -315,18 +221,15 @@ fn decode_state(reader: &mut Reader<'_>) -> Result<State, DecodeError> {
     let start = decode_start(reader)?;
     let install = match reader.u8("state.install")? {
         0 => None,
-        1 => {
-            let start = decode_start(reader)?;
-            Some((start, reader.u64("state.directory")?))
-        }
-        other => return Err(DecodeError::Invalid("state.install", u64::from(other))),
+        1 => Some((decode_start(reader)?, reader.u64("state.directory")?)),
+        other => return Err(DecodeError::Unknown("state.install", u64::from(other))),
     };
     let condemned = match reader.u8("state.condemned")? {
         0 => None,
-        reason => {
-            let known = CondemnedReason::from_byte(reason);
-            Some(known.ok_or(DecodeError::Unknown("state.condemned", u64::from(reason)))?)
-        }
+        reason => Some(
+            CondemnedReason::from_byte(reason)
+                .ok_or(DecodeError::Unknown("state.condemned", u64::from(reason)))?,
+        ),
     };
     Ok(State { last_index, start, install, condemned })
 }
@@ -342,69 +245,82 @@ pub(crate) fn decode_start(reader: &mut Reader<'_>) -> Result<LogStart, DecodeEr
     Ok(LogStart { position, membership: Membership::decode(reader)? })
 }
 
+pub(crate) fn decode_replica(reader: &mut Reader<'_>, field: &'static str) -> Result<ReplicaId, DecodeError> {
+    let id = reader.u64(field)?;
+    ReplicaId::from_u64(id).ok_or(DecodeError::Invalid(field, id))
+}
+
 #[cfg(test)]
 mod tests {
-    use mraft_types::NodeId;
+    use mraft_types::{NodeId, Payload};
 
     use super::*;
 
-    fn entry(index: Index) -> Entry {
-        Entry { index, term: 3, kind: EntryKind::Commands, payload: Payload::copy_from(&[index as u8; 5]) }
-    }
-
-    fn batch(salt: u64) -> Vec<u8> {
-        let mut out = Vec::new();
-        begin_batch(&mut out, 1);
-        let state = State { last_index: 9, condemned: Some(CondemnedReason::Damage), ..State::default() };
+    fn example() -> (Head<State>, Vec<Entry>) {
+        let entry = |index: Index| Entry {
+            index,
+            term: 3,
+            kind: EntryKind::Commands,
+            payload: Payload::copy_from(&[index as u8; 5]),
+        };
+        let start = LogStart { position: LogPosition { index: 4, term: 2 }, ..LogStart::default() };
+        let state = State {
+            last_index: 9,
+            start: start.clone(),
+            install: Some((start, 77)),
+            condemned: Some(CondemnedReason::OldCopy),
+        };
         let vote = NodeId::new(4).map(|node| ReplicaId::new(1, node));
-        let head = RecordHead {
+        let head = Head {
             slot: 7,
             sequence: 300,
             hard_state: HardState { term: 3, vote, commit: 8 },
-            state: Some(&state),
+            state: Some(state),
             reset: true,
-            checkpoint: Some((1, 2)),
+            part: Some(Part { number: 2, is_last: true }),
         };
-        encode_record(&mut out, salt, &head, &[entry(8), entry(9)]);
-        finish_batch(&mut out, salt, BatchKind::Data, 41, 40, &[(7, 1, 300)]);
+        (head, vec![entry(8), entry(9)])
+    }
+
+    fn encoded(salt: Salt) -> Vec<u8> {
+        let (head, entries) = example();
+        let mut out = Vec::new();
+        let borrowed = Head {
+            slot: head.slot,
+            sequence: head.sequence,
+            hard_state: head.hard_state,
+            state: head.state.as_ref(),
+            reset: head.reset,
+            part: head.part,
+        };
+        encode(&mut out, salt, &borrowed, &entries);
+        let bound = record_bytes_max(&entries) + head.state.as_ref().map_or(0, state_bytes_max);
+        assert!(out.len() <= bound, "{} bytes, bound {bound}", out.len());
         out
     }
 
     #[test]
-    fn a_batch_comes_back_and_only_under_its_own_salt() {
-        let bytes = batch(99);
-        assert_eq!(bytes.len(), BLOCK_BYTES);
-        let Found::Header(header) = find_header(&bytes, 99) else { panic!("a header") };
-        assert_eq!(
-            (header.batch_seq, header.durable_seq, header.rows.as_slice()),
-            (41, 40, &[(7, 1, 300)][..])
-        );
-        let payload = header.payload(&bytes, 99).expect("whole");
-        let body = Payload::copy_from(&payload[RECORD_HEAD_BYTES..]);
-        let record = decode_body(&body, true).expect("decodes");
-        assert_eq!(
-            (record.slot, record.sequence, record.reset, record.checkpoint),
-            (7, 300, true, Some((1, 2)))
-        );
-        assert_eq!(record.entries, [entry(8), entry(9)]);
-        assert_eq!(find_header(&bytes, 98), Found::Nothing);
+    fn a_record_comes_back_as_it_went() {
+        let bytes = encoded(Salt::new(99));
+        let (len, crc) = decode_record_head(&bytes).expect("a head");
+        let body = &bytes[RECORD_HEAD_BYTES..];
+        assert_eq!((len, crc), (body.len(), Salt::new(99).checksum(body)));
+        assert_ne!(crc, Salt::new(98).checksum(body), "only under its own salt");
+        let mut entries = Vec::new();
+        let head = decode_body(body, |at| {
+            let payload = Payload::copy_from(&body[at.payload_at..at.payload_at + at.payload_bytes]);
+            entries.push(Entry { index: at.index, term: at.term, kind: at.kind, payload });
+            Ok(())
+        });
+        assert_eq!((head, entries), (Ok(example().0), example().1));
     }
 
     #[test]
-    fn any_flipped_bit_is_noticed() {
-        let bytes = batch(99);
-        let used = {
-            let Found::Header(header) = find_header(&bytes, 99) else { panic!("a header") };
-            header.payload_at() + header.payload_bytes
-        };
-        for bit in 0..used * 8 {
-            let mut bytes = bytes.clone();
-            bytes[bit / 8] ^= 1 << (bit % 8);
-            let whole = match find_header(&bytes, 99) {
-                Found::Header(header) => header.payload(&bytes, 99).is_some(),
-                Found::Nothing | Found::Unknown(_) => false,
-            };
-            assert!(!whole, "bit {bit}");
+    fn a_cut_body_is_refused_everywhere() {
+        let bytes = encoded(Salt::new(1));
+        let body = &bytes[RECORD_HEAD_BYTES..];
+        for len in 0..body.len() {
+            assert!(decode_body(&body[..len], |_| Ok(())).is_err(), "{len}");
         }
     }
 }

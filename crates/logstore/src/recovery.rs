@@ -1,240 +1,195 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! What the segments still say after a crash, and what they can no longer be trusted to say (rules L3, L4, D7).
+//! What the batches of a directory mean to each replica: what it still has, and whether it can trust that (rules L4, D7, D9).
 //!
-//! Segments are read in the order of their uses, batches in the order of their numbers. Wherever the expected batch does not stand, the
-//! case is one of [`Case`]; the table there gives the reason for each decision.
+//! A replica's records carry a sequence number without gaps. Recovery reads them in order and knows, for each replica, whether
+//! everything since its start is there. Where a gap or a lost batch leaves a doubt that nothing later removes, the replica is condemned and
+//! the others go on. The cases are the table of [`crate::cases`].
+//!
+//! Invariant: the last batch, if it is one of records, is held back: it counts only under the address it is written to again (D7).
 
 use std::collections::BTreeMap;
 
-use mraft_types::{
-    CondemnedReason, EntryKind, HardState, Index, LogStart, Membership, Payload, Term, codec::Reader,
-};
+use mraft_disk::Disk;
+use mraft_types::codec::{DecodeError, Reader};
+use mraft_types::{CondemnedReason, EntryKind, HardState, Index, Membership, Term};
 
-use crate::index::{Address, RecordIndex};
-use crate::record::{
-    BLOCK_BYTES, BatchHeader, BatchKind, Found, RECORD_HEAD_BYTES, Record, State, decode_body, find_header,
-};
+use crate::batch::{BatchHeader, BatchKind, Row};
+use crate::cases::Case;
+use crate::index::Address;
+use crate::record::{Head, RECORD_HEAD_BYTES, Salt, State, decode_body, decode_record_head};
 use crate::replicas::ReplicaList;
-use crate::segment::SegmentUse;
+use crate::run::Run;
+use crate::scan::{Directory, Listener, UsedSegment, Walked, numbers, walk};
+use crate::segment::refused;
 use crate::{LogError, LogKey, Recovered};
 
-/// What recovery met at a place where it looked for a batch.
-///
-/// | case | what is found | decision and reason |
-/// |---|---|---|
-/// | `Clean` | the expected batch, whole | taken |
-/// | `Superseded` | nothing valid, and the next segment begins with this batch | its end; a torn batch here was never acknowledged |
-/// | `TornTail` | nothing valid from here on, nothing says that it was durable | never acknowledged: dropped |
-/// | `DamagedPayload` | a valid header over a wrong payload; a later header says that it was durable | the replicas in its table lost records |
-/// | `DamagedHeader` | no valid header, but a later one that says it was durable | any replica may have lost records |
-/// | `MissingBatches` | the segment ends, the next one begins with a later batch | as `DamagedHeader` |
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Case {
-    /// The expected batch, whole.
-    Clean,
-    /// The end of a segment that another one follows.
-    Superseded,
-    /// The end of the log, perhaps torn.
-    TornTail,
-    /// A durable batch whose table is known lost its payload.
-    DamagedPayload,
-    /// A durable batch is gone with its header.
-    DamagedHeader,
-    /// A segment lacks its last batches.
-    MissingBatches,
-}
-
-/// What was read.
+/// What was read of a directory.
 #[derive(Debug, Default)]
 pub(crate) struct Recovery {
-    pub(crate) slots: BTreeMap<u32, RecoveredSlot>,
+    /// By slot.
+    pub(crate) replicas: BTreeMap<u32, Tracker>,
     /// How often each case was met.
     pub(crate) cases: BTreeMap<Case, u64>,
-    /// Number of the next batch.
-    pub(crate) next_batch_seq: u64,
-    /// The last batch, if it holds records: nothing behind it says that it is durable.
-    pub(crate) last: Option<LastBatch>,
-    damage_seen: bool,
+    /// The highest batch number of any header.
+    pub(crate) highest_seq: u64,
+    /// Everything up to this batch is known to be durable.
+    pub(crate) durable_seq: u64,
+    /// The oldest use that is needed, as far as a synced batch says.
+    pub(crate) oldest_use: u64,
+    /// Per use that is needed, what walking it found.
+    pub(crate) walked: BTreeMap<u64, Walked>,
+    /// The last batch, if it is one of records.
+    pub(crate) last: Option<HeldBatch>,
 }
 
-/// The last batch of the log, to be written again before anything of it is trusted (rule D7).
-#[derive(Debug)]
-pub(crate) struct LastBatch {
-    pub(crate) batch_seq: u64,
-    pub(crate) rows: Vec<(u32, u32, u64)>,
-    /// Bodies of the records with (slot, first index of the entries, whether it holds state).
-    pub(crate) bodies: Vec<(Vec<u8>, u32, Option<Index>, bool)>,
+/// A batch whose records do not count yet.
+#[derive(Debug, Default)]
+pub(crate) struct HeldBatch {
+    pub(crate) rows: Vec<Row>,
+    pub(crate) payload: Vec<u8>,
+    address: Address,
 }
 
-/// One replica's log.
+/// One replica as its records tell it.
 #[derive(Debug)]
-pub(crate) struct RecoveredSlot {
+pub(crate) struct Tracker {
+    pub(crate) key: LogKey,
     pub(crate) hard_state: HardState,
     pub(crate) state: State,
     pub(crate) sequence: u64,
-    pub(crate) index: RecordIndex,
+    pub(crate) run: Run,
     pub(crate) state_address: Option<Address>,
     pub(crate) last_address: Option<Address>,
-    seen: bool,
-    /// Whether everything from the start on is accounted for.
-    anchored: bool,
-    /// A batch that may have held its records is gone, and nothing came since that would show whether it did.
-    unsure: bool,
-    lost_sequence: u64,
-    run: Run,
-    checkpoint: Option<Run>,
-}
-
-/// Consecutive entries: their terms and memberships.
-#[derive(Clone, Debug, Default)]
-struct Run {
-    first: Option<Index>,
-    last: Index,
-    terms: Vec<(Index, Term)>,
-    memberships: Vec<(Index, Membership)>,
-    records: Vec<(Index, Address)>,
+    /// Bytes of the records with entries, roughly.
+    pub(crate) entry_bytes: u64,
+    added_seq: u64,
+    /// Records were lost, and nothing since covers them.
+    is_broken: bool,
+    /// A batch is gone that may have held records of it, and nothing since shows that it did not.
+    is_unsure: bool,
+    /// A batch that is lost held its records up to this number.
+    pub(crate) lost_sequence: u64,
+    /// The run before the first gap: what is left when the replica is condemned.
+    before_gap: Option<Run>,
+    /// Parts of a checkpoint, so far.
+    checkpoint: Option<(u64, Run)>,
 }
 
 impl Recovery {
-    /// Everything as it was when the replicas were added.
-    pub(crate) fn begin(list: &ReplicaList) -> Recovery {
-        let slot = |start: &LogStart, hard_state: HardState| RecoveredSlot {
-            hard_state,
-            state: State { last_index: start.position.index, start: start.clone(), ..State::default() },
-            sequence: 0,
-            index: RecordIndex::default(),
-            state_address: None,
-            last_address: None,
-            seen: false,
-            anchored: true,
-            unsure: false,
-            lost_sequence: 0,
-            run: Run::default(),
-            checkpoint: None,
-        };
-        let slots = list
-            .replicas
-            .values()
-            .map(|listed| (listed.slot, slot(&listed.start, listed.hard_state)))
-            .collect();
-        Recovery { slots, next_batch_seq: 1, ..Recovery::default() }
-    }
-
-    /// Reads one segment. `next_first` is the number with which the next segment begins, if there is one.
-    pub(crate) fn read_segment(
-        &mut self,
-        segment: &SegmentUse,
-        bytes: &Payload,
-        base: Address,
-        next_first: Option<u64>,
-    ) -> Result<(), LogError> {
-        let mut expected = segment.first_batch_seq;
-        if self.next_batch_seq != 1 && expected > self.next_batch_seq {
-            self.damaged(Case::MissingBatches, None);
-        }
-        let mut offset = BLOCK_BYTES;
-        loop {
-            let is_needed = |seq: u64| next_first.is_some_and(|next| seq < next);
-            let found = bytes.get(offset..).map_or(Found::Nothing, |rest| find_header(rest, segment.salt));
-            if let Found::Unknown(version) = found {
-                return Err(LogError::Refused {
-                    file: segment.segment.path.clone(),
-                    reason: format!("a batch of version {version}, which this build does not know"),
-                });
-            }
-            if let Found::Header(header) = &found
-                && header.batch_seq == expected
-            {
-                let behind = offset + header.batch_bytes();
-                if header.payload(&bytes[offset..], segment.salt).is_some() {
-                    self.take_batch(segment, header, bytes, offset + header.payload_at(), base)?;
-                } else if is_needed(expected) || later(bytes, behind, segment.salt, expected).is_some() {
-                    self.damaged(Case::DamagedPayload, Some(header));
-                } else {
-                    self.count(if next_first.is_some() { Case::Superseded } else { Case::TornTail });
-                    break;
-                }
-                offset = behind;
-                expected += 1;
-                continue;
-            }
-            match later(bytes, offset, segment.salt, expected) {
-                Some((at, batch_seq)) => {
-                    self.damaged(Case::DamagedHeader, None);
-                    offset = at;
-                    expected = batch_seq;
-                }
-                None => {
-                    if is_needed(expected) {
-                        self.damaged(Case::MissingBatches, None);
-                        expected = next_first.unwrap_or(expected);
-                    } else {
-                        self.count(if next_first.is_some() { Case::Superseded } else { Case::TornTail });
-                    }
-                    break;
-                }
-            }
-        }
-        self.next_batch_seq = self.next_batch_seq.max(expected);
-        Ok(())
-    }
-
-    fn take_batch(
-        &mut self,
-        segment: &SegmentUse,
-        header: &BatchHeader,
-        bytes: &Payload,
-        at: usize,
-        base: Address,
-    ) -> Result<(), LogError> {
-        self.count(Case::Clean);
-        self.last = None;
-        if header.kind == BatchKind::Seal {
-            return Ok(());
-        }
-        let refused = |reason: String| LogError::Refused { file: segment.segment.path.clone(), reason };
-        let mut last =
-            LastBatch { batch_seq: header.batch_seq, rows: header.rows.clone(), bodies: Vec::new() };
-        let end = at + header.payload_bytes;
-        let mut next = at;
-        while next < end {
-            let mut head = Reader::new(&bytes[next..end]);
-            let broken = |error: mraft_types::codec::DecodeError| {
-                refused(format!("batch {}: {error}", header.batch_seq))
+    /// Reads all uses that are needed.
+    pub(crate) fn read(list: &ReplicaList, directory: &Directory) -> Result<Recovery, LogError> {
+        let mut recovery = Recovery::default();
+        for (key, listed) in &list.replicas {
+            let state = State {
+                last_index: listed.start.position.index,
+                start: listed.start.clone(),
+                ..State::default()
             };
-            let len = head.u32("record.body_bytes").map_err(broken)? as usize;
-            let body = bytes
-                .slice(next + RECORD_HEAD_BYTES, len)
-                .filter(|_| next + RECORD_HEAD_BYTES + len <= end)
-                .ok_or_else(|| refused(format!("batch {}: a record reaches beyond it", header.batch_seq)))?;
-            let record = decode_body(&body, false).map_err(broken)?;
-            let first = record.entries.first().map(|entry| entry.index);
-            last.bodies.push((body.to_vec(), record.slot, first, record.state.is_some()));
-            let address = base + next as u64;
-            let damage_seen = self.damage_seen;
-            if let Some(slot) = self.slots.get_mut(&record.slot) {
-                slot.take(record, address, damage_seen);
-            }
-            next += RECORD_HEAD_BYTES + len;
+            let tracker = Tracker::new(*key, listed.hard_state, state, listed.added_seq);
+            recovery.replicas.insert(listed.slot, tracker);
+            recovery.highest_seq = recovery.highest_seq.max(listed.added_seq);
         }
-        self.last = Some(last);
+        directory.cases.iter().for_each(|case| recovery.count(*case));
+        if let Some(newest) = directory.uses.values().next_back() {
+            recovery.oldest_use = numbers(newest)?.oldest_use;
+        }
+        let oldest = recovery.oldest_use;
+        (0..directory.uses.range(..oldest).count()).for_each(|_| recovery.count(Case::StaleSegment));
+        let needed: Vec<&UsedSegment> = directory.uses.range(oldest..).map(|(_, segment)| segment).collect();
+        if let Some(first) = needed.first().filter(|first| first.header.use_number != oldest) {
+            recovery.lost(Case::MissingSegment, first.header.first_batch_seq.saturating_sub(1))?;
+        }
+        for (at, segment) in needed.iter().enumerate() {
+            recovery.read_use(segment, at == 0, needed.get(at + 1).map(|next| next.header.durable_seq))?;
+        }
+        let end = if recovery.last.is_some() { Some(Case::Unsealed) } else { None };
+        if let Some(end) = end.or((recovery.highest_seq > 0 && !needed.is_empty()).then_some(Case::Sealed)) {
+            recovery.count(end);
+        }
+        Ok(recovery)
+    }
+
+    fn read_use(
+        &mut self,
+        segment: &UsedSegment,
+        is_first: bool,
+        next_durable: Option<u64>,
+    ) -> Result<(), LogError> {
+        let header = segment.header;
+        if is_first {
+            self.durable_seq = self.durable_seq.max(header.durable_seq);
+        }
+        self.highest_seq = self.highest_seq.max(header.first_batch_seq.saturating_sub(1));
+        let walked = walk(segment, next_durable, self)?;
+        self.highest_seq = self.highest_seq.max(walked.highest_seq);
+        self.walked.insert(header.use_number, walked);
         Ok(())
     }
 
-    fn damaged(&mut self, case: Case, header: Option<&BatchHeader>) {
-        self.count(case);
-        self.damage_seen = true;
-        match header {
-            Some(header) => {
-                for (slot, records, first) in &header.rows {
-                    if let Some(slot) = self.slots.get_mut(slot) {
-                        slot.lost_sequence = slot.lost_sequence.max(first + u64::from(*records) - 1);
-                    }
+    /// Lets the held batch count where it stands: for those who only look.
+    pub(crate) fn release(&mut self) -> Result<(), LogError> {
+        match self.last.take() {
+            Some(held) => self.take(&held.payload, held.address, None).map_err(|error| broken(&held, &error)),
+            None => Ok(()),
+        }
+    }
+
+    /// Takes records that are known to be whole, or, with a salt, those that are. `address` is that of the first byte.
+    fn take(&mut self, payload: &[u8], address: Address, check: Option<Salt>) -> Result<(), DecodeError> {
+        let mut at = 0;
+        while at < payload.len() {
+            let (len, crc) = match decode_record_head(&payload[at..]) {
+                Err(_) if check.is_some() => return Ok(()),
+                head => head?,
+            };
+            let body_at = at + RECORD_HEAD_BYTES;
+            let Some(body) = payload.get(body_at..body_at.saturating_add(len)) else {
+                return if check.is_some() { Ok(()) } else { Err(DecodeError::Truncated("record.body")) };
+            };
+            if check.is_none_or(|salt| salt.checksum(body) == crc) {
+                self.take_record(body, address + at as u64)?;
+            }
+            at = body_at + len;
+        }
+        Ok(())
+    }
+
+    /// Takes a record at its address.
+    pub(crate) fn take_record(&mut self, body: &[u8], address: Address) -> Result<(), DecodeError> {
+        let mut entries = EntriesRead::default();
+        let head = decode_body(body, |entry| {
+            let membership = if entry.kind == EntryKind::Membership {
+                let bytes = &body[entry.payload_at..entry.payload_at + entry.payload_bytes];
+                Some(Membership::decode(&mut Reader::new(bytes))?)
+            } else {
+                None
+            };
+            entries.0.push((entry.index, entry.term, membership));
+            Ok(())
+        })?;
+        let cases = match self.replicas.get_mut(&head.slot) {
+            Some(tracker) => tracker.take(head, entries, address, body.len() as u64),
+            None => vec![Case::Garbage],
+        };
+        cases.into_iter().for_each(|case| self.count(case));
+        Ok(())
+    }
+
+    /// Ends the reading: judges every replica. `condemned` in the answer's state is set for those that lost something.
+    pub(crate) fn judge(&mut self) -> Vec<u32> {
+        let mut condemned = Vec::new();
+        let mut cases = Vec::new();
+        for (slot, tracker) in &mut self.replicas {
+            if let Some(case) = tracker.judge(&mut cases) {
+                cases.push(case);
+                if case == Case::Condemned {
+                    condemned.push(*slot);
                 }
             }
-            None => self.slots.values_mut().for_each(|slot| slot.unsure = true),
         }
+        cases.into_iter().for_each(|case| self.count(case));
+        condemned
     }
 
     fn count(&mut self, case: Case) {
@@ -242,169 +197,228 @@ impl Recovery {
     }
 }
 
-/// A later batch in the same segment that proves that batch `expected` was durable (rule L3): its place and number.
-fn later(bytes: &[u8], from: usize, salt: u64, expected: u64) -> Option<(usize, u64)> {
-    let mut offset = from.max(BLOCK_BYTES);
-    while offset < bytes.len() {
-        if let Found::Header(header) = find_header(&bytes[offset..], salt)
-            && header.batch_seq > expected
-            && header.durable_seq >= expected
-        {
-            return Some((offset, header.batch_seq));
+impl Listener for Recovery {
+    fn batch(
+        &mut self,
+        segment: &UsedSegment,
+        header: &BatchHeader,
+        at: u64,
+        payload: &[u8],
+    ) -> Result<(), LogError> {
+        self.release()?;
+        self.count(Case::Whole);
+        self.durable_seq = self.durable_seq.max(header.numbers.durable_seq);
+        if header.numbers.kind == BatchKind::Data {
+            let address = segment.header.use_number * segment.header.segment_bytes + at;
+            self.last = Some(HeldBatch { rows: header.rows.clone(), payload: payload.to_vec(), address });
         }
-        offset += BLOCK_BYTES;
+        Ok(())
     }
-    None
+
+    fn damaged_records(
+        &mut self,
+        segment: &UsedSegment,
+        header: &BatchHeader,
+        at: u64,
+        payload: &[u8],
+    ) -> Result<(), LogError> {
+        self.release()?;
+        self.count(Case::DamagedRecords);
+        for row in &header.rows {
+            if let Some(tracker) = self.replicas.get_mut(&row.slot) {
+                let last = row.first_sequence.saturating_add(u64::from(row.records)).saturating_sub(1);
+                tracker.lost_sequence = tracker.lost_sequence.max(last);
+            }
+        }
+        let address = segment.header.use_number * segment.header.segment_bytes + at;
+        self.take(payload, address, Some(segment.header.salt))
+            .map_err(|error| refused(&segment.path, error.to_string()))
+    }
+
+    fn lost(&mut self, case: Case, through_seq: u64) -> Result<(), LogError> {
+        self.release()?;
+        self.count(case);
+        self.highest_seq = self.highest_seq.max(through_seq);
+        for tracker in self.replicas.values_mut().filter(|tracker| tracker.added_seq < through_seq) {
+            tracker.is_unsure = true;
+        }
+        Ok(())
+    }
+
+    fn ends(&mut self, torn: bool) {
+        if torn {
+            self.count(Case::TornTail);
+        }
+    }
 }
 
-impl RecoveredSlot {
-    fn take(&mut self, record: Record, address: Address, damage_seen: bool) {
-        if self.seen && record.sequence <= self.sequence {
-            // The last batch of an earlier process, written again.
-            return;
+/// A record's entries: index, term, and the membership of those that have one.
+#[derive(Default)]
+struct EntriesRead(Vec<(Index, Term, Option<Membership>)>);
+
+impl EntriesRead {
+    fn append_to(self, run: &mut Run, address: Address) {
+        if let Some((first, ..)) = self.0.first() {
+            run.begin_record(*first, address);
         }
-        let gap = record.sequence != self.sequence + 1;
-        if gap {
-            // At the front, records that nothing needed went with their recycled segments. Anywhere else they are lost, and what they
-            // said about the entries before them is not known.
-            self.anchored &= !self.seen && !damage_seen;
-            self.run = Run::default();
-            self.index.clear();
-            self.checkpoint = None;
-        }
-        self.unsure = false;
-        self.seen = true;
-        self.sequence = record.sequence;
-        self.hard_state = record.hard_state;
-        self.last_address = Some(address);
-        if let Some((part, parts)) = record.checkpoint {
-            return self.take_checkpoint(record, address, part, parts);
-        }
-        if record.reset {
-            self.run = Run::default();
-            self.index.clear();
-        }
-        if let Some(first) = record.entries.first() {
-            self.run.append(&record, address);
-            self.index.push(first.index, address);
-            if self.run.first == Some(first.index) && self.run.records.len() == 1 {
-                let (first, address) = (first.index, address);
-                self.index.clear();
-                self.index.push(first, address);
-            }
-        }
-        if let Some(state) = record.state {
-            self.take_state(state, address);
+        for (index, term, membership) in self.0 {
+            run.append(index, term, membership);
         }
     }
+}
 
-    fn take_state(&mut self, state: State, address: Address) {
-        self.run.truncate_through(state.start.position.index);
-        self.index.truncate_through(state.start.position.index);
-        self.anchored = self.run.covers(state.start.position.index, state.last_index);
-        self.state = state;
-        self.state_address = Some(address);
-    }
-
-    /// A checkpoint is valid only with its last part (rule L5).
-    fn take_checkpoint(&mut self, record: Record, address: Address, part: u64, parts: u64) {
-        if part == 1 {
-            self.checkpoint = Some(Run::default());
-        }
-        let Some(mut run) = self.checkpoint.take() else { return };
-        run.append(&record, address);
-        if part < parts {
-            self.checkpoint = Some(run);
-            return;
-        }
-        let Some(state) = record.state else { return };
-        self.index.clear();
-        for (first, address) in &run.records {
-            self.index.push(*first, *address);
-        }
-        self.run = run;
-        self.take_state(state, address);
-    }
-
-    /// What a replica is told of it.
-    pub(crate) fn recovered(&mut self, key: LogKey) -> Recovered {
-        let start = self.state.start.clone();
-        let from = start.position.index;
-        self.run.truncate_through(from);
-        let last_index = if self.run.first.is_some() { self.run.last } else { from };
-        let whole = self.anchored
-            && !self.unsure
-            && self.lost_sequence <= self.sequence
-            && self.run.covers(from, last_index);
-        self.state.last_index = last_index;
-        let mut terms = vec![(from, start.position.term)];
-        for (index, term) in &self.run.terms {
-            if terms.last().is_none_or(|(_, known)| known != term) {
-                terms.push((*index, *term));
-            }
-        }
-        if !whole && self.state.condemned.is_none() {
-            self.state.condemned = Some(CondemnedReason::Damage);
-        }
-        Recovered {
+impl Tracker {
+    fn new(key: LogKey, hard_state: HardState, state: State, added_seq: u64) -> Tracker {
+        Tracker {
             key,
+            hard_state,
+            state,
+            sequence: 0,
+            run: Run::default(),
+            state_address: None,
+            last_address: None,
+            entry_bytes: 0,
+            added_seq,
+            is_broken: false,
+            is_unsure: false,
+            lost_sequence: 0,
+            before_gap: None,
+            checkpoint: None,
+        }
+    }
+
+    fn take(&mut self, head: Head<State>, entries: EntriesRead, address: Address, bytes: u64) -> Vec<Case> {
+        let mut cases = Vec::new();
+        let is_front = self.sequence == 0 && !self.is_unsure && self.lost_sequence == 0;
+        if head.sequence <= self.sequence {
+            cases.push(Case::Repeated);
+            return cases;
+        }
+        if head.sequence != self.sequence + 1 {
+            if is_front {
+                cases.push(Case::RecycledFront);
+            } else {
+                cases.push(Case::Gap);
+                self.is_broken = true;
+                let run = std::mem::take(&mut self.run);
+                self.before_gap.get_or_insert(run);
+            }
+            self.checkpoint = None;
+        } else if self.is_unsure {
+            cases.push(Case::Continued);
+        }
+        self.is_unsure = false;
+        self.sequence = head.sequence;
+        self.hard_state = head.hard_state;
+        self.last_address = Some(address);
+        self.entry_bytes += bytes;
+        if let Some(part) = head.part {
+            let (expected, mut run) = match self.checkpoint.take() {
+                Some((number, run)) => (number + 1, run),
+                // The parts before it may have been recycled, when a later truncation made them unneeded.
+                None if is_front => (part.number, Run::default()),
+                None => (1, Run::default()),
+            };
+            if part.number != expected {
+                // The parts before it are on the other side of a gap; without them it says nothing.
+                cases.push(Case::IncompleteCheckpoint);
+                return cases;
+            }
+            entries.append_to(&mut run, address);
+            match head.state {
+                Some(state) if part.is_last => {
+                    self.run = run;
+                    self.take_state(state, address, &mut cases);
+                }
+                _ => self.checkpoint = Some((part.number, run)),
+            }
+            return cases;
+        }
+        if self.checkpoint.take().is_some() {
+            cases.push(Case::IncompleteCheckpoint);
+        }
+        if head.reset {
+            self.run = Run::default();
+        }
+        if let Some((last, ..)) = entries.0.last() {
+            self.state.last_index = *last;
+        }
+        entries.append_to(&mut self.run, address);
+        if let Some(state) = head.state {
+            self.take_state(state, address, &mut cases);
+        }
+        cases
+    }
+
+    fn take_state(&mut self, state: State, address: Address, cases: &mut Vec<Case>) {
+        self.run.truncate_through(state.start.position.index);
+        self.state_address = Some(address);
+        let is_covered = self.run.covers(state.start.position.index, state.last_index);
+        if self.is_broken && is_covered {
+            cases.push(Case::Covered);
+            self.is_broken = false;
+            self.before_gap = None;
+        }
+        self.state = state;
+    }
+
+    /// Whether the replica is condemned, and why we say so.
+    fn judge(&mut self, cases: &mut Vec<Case>) -> Option<Case> {
+        if self.checkpoint.take().is_some() {
+            cases.push(Case::IncompleteCheckpoint);
+        }
+        let start = self.state.start.position.index;
+        let is_whole = !self.is_broken
+            && !self.is_unsure
+            && self.lost_sequence <= self.sequence
+            && self.run.covers(start, self.state.last_index);
+        if is_whole {
+            self.state.last_index = self.run.last().unwrap_or(start);
+            return self.state.condemned.map(|_| Case::MarkedCondemned);
+        }
+        // What is left of its entries stays, for whoever has to decide what to accept as lost.
+        let mut left = self.before_gap.take().unwrap_or_else(|| std::mem::take(&mut self.run));
+        left.truncate_through(start);
+        self.run = if left.covers(start, start + 1) { left } else { Run::default() };
+        self.state.last_index = self.run.last().unwrap_or(start);
+        let was_marked = self.state.condemned.is_some();
+        self.state.condemned.get_or_insert(CondemnedReason::Damage);
+        Some(if was_marked { Case::MarkedCondemned } else { Case::Condemned })
+    }
+
+    /// What the replica is told of itself.
+    pub(crate) fn recovered(&self) -> Recovered {
+        let start = self.state.start.clone();
+        Recovered {
+            key: self.key,
             hard_state: self.hard_state,
+            last_index: self.state.last_index,
+            terms: self.run.terms_from((start.position.index, start.position.term)),
+            memberships: self.run.memberships().to_vec(),
             start,
-            last_index,
-            terms,
-            memberships: std::mem::take(&mut self.run.memberships),
             install: self.state.install.clone(),
             condemned: self.state.condemned,
         }
     }
 }
 
-impl Run {
-    fn append(&mut self, record: &Record, address: Address) {
-        let Some(first) = record.entries.first() else { return };
-        if self.first.is_some_and(|start| first.index <= self.last && first.index > start) {
-            self.terms.retain(|(index, _)| *index < first.index);
-            self.memberships.retain(|(index, _)| *index < first.index);
-            self.records.retain(|(index, _)| *index < first.index);
-        } else if self.first.is_none() || first.index != self.last + 1 {
-            // A hole before it, or all of it overwritten: what came before does not count.
-            *self = Run { first: Some(first.index), ..Run::default() };
-        }
-        self.records.push((first.index, address));
-        for entry in &record.entries {
-            if self.terms.last().is_none_or(|(_, term)| *term != entry.term) {
-                self.terms.push((entry.index, entry.term));
-            }
-            if entry.kind == EntryKind::Membership
-                && let Ok(membership) = Membership::decode(&mut Reader::new(&entry.payload))
-            {
-                self.memberships.push((entry.index, membership));
-            }
-            self.last = entry.index;
-        }
+/// The list and the segments of a directory, read without touching anything; `None` when there is no log yet.
+pub(crate) fn look(
+    disk: &dyn Disk,
+    path: &std::path::Path,
+    segment_bytes: Option<u64>,
+) -> Result<(Option<ReplicaList>, Directory, Recovery), LogError> {
+    let list = ReplicaList::read(disk, path)?;
+    let directory = Directory::read(disk, path, segment_bytes)?;
+    if list.is_none() && !directory.uses.is_empty() {
+        let reason = "is missing although there are segments in use".to_owned();
+        return Err(refused(&crate::replicas::list_path(path), reason));
     }
+    let recovery = Recovery::read(list.as_ref().unwrap_or(&ReplicaList::default()), &directory)?;
+    Ok((list, directory, recovery))
+}
 
-    fn truncate_through(&mut self, start: Index) {
-        if self.first.is_none_or(|first| first > start) {
-            return;
-        }
-        if self.last <= start {
-            *self = Run::default();
-            return;
-        }
-        let term =
-            self.terms.iter().rev().find(|(index, _)| *index <= start + 1).map_or(0, |(_, term)| *term);
-        self.terms.retain(|(index, _)| *index > start + 1);
-        self.terms.insert(0, (start + 1, term));
-        self.memberships.retain(|(index, _)| *index > start);
-        self.first = Some(start + 1);
-    }
-
-    /// Whether every index behind `start` up to `last` is here.
-    fn covers(&self, start: Index, last: Index) -> bool {
-        match self.first {
-            Some(first) => first <= start + 1 && self.last >= last,
-            None => last <= start,
-        }
-    }
+fn broken(held: &HeldBatch, error: &DecodeError) -> LogError {
+    let reason = format!("the batch at {} has a whole record that cannot be read: {error}", held.address);
+    refused(std::path::Path::new("log"), reason)
 }

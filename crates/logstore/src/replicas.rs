@@ -3,12 +3,8 @@
 //! The node-level list of replicas (rule L4): whose records live. Replaced atomically; a key that is not in it has only garbage in the
 //! segments.
 //!
-//! ```text
-//! replicas := version:u8=1  next_slot:u32  count:varint  row*
-//! row      := slot:u32  group:u64  uid:16  replica:u64  term:varint  vote:u64  commit:varint  start
-//! ```
-//!
-//! A slot is a small number that stands for the key in every record; it is never given to another key.
+//! A slot is a small number that stands for the key in every record; it is never given to another key (`docs/formats/log.md`, "List of
+//! replicas").
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -18,19 +14,23 @@ use mraft_disk::atomic::{self, ReadError};
 use mraft_types::codec::{DecodeError, Reader, Writer};
 use mraft_types::{GroupId, GroupUid, HardState, LogStart, ReplicaId};
 
-use crate::record::{decode_start, encode_start};
+use crate::record::{decode_replica, decode_start, encode_start};
 use crate::{LogError, LogKey};
 
 const LIST_MAGIC: [u8; 8] = *b"mraftlst";
 const LIST_FILE: &str = "replicas";
 const LIST_VERSION: u8 = 1;
-const LIST_BYTES_MAX: usize = 256 << 20;
+/// Most replicas of one node; each takes a few hundred bytes of memory.
 const REPLICAS_MAX: usize = 1_000_000;
+/// Far above what that many replicas with ordinary memberships take.
+const LIST_BYTES_MAX: usize = 1 << 30;
 
 /// A replica as it was when it was added.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Listed {
     pub(crate) slot: u32,
+    /// The last batch at that moment: no earlier one can hold records of the replica.
+    pub(crate) added_seq: u64,
     pub(crate) start: LogStart,
     pub(crate) hard_state: HardState,
 }
@@ -72,6 +72,7 @@ impl ReplicaList {
             out.put_u64(key.group.0);
             out.put_raw(&key.uid.0);
             out.put_u64(key.replica.get());
+            out.put_u64(listed.added_seq);
             out.put_varint(listed.hard_state.term);
             out.put_u64(listed.hard_state.vote.map_or(0, ReplicaId::get));
             out.put_varint(listed.hard_state.commit);
@@ -91,19 +92,20 @@ impl ReplicaList {
             let slot = reader.u32("replicas.slot")?;
             let group = GroupId(reader.u64("replicas.group")?);
             let uid = GroupUid(reader.id128("replicas.uid")?);
-            let replica = reader.u64("replicas.replica")?;
-            let replica =
-                ReplicaId::from_u64(replica).ok_or(DecodeError::Invalid("replicas.replica", replica))?;
+            let replica = decode_replica(&mut reader, "replicas.replica")?;
+            let added_seq = reader.u64("replicas.added")?;
             let hard_state = HardState {
                 term: reader.varint("replicas.term")?,
                 vote: ReplicaId::from_u64(reader.u64("replicas.vote")?),
                 commit: reader.varint("replicas.commit")?,
             };
             let start = decode_start(&mut reader)?;
-            if slot >= list.next_slot {
+            let key = LogKey { group, uid, replica };
+            let in_order = list.replicas.last_key_value().is_none_or(|(last, _)| *last < key);
+            if slot >= list.next_slot || !in_order {
                 return Err(DecodeError::Invalid("replicas.slot", u64::from(slot)));
             }
-            list.replicas.insert(LogKey { group, uid, replica }, Listed { slot, start, hard_state });
+            list.replicas.insert(key, Listed { slot, added_seq, start, hard_state });
         }
         reader.finish()?;
         Ok(list)

@@ -1,13 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! Segment files: pre-filled, used one after the other, used again when nothing in them is needed.
+//! Segment files: filled with zeros once, used again and again (`docs/formats/log.md`, "Segment").
 //!
-//! ```text
-//! segment := header block, batches from the second block on
-//! header  := magic:8  version:u32  block_bytes:u32  segment_bytes:u64  use:u64  salt:u64  first_batch_seq:u64  crc32c:u32
-//! ```
-//!
-//! Each use of a file has a number that grows by one and a salt of its own.
+//! Each use of a file has a number that grows by one and a salt of its own. The header is written with the first batch of the use, in one
+//! write, and twice: a use must not be lost with one bit.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,12 +12,16 @@ use mraft_disk::{Disk, File, Open};
 use mraft_types::codec::{DecodeError, Reader, Writer};
 
 use crate::LogError;
-use crate::record::BLOCK_BYTES;
+use crate::batch::BLOCK_BYTES;
+use crate::record::Salt;
 
+/// The header and its copy, a block each.
+pub(crate) const SEGMENT_HEADER_BYTES: usize = 2 * BLOCK_BYTES;
 const SEGMENT_MAGIC: [u8; 8] = *b"mraftseg";
 const SEGMENT_VERSION: u32 = 1;
-const SEGMENT_HEADER_BYTES: usize = 52;
-/// How much of a new segment is filled in one step between two batches.
+/// What the header's checksum covers.
+const COVERED_BYTES: usize = 64;
+/// How much of a new file is filled between two batches: the log thread must get back to its writes.
 const PREFILL_STEP_BYTES: u64 = 1 << 20;
 
 /// A segment's file.
@@ -31,48 +31,130 @@ pub(crate) struct SegmentFile {
     pub(crate) file: Arc<dyn File>,
 }
 
-/// One use of a file.
-#[derive(Clone, Debug)]
-pub(crate) struct SegmentUse {
-    pub(crate) number: u64,
-    pub(crate) salt: u64,
+/// What the header of a use says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SegmentHeader {
+    pub(crate) segment_bytes: u64,
+    pub(crate) use_number: u64,
+    pub(crate) salt: Salt,
     pub(crate) first_batch_seq: u64,
-    pub(crate) segment: SegmentFile,
+    /// Everything up to this batch was durable, in earlier uses, when this use began.
+    pub(crate) durable_seq: u64,
+    pub(crate) oldest_use: u64,
+}
+
+/// The two copies of a header, as found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct FoundHeader {
+    /// The newer whole copy.
+    pub(crate) header: Option<SegmentHeader>,
+    /// Whether the other copy says the same.
+    pub(crate) both_whole: bool,
+    /// Whether there are no bytes at all: the file was never used.
+    pub(crate) is_blank: bool,
 }
 
 /// A file that is being filled.
 #[derive(Debug)]
 pub(crate) struct Preparing {
     segment: SegmentFile,
-    filled: u64,
+    filled_bytes: u64,
 }
 
-pub(crate) fn is_segment(name: &str) -> bool {
-    name.starts_with("segment-") && name.ends_with(".log")
+/// The number in the name of a segment's file.
+pub(crate) fn file_number(name: &str) -> Option<u64> {
+    let digits = name.strip_prefix("segment-")?.strip_suffix(".log")?;
+    if digits.len() < 8 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    digits.parse().ok()
+}
+
+pub(crate) fn file_path(directory: &Path, number: u64) -> PathBuf {
+    directory.join(format!("segment-{number:08}.log"))
+}
+
+impl SegmentHeader {
+    pub(crate) fn encode(&self) -> [u8; SEGMENT_HEADER_BYTES] {
+        let mut block = Vec::with_capacity(BLOCK_BYTES);
+        block.put_raw(&SEGMENT_MAGIC);
+        block.put_u32(SEGMENT_VERSION);
+        block.put_u32(BLOCK_BYTES as u32);
+        block.put_u64(self.segment_bytes);
+        block.put_u64(self.use_number);
+        block.put_u64(self.salt.value);
+        block.put_u64(self.first_batch_seq);
+        block.put_u64(self.durable_seq);
+        block.put_u64(self.oldest_use);
+        block.put_u32(crc32c::crc32c(&block));
+        let mut bytes = [0; SEGMENT_HEADER_BYTES];
+        for copy in [0, BLOCK_BYTES] {
+            bytes[copy..copy + block.len()].copy_from_slice(&block);
+        }
+        bytes
+    }
+
+    /// Reads both copies of the header of a file.
+    pub(crate) fn read(path: &Path, file: &dyn File) -> Result<FoundHeader, LogError> {
+        let mut bytes = [0; SEGMENT_HEADER_BYTES];
+        file.read_exact_at(&mut bytes, 0).map_err(LogError::Failed)?;
+        let mut copies = [None; 2];
+        for (copy, block) in copies.iter_mut().zip(bytes.chunks_exact(BLOCK_BYTES)) {
+            *copy = parse(block).unwrap_or(Ok(None)).map_err(|reason| refused(path, reason))?;
+        }
+        let [first, second] = copies;
+        let header = [first, second].into_iter().flatten().max_by_key(|header| header.use_number);
+        Ok(FoundHeader { header, both_whole: first == second, is_blank: bytes.iter().all(|byte| *byte == 0) })
+    }
+}
+
+/// `Ok(Ok(None))` for bytes that are no header, `Ok(Err(reason))` for a header that this build must not touch.
+fn parse(bytes: &[u8]) -> Result<Result<Option<SegmentHeader>, String>, DecodeError> {
+    let mut reader = Reader::new(bytes);
+    if reader.take("segment.magic", 8)? != SEGMENT_MAGIC {
+        return Ok(Ok(None));
+    }
+    let (version, block_bytes) = (reader.u32("segment.version")?, reader.u32("segment.block_bytes")?);
+    let header = SegmentHeader {
+        segment_bytes: reader.u64("segment.bytes")?,
+        use_number: reader.u64("segment.use")?,
+        salt: Salt::new(reader.u64("segment.salt")?),
+        first_batch_seq: reader.u64("segment.first_batch_seq")?,
+        durable_seq: reader.u64("segment.durable_seq")?,
+        oldest_use: reader.u64("segment.oldest_use")?,
+    };
+    if reader.u32("segment.crc")? != crc32c::crc32c(&bytes[..COVERED_BYTES]) {
+        return Ok(Ok(None));
+    }
+    if version != SEGMENT_VERSION {
+        return Ok(Err(format!("is a segment of version {version}; this build knows {SEGMENT_VERSION}")));
+    }
+    if block_bytes as usize != BLOCK_BYTES {
+        return Ok(Err(format!("has blocks of {block_bytes} bytes; this build knows {BLOCK_BYTES}")));
+    }
+    Ok(Ok(Some(header)))
 }
 
 impl Preparing {
     /// Begins a new file with this number in its name.
     pub(crate) fn begin(disk: &dyn Disk, directory: &Path, number: u64) -> std::io::Result<Preparing> {
-        let path = directory.join(format!("segment-{number:08}.log"));
-        let file = disk.open(&path, Open::Create)?;
-        // A file that a crash left half filled is begun anew.
-        file.set_len(0)?;
-        Ok(Preparing { segment: SegmentFile { path, file }, filled: 0 })
+        let path = file_path(directory, number);
+        let file = disk.open(&path, Open::CreateNew)?;
+        Ok(Preparing { segment: SegmentFile { path, file }, filled_bytes: 0 })
     }
 
-    /// Fills some more; the file when it is done, durable with its name. The zeros make later writes overwrites, whose sync is
-    /// several times cheaper than that of an append.
+    /// Fills some more; the file when it is done, durable with its name. The zeros make later writes overwrites, whose sync is several
+    /// times cheaper than that of an append.
     pub(crate) fn step(
         &mut self,
         disk: &dyn Disk,
         segment_bytes: u64,
     ) -> std::io::Result<Option<SegmentFile>> {
-        let step = PREFILL_STEP_BYTES.min(segment_bytes - self.filled);
-        self.segment.file.write_all_at(&vec![0; step as usize], self.filled)?;
+        let step = PREFILL_STEP_BYTES.min(segment_bytes - self.filled_bytes);
+        self.segment.file.write_all_at(&vec![0; step as usize], self.filled_bytes)?;
         self.segment.file.sync_data()?;
-        self.filled += step;
-        if self.filled < segment_bytes {
+        self.filled_bytes += step;
+        if self.filled_bytes < segment_bytes {
             return Ok(None);
         }
         disk.sync_dir(mraft_disk::atomic::directory(&self.segment.path))?;
@@ -81,66 +163,55 @@ impl Preparing {
 
     /// Gives the file up and its room back.
     pub(crate) fn abandon(self, disk: &dyn Disk) {
-        // If it cannot be removed, the next opening finds a file of the wrong length and removes it.
+        // If it cannot be removed, the next opening finds a file that is too short and removes it.
         let _ = disk.remove_file(&self.segment.path);
     }
 }
 
-impl SegmentUse {
-    /// Writes the header block; durable with the first batch's sync.
-    pub(crate) fn write_header(&self, segment_bytes: u64) -> std::io::Result<()> {
-        let mut block = Vec::with_capacity(BLOCK_BYTES);
-        block.put_raw(&SEGMENT_MAGIC);
-        block.put_u32(SEGMENT_VERSION);
-        block.put_u32(BLOCK_BYTES as u32);
-        block.put_u64(segment_bytes);
-        block.put_u64(self.number);
-        block.put_u64(self.salt);
-        block.put_u64(self.first_batch_seq);
-        block.put_u32(crc32c::crc32c(&block));
-        block.resize(BLOCK_BYTES, 0);
-        self.segment.file.write_all_at(&block, 0)
-    }
-
-    /// Reads a file's header. `None` for a file that is not in use: its header is zero, or was torn when its use began, before
-    /// anything in it was acknowledged.
-    pub(crate) fn read(segment: SegmentFile, segment_bytes: u64) -> Result<Option<SegmentUse>, LogError> {
-        let mut bytes = [0; SEGMENT_HEADER_BYTES];
-        segment.file.read_exact_at(&mut bytes, 0).map_err(LogError::Failed)?;
-        let refused = |reason: String| LogError::Refused { file: segment.path.clone(), reason };
-        match parse(&bytes) {
-            Ok(Some((version, ..))) if version != SEGMENT_VERSION => {
-                Err(refused(format!("segment version {version}; this build knows {SEGMENT_VERSION}")))
-            }
-            Ok(Some((_, _, len, ..))) if len != segment_bytes => Err(refused(format!(
-                "a segment of {len} bytes; log_segment_bytes is {segment_bytes}: set it back"
-            ))),
-            Ok(Some((_, block, ..))) if block as usize != BLOCK_BYTES => {
-                Err(refused(format!("blocks of {block} bytes; this build writes {BLOCK_BYTES}")))
-            }
-            Ok(Some((_, _, _, number, salt, first_batch_seq))) => {
-                Ok(Some(SegmentUse { number, salt, first_batch_seq, segment }))
-            }
-            Ok(None) | Err(_) => Ok(None),
-        }
-    }
+pub(crate) fn refused(path: &Path, reason: String) -> LogError {
+    LogError::Refused { file: path.to_owned(), reason }
 }
 
-type Header = (u32, u32, u64, u64, u64, u64);
+#[cfg(test)]
+mod tests {
+    use mraft_disk::MemoryDisk;
 
-fn parse(bytes: &[u8]) -> Result<Option<Header>, DecodeError> {
-    let mut reader = Reader::new(bytes);
-    if reader.take("segment.magic", 8)? != SEGMENT_MAGIC {
-        return Ok(None);
+    use super::*;
+
+    fn header() -> SegmentHeader {
+        SegmentHeader {
+            segment_bytes: 1 << 20,
+            use_number: 5,
+            salt: Salt::new(77),
+            first_batch_seq: 100,
+            durable_seq: 98,
+            oldest_use: 2,
+        }
     }
-    let header = (
-        reader.u32("segment.version")?,
-        reader.u32("segment.block_bytes")?,
-        reader.u64("segment.segment_bytes")?,
-        reader.u64("segment.use")?,
-        reader.u64("segment.salt")?,
-        reader.u64("segment.first_batch_seq")?,
-    );
-    let covered = &bytes[..reader.position()];
-    Ok((reader.u32("segment.crc")? == crc32c::crc32c(covered)).then_some(header))
+
+    #[test]
+    fn one_flipped_bit_does_not_hide_a_segment() {
+        let (disk, path) = (MemoryDisk::new(), Path::new("/segment"));
+        let file = disk.open(path, Open::CreateNew).expect("new");
+        file.write_all_at(&header().encode(), 0).expect("room");
+        for bit in 0..(COVERED_BYTES + 4) * 8 {
+            for copy in [0, BLOCK_BYTES * 8] {
+                disk.flip_bit(path, (copy + bit) as u64);
+                let found = SegmentHeader::read(path, file.as_ref()).expect("readable");
+                assert_eq!((found.header, found.both_whole), (Some(header()), false), "bit {bit}");
+                disk.flip_bit(path, (copy + bit) as u64);
+            }
+        }
+        let found = SegmentHeader::read(path, file.as_ref()).expect("readable");
+        assert_eq!((found.header, found.both_whole), (Some(header()), true));
+    }
+
+    #[test]
+    fn only_segments_are_taken_for_segments() {
+        assert_eq!(file_number("segment-00000012.log"), Some(12));
+        assert_eq!(file_number("segment-123456789.log"), Some(123_456_789));
+        for name in ["segment-12.log", "segment-00000012.log.bak", "replicas", "segment-+0000012.log"] {
+            assert_eq!(file_number(name), None, "{name}");
+        }
+    }
 }

@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! The files: which are in use, which are free, and the one that is being filled (rules D10, L5).
+//!
+//! Two free files are kept: one for the next batches, and a reserve that only batches without entries may take, so that hard states and
+//! truncations go through, and make room, when the disk is full of everything else.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use mraft_disk::{Disk, is_full};
+
+use crate::LogError;
+use crate::segment::{Preparing, SegmentFile};
+
+/// Free files that are always made ready: the next one and the reserve.
+pub(crate) const FREE_TARGET: usize = 2;
+/// More free files than this are deleted, so that a burst does not hold the disk for ever.
+const FREE_MAX: usize = 4;
+
+/// The files of a log.
+#[derive(Debug)]
+pub(crate) struct Space {
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) directory: PathBuf,
+    pub(crate) segment_bytes: u64,
+    /// Files in use, by the number of the use.
+    pub(crate) uses: BTreeMap<u64, SegmentFile>,
+    pub(crate) free: VecDeque<SegmentFile>,
+    pub(crate) preparing: Option<Preparing>,
+    pub(crate) next_file: u64,
+    /// Files recycled since the log was opened.
+    pub(crate) recycled: u64,
+}
+
+impl Space {
+    /// Frees the files of all uses below this one, oldest first. A synced batch must say that they are not needed.
+    pub(crate) fn recycle_below(&mut self, oldest_use: u64) -> Vec<u64> {
+        let kept = self.uses.split_off(&oldest_use);
+        let recycled = std::mem::replace(&mut self.uses, kept);
+        let numbers: Vec<u64> = recycled.keys().copied().collect();
+        self.free.extend(recycled.into_values());
+        self.recycled += numbers.len() as u64;
+        numbers
+    }
+
+    /// Whether a free file can be taken, for a batch that may use the reserve or not.
+    pub(crate) fn has_spare(&self, may_use_reserve: bool) -> bool {
+        self.free.len() >= if may_use_reserve { 1 } else { FREE_TARGET }
+    }
+
+    /// Fills a new file some more. `Full` leaves everything as it was.
+    pub(crate) fn prepare_step(&mut self) -> Result<(), LogError> {
+        let mut preparing = match self.preparing.take() {
+            Some(preparing) => preparing,
+            None => self.begin_file()?,
+        };
+        match preparing.step(self.disk.as_ref(), self.segment_bytes) {
+            Ok(Some(file)) => self.free.push_back(file),
+            Ok(None) => self.preparing = Some(preparing),
+            Err(error) => {
+                preparing.abandon(self.disk.as_ref());
+                return Err(self.prepare_error(error));
+            }
+        }
+        Ok(())
+    }
+
+    /// Deletes one file that is too many; `false` when there is none.
+    pub(crate) fn shrink(&mut self) -> Result<bool, LogError> {
+        if self.free.len() <= FREE_MAX {
+            return Ok(false);
+        }
+        if let Some(file) = self.free.pop_front() {
+            self.disk.remove_file(&file.path).map_err(LogError::Failed)?;
+        }
+        Ok(true)
+    }
+
+    /// Bytes of all files.
+    pub(crate) fn bytes(&self) -> u64 {
+        (self.uses.len() + self.free.len()) as u64 * self.segment_bytes
+    }
+
+    fn begin_file(&mut self) -> Result<Preparing, LogError> {
+        // Asked first, so that a full disk is not filled and emptied again at each attempt.
+        if self.disk.free_bytes(&self.directory).is_ok_and(|free| free < self.segment_bytes) {
+            return Err(LogError::Full { needed_bytes: self.segment_bytes });
+        }
+        let number = self.next_file;
+        self.next_file += 1;
+        Preparing::begin(self.disk.as_ref(), &self.directory, number)
+            .map_err(|error| self.prepare_error(error))
+    }
+
+    /// No room is back-pressure; anything else ends the log (rule D10).
+    fn prepare_error(&self, error: std::io::Error) -> LogError {
+        if is_full(&error) {
+            LogError::Full { needed_bytes: self.segment_bytes }
+        } else {
+            LogError::Failed(error)
+        }
+    }
+}

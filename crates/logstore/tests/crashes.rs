@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! The segment log against its twin while the disk loses, tears, fails and fills up: everything acknowledged survives, nothing that was
+//! never written appears, a batch is there whole or not at all.
+
+mod support;
+
+use mraft_disk::MemoryDisk;
+use mraft_disk::memory::Faults;
+use mraft_logstore::LogError;
+use support::{Content, Op, apply, content, open, script, twin};
+
+const SCRIPT_LEN: usize = 70;
+const GROUPS: u64 = 5;
+const SEEDS: u64 = 3;
+
+/// Runs a script until a call fails; how many calls succeeded.
+fn run(disk: &MemoryDisk, ops: &[Op], salt_seed: u64) -> usize {
+    let Ok(mut log) = open(disk, salt_seed) else { return 0 };
+    ops.iter().take_while(|op| apply(&mut log, op).is_ok()).count()
+}
+
+/// What is there must be what was acknowledged, with or without the call that was under way.
+fn check(found: &Content, ops: &[Op], acknowledged: usize, context: &str) {
+    let before = twin(&ops[..acknowledged]);
+    if *found != before {
+        let after = twin(&ops[..(acknowledged + 1).min(ops.len())]);
+        assert!(*found == after, "{context}: found {found:#?}\nexpected {before:#?}\nor {after:#?}");
+    }
+}
+
+#[test]
+fn the_log_and_its_twin_agree_when_nothing_goes_wrong() {
+    for seed in 0..40 {
+        let ops = script(seed, 300, GROUPS);
+        let disk = MemoryDisk::new();
+        assert_eq!(run(&disk, &ops, seed), ops.len(), "seed {seed}");
+        for again in 0..3 {
+            let log = open(&disk, seed + 100 + again).expect("no fault");
+            assert!(content(&log) == twin(&ops), "seed {seed}, opening {again}");
+            disk.crash(again);
+        }
+    }
+}
+
+#[test]
+fn power_loss_at_any_operation_loses_nothing_that_was_acknowledged() {
+    for seed in 0..SEEDS {
+        let ops = script(seed, SCRIPT_LEN, GROUPS);
+        for crash_at in 0.. {
+            let disk = MemoryDisk::new();
+            disk.fail_from_operation(crash_at);
+            let acknowledged = run(&disk, &ops, seed);
+            disk.crash(seed ^ crash_at);
+            let log = open(&disk, crash_at + 1000).expect("no fault any more");
+            let found = content(&log);
+            check(&found, &ops, acknowledged, &format!("seed {seed}, crash at {crash_at}"));
+            drop(log);
+            disk.crash(crash_at);
+            let again = open(&disk, crash_at + 2000).expect("no fault any more");
+            assert!(content(&again) == found, "seed {seed}, crash at {crash_at}: what was recovered stays");
+            if acknowledged == ops.len() {
+                break;
+            }
+        }
+    }
+}
+
+#[test]
+fn d7_power_loss_at_any_operation_of_a_recovery_loses_nothing_that_was_acknowledged() {
+    for seed in 0..SEEDS {
+        let all = script(seed, SCRIPT_LEN, GROUPS);
+        for len in [3, 10, 25, 40, 69] {
+            let (ops, killed) = (&all[..len], MemoryDisk::new());
+            assert_eq!(run(&killed, ops, seed), len);
+            killed.kill();
+            for crash_at in 0.. {
+                let disk = killed.fork();
+                disk.fail_from_operation(disk.operations() + crash_at);
+                let opened = open(&disk, crash_at + 1000).is_ok();
+                disk.crash(seed ^ crash_at);
+                let log = open(&disk, crash_at + 2000).expect("no fault any more");
+                assert!(content(&log) == twin(ops), "seed {seed}, {len} calls, crash at {crash_at}");
+                if opened {
+                    break;
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn d10_one_error_at_any_operation_stops_the_log_and_loses_nothing_that_was_acknowledged() {
+    for seed in 0..SEEDS {
+        let ops = script(seed, SCRIPT_LEN, GROUPS);
+        for fails_at in 0.. {
+            let disk = MemoryDisk::new();
+            disk.set_faults(Faults { once_at_operation: Some(fails_at), ..Faults::default() });
+            let acknowledged = run(&disk, &ops, seed);
+            if fails_at % 2 == 0 {
+                disk.kill()
+            } else {
+                disk.crash(seed ^ fails_at)
+            }
+            let log = open(&disk, fails_at + 1000).expect("no fault any more");
+            let found = content(&log);
+            check(&found, &ops, acknowledged, &format!("seed {seed}, error at {fails_at}"));
+            drop(log);
+            disk.crash(fails_at);
+            let again = open(&disk, fails_at + 2000).expect("no fault any more");
+            assert!(content(&again) == found, "seed {seed}, error at {fails_at}: what was recovered stays");
+            if disk.operations() < fails_at {
+                break;
+            }
+        }
+    }
+}
+
+#[test]
+fn d10_after_an_error_nothing_is_written_any_more() {
+    let ops = script(1, SCRIPT_LEN, GROUPS);
+    for fails_at in 0.. {
+        let disk = MemoryDisk::new();
+        let Ok(mut log) = open(&disk, 1) else { panic!("no fault yet") };
+        let first = disk.operations();
+        disk.set_faults(Faults { once_at_operation: Some(first + fails_at), ..Faults::default() });
+        let failed = ops.iter().position(|op| apply(&mut log, op).is_err());
+        let Some(failed) = failed else { break };
+        for op in &ops[failed..] {
+            if let Op::Write(_) = op {
+                assert!(matches!(apply(&mut log, op), Err(LogError::Failed(_))), "error at {fails_at}");
+            }
+        }
+    }
+}
+
+#[test]
+fn d10_a_full_disk_is_back_pressure_that_clears_itself() {
+    for seed in 0..SEEDS {
+        let ops = script(seed, 150, GROUPS);
+        let mut times_full = 0;
+        for blocks in 1..90 {
+            let disk = MemoryDisk::new();
+            let mut log = open(&disk, seed).expect("room");
+            apply(&mut log, &ops[0]).expect("room");
+            let tight = Faults { capacity_bytes: Some(blocks * 8192), ..Faults::default() };
+            disk.set_faults(tight);
+            for op in &ops[1..] {
+                if let Err(error) = apply(&mut log, op) {
+                    assert!(matches!(error, LogError::Full { .. }), "seed {seed}: {error}");
+                    times_full += 1;
+                    disk.set_faults(Faults::default());
+                    apply(&mut log, op).expect("there is room again");
+                    disk.set_faults(tight);
+                }
+            }
+            drop(log);
+            disk.crash(blocks);
+            let log = open(&disk, blocks + 1000).expect("room again");
+            assert!(content(&log) == twin(&ops), "seed {seed}, {blocks} blocks");
+        }
+        assert!(times_full > 100, "the disk was full {times_full} times");
+    }
+}
