@@ -14,7 +14,8 @@ use mraft_types::{Entry, Index};
 use crate::batch::{BATCH_HEADER_BYTES, BatchKind, ROW_BYTES, Row};
 use crate::index::Address;
 use crate::record::{self, Head, Part, State};
-use crate::writer::{Effect, SegmentLog, Update};
+use crate::replica::{Effect, Update};
+use crate::writer::SegmentLog;
 use crate::{LogError, LogKey, LogStore};
 
 /// Payload that one call carries: about what one batch of a busy node weighs.

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use mraft_types::codec::Reader;
 use mraft_types::{CondemnedReason, Entry, EntryKind, HardState, Index, LogStart, Membership, Term};
 
-use crate::writer::check_write;
+use crate::replica::check_write;
 use crate::{GroupWrite, LogError, LogKey, LogReader, LogStatus, LogStore, Mark, Recovered, Written};
 
 /// A log in memory. Clones share it, so a test can drop one handle, as a crash does, and open the next.

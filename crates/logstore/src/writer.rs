@@ -5,12 +5,10 @@
 //! Invariants: no write touches a block that holds a synced batch. A file is used again only after a batch was synced that no longer
 //! needs it. Readers see a record only when it is durable. After a failed write or sync nothing more is written (rule D10).
 
-use std::collections::{BTreeMap, VecDeque};
-use std::path::Path;
+use std::collections::BTreeMap;
 use std::sync::{Arc, RwLock};
 
-use mraft_disk::{Disk, Open};
-use mraft_types::{HardState, Index, LogStart};
+use mraft_types::{HardState, LogStart};
 
 use crate::batch::{self, BATCH_HEADER_BYTES, BatchKind, BatchNumbers, ROW_BYTES, Row, round_up};
 use crate::carry::Carrying;
@@ -18,42 +16,41 @@ use crate::cases::Case;
 use crate::index::Address;
 use crate::options::LogOptions;
 use crate::reader::{SegmentReader, Shared, SharedReplica, SharedUse, read, write};
-use crate::record::{self, Head, Salt, State, decode_record_head};
-use crate::recovery::{HeldBatch, Recovery, look};
-use crate::replicas::{Listed, ReplicaList, list_path};
-use crate::scan::Directory;
+use crate::record::{self, Head, Salt, State};
+use crate::replica::{Replica, Scratch, Update, check_write, first_live, mark_bytes_max, move_pin};
+use crate::replicas::{Listed, ReplicaList};
 use crate::segment::{SEGMENT_HEADER_BYTES, SegmentFile, SegmentHeader};
 use crate::space::{FREE_TARGET, Space};
-use crate::{GroupWrite, LogError, LogKey, LogReader, LogStatus, LogStore, Mark, Recovered, Written};
+use crate::{GroupWrite, LogError, LogKey, LogReader, LogStatus, LogStore, Recovered, Written};
 
 /// A log in segment files.
 #[derive(Debug)]
 pub struct SegmentLog {
     pub(crate) options: LogOptions,
     pub(crate) space: Space,
-    list: ReplicaList,
+    pub(crate) list: ReplicaList,
     pub(crate) replicas: BTreeMap<LogKey, Replica>,
     /// How many replicas need which use as their oldest.
-    pins: BTreeMap<u64, u32>,
-    active: Option<Active>,
-    next_use: u64,
+    pub(crate) pins: BTreeMap<u64, u32>,
+    pub(crate) active: Option<Active>,
+    pub(crate) next_use: u64,
     /// The number of the last batch; also of one that was torn.
-    highest_seq: u64,
-    /// Everything up to this batch is durable.
-    durable_seq: u64,
+    pub(crate) highest_seq: u64,
+    /// Everything up to this batch is known to be durable.
+    pub(crate) proven_seq: u64,
     /// The oldest use that the last synced batch names.
-    oldest_written: u64,
+    pub(crate) oldest_written: u64,
     /// The last batch is a seal.
-    is_sealed: bool,
-    has_failed: bool,
+    pub(crate) is_sealed: bool,
+    pub(crate) has_failed: bool,
     pub(crate) shared: Arc<RwLock<Shared>>,
-    recovered: Vec<Recovered>,
-    cases: BTreeMap<Case, u64>,
-    buffer: Vec<u8>,
-    rows: Vec<Row>,
-    updates: Vec<Update>,
+    pub(crate) recovered: Vec<Recovered>,
+    pub(crate) cases: BTreeMap<Case, u64>,
+    pub(crate) buffer: Vec<u8>,
+    pub(crate) rows: Vec<Row>,
+    pub(crate) updates: Vec<Update>,
     /// Numbers the calls of `write`, so that a replica's scratch need not be cleared.
-    call: u64,
+    pub(crate) call: u64,
     pub(crate) carrying: Option<Carrying>,
     /// Bytes that may be carried forward: grows with what is written, so that carrying costs at most as much as writing did.
     pub(crate) carry_allowance_bytes: u64,
@@ -62,7 +59,7 @@ pub struct SegmentLog {
 
 /// The use that batches go to.
 #[derive(Debug)]
-struct Active {
+pub(crate) struct Active {
     use_number: u64,
     segment: SegmentFile,
     salt: Salt,
@@ -70,184 +67,20 @@ struct Active {
     offset: u64,
 }
 
-/// One replica's log as the writer sees it.
-#[derive(Debug)]
-pub(crate) struct Replica {
-    pub(crate) slot: u32,
-    pub(crate) sequence: u64,
-    pub(crate) hard_state: HardState,
-    pub(crate) state: State,
-    /// The last record with a state.
-    state_address: Option<Address>,
-    last_address: Option<Address>,
-    /// The record of the first entry.
-    first_live: Option<Address>,
-    /// Bytes of the records of its entries, roughly.
-    pub(crate) entry_bytes: u64,
-    pub(crate) pinned_use: Option<u64>,
-    /// Carrying it found bytes that are not what was written; it stays where it is.
-    pub(crate) is_damaged: bool,
-    scratch: Scratch,
-}
-
-/// What a batch in the making does to a replica.
-#[derive(Clone, Copy, Debug, Default)]
-struct Scratch {
-    call: u64,
-    start: Index,
-    last: Index,
-    /// Its row in the batch.
-    row: usize,
-    /// What the marks so far add to its state.
-    mark_bytes: usize,
-}
-
-/// What a record changes once it is durable.
-#[derive(Debug)]
-pub(crate) struct Update {
-    pub(crate) key: LogKey,
-    pub(crate) address: Address,
-    pub(crate) bytes: u64,
-    pub(crate) first: Option<Index>,
-    pub(crate) effect: Effect,
-}
-
-/// What a record does to the older ones.
-#[derive(Debug)]
-pub(crate) enum Effect {
-    /// Its entries take the place of those from the first one's index on.
-    Append,
-    /// Beside that, its state is in force.
-    State,
-    /// Everything older is void.
-    Reset,
-    /// A part of a checkpoint, which is not in force yet.
-    Part,
-    /// The last part: only the checkpoint's records count.
-    Checkpoint(Vec<(Index, Address)>),
-}
-
 /// Where the batch in the making goes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct BatchPlace {
     pub(crate) salt: Salt,
     /// Address of the buffer's first byte.
-    base: Address,
+    pub(crate) base: Address,
     /// Where the batch begins in the buffer.
     at: usize,
 }
 
 impl SegmentLog {
-    /// Opens or creates the log in a directory, and recovers what it holds. When it is refused, nothing was touched.
-    pub fn open(disk: Arc<dyn Disk>, directory: &Path, options: LogOptions) -> Result<SegmentLog, LogError> {
-        options.validate()?;
-        let (list, files, recovery) = look(disk.as_ref(), directory, Some(options.segment_bytes))?;
-        disk.create_dir_all(directory).map_err(LogError::Failed)?;
-        let list = own_list(disk.as_ref(), directory, list)?;
-        let space = own_files(disk, directory, &files, &recovery, options.segment_bytes)?;
-        let next_use = files.uses.keys().next_back().map_or(1, |newest| newest + 1);
-        let mut log = SegmentLog {
-            carry_allowance_bytes: options.segment_bytes,
-            options,
-            space,
-            list,
-            replicas: BTreeMap::new(),
-            pins: BTreeMap::new(),
-            active: None,
-            next_use,
-            highest_seq: recovery.highest_seq,
-            durable_seq: recovery.durable_seq,
-            oldest_written: if files.uses.is_empty() { next_use } else { recovery.oldest_use },
-            is_sealed: true,
-            has_failed: false,
-            shared: Arc::default(),
-            recovered: Vec::new(),
-            cases: BTreeMap::new(),
-            buffer: Vec::new(),
-            rows: Vec::new(),
-            updates: Vec::new(),
-            call: 0,
-            carrying: None,
-            groups_carried: 0,
-        };
-        log.take_over(files, recovery)?;
-        Ok(log)
-    }
-
     /// How often each case of the recovery table was met when the log was opened.
     pub fn recovery_cases(&self) -> &BTreeMap<Case, u64> {
         &self.cases
-    }
-
-    fn take_over(&mut self, files: Directory, mut recovery: Recovery) -> Result<(), LogError> {
-        {
-            let mut shared = write(&self.shared);
-            for (number, segment) in files.uses {
-                if let Some(own) = self.space.uses.get(&number) {
-                    let file = Arc::clone(&own.file);
-                    shared.uses.insert(number, SharedUse { file, salt: segment.header.salt });
-                }
-            }
-        }
-        if let Some(held) = recovery.last.take() {
-            self.write_again(&held, &mut recovery)?;
-        }
-        let condemned = recovery.judge();
-        self.cases = std::mem::take(&mut recovery.cases);
-        let keys: Vec<(LogKey, u32)> =
-            self.list.replicas.iter().map(|(key, listed)| (*key, listed.slot)).collect();
-        let mut marked = Vec::new();
-        for (key, slot) in keys {
-            let Some(tracker) = recovery.replicas.remove(&slot) else { continue };
-            self.recovered.push(tracker.recovered());
-            let mut replica = Replica::new(slot, tracker.hard_state, tracker.state);
-            replica.sequence = tracker.sequence.max(tracker.lost_sequence);
-            replica.state_address = tracker.state_address;
-            replica.last_address = tracker.last_address;
-            replica.entry_bytes = tracker.entry_bytes;
-            let shared =
-                SharedReplica { slot, start: replica.state.start.position.index, index: tracker.run.index };
-            write(&self.shared).replicas.insert(key, shared);
-            self.replicas.insert(key, replica);
-            self.repin(key, true);
-            if condemned.contains(&slot) {
-                marked.push(key);
-            }
-        }
-        // The damage may be recycled one day; what it did to these replicas must not be.
-        for key in marked {
-            self.carry_whole(key)?;
-        }
-        Ok(())
-    }
-
-    /// Writes the last batch of the process before again, and syncs it, before anything of it is trusted (rule D7).
-    fn write_again(&mut self, held: &HeldBatch, recovery: &mut Recovery) -> Result<(), LogError> {
-        self.rows.clear();
-        self.rows.extend(held.rows.iter().filter(|row| recovery.replicas.contains_key(&row.slot)));
-        if self.rows.is_empty() {
-            return Ok(());
-        }
-        let bytes = BATCH_HEADER_BYTES + self.rows.len() * ROW_BYTES + held.payload.len();
-        let place = self.begin_batch(bytes, true)?;
-        let unreadable = |error: &dyn std::fmt::Display| {
-            LogError::Failed(std::io::Error::other(format!("the last batch cannot be read: {error}")))
-        };
-        let mut rest = held.payload.as_slice();
-        while !rest.is_empty() {
-            let (len, _) = decode_record_head(rest).map_err(|error| unreadable(&error))?;
-            let Some((body, behind)) = rest[record::RECORD_HEAD_BYTES..].split_at_checked(len) else {
-                return Err(unreadable(&"it is too short"));
-            };
-            rest = behind;
-            let slot = record::decode_body(body, |_| Ok(())).map_err(|error| unreadable(&error))?.slot;
-            if recovery.replicas.contains_key(&slot) {
-                let address = place.base + self.buffer.len() as u64;
-                record::encode_again(&mut self.buffer, place.salt, body);
-                recovery.take_record(body, address).map_err(|error| unreadable(&error))?;
-            }
-        }
-        self.commit_batch(BatchKind::Data, place).map(|_| ())
     }
 
     fn works(&self) -> Result<(), LogError> {
@@ -360,7 +193,7 @@ impl SegmentLog {
             use_number: active.use_number,
             salt: active.salt,
             first_batch_seq: self.highest_seq + 1,
-            durable_seq: self.durable_seq,
+            durable_seq: self.proven_seq,
             oldest_use,
         };
         let header = (active.offset == 0).then(|| header.encode());
@@ -406,7 +239,7 @@ impl SegmentLog {
         let numbers = BatchNumbers {
             kind,
             batch_seq: self.highest_seq + 1,
-            durable_seq: self.durable_seq,
+            durable_seq: self.proven_seq,
             oldest_use: self.oldest_for_header(),
         };
         batch::finish(&mut self.buffer, place.at, place.salt, numbers, &self.rows);
@@ -424,7 +257,7 @@ impl SegmentLog {
         }
         active.offset += self.buffer.len() as u64;
         self.highest_seq = numbers.batch_seq;
-        self.durable_seq = numbers.batch_seq;
+        self.proven_seq = numbers.batch_seq;
         self.oldest_written = numbers.oldest_use;
         self.is_sealed = kind == BatchKind::Seal;
         Ok(self.buffer.len() as u64)
@@ -472,11 +305,11 @@ impl SegmentLog {
     }
 
     /// Looks a replica's pin up anew.
-    fn repin(&mut self, key: LogKey, look_up: bool) {
+    pub(crate) fn repin(&mut self, key: LogKey, look_up: bool) {
         let Some(replica) = self.replicas.get_mut(&key) else { return };
         if look_up {
             let shared = read(&self.shared);
-            replica.first_live = shared.replicas.get(&key).and_then(|own| first_live(own));
+            replica.first_live = shared.replicas.get(&key).and_then(first_live);
         }
         let pin = replica.pin().map(|address| address / self.options.segment_bytes);
         move_pin(&mut self.pins, &mut replica.pinned_use, pin);
@@ -666,214 +499,4 @@ impl LogStore for SegmentLog {
             groups_carried: self.groups_carried,
         }
     }
-}
-
-impl Replica {
-    fn new(slot: u32, hard_state: HardState, state: State) -> Replica {
-        Replica {
-            slot,
-            sequence: 0,
-            hard_state,
-            state,
-            state_address: None,
-            last_address: None,
-            first_live: None,
-            entry_bytes: 0,
-            pinned_use: None,
-            is_damaged: false,
-            scratch: Scratch::default(),
-        }
-    }
-
-    /// Encodes a write and takes over all of it but addresses, which count once it is durable.
-    fn encode(&mut self, buffer: &mut Vec<u8>, salt: Salt, write: &GroupWrite) -> Effect {
-        self.sequence += 1;
-        self.hard_state = write.hard_state;
-        if let Some(last) = write.entries.last() {
-            self.state.last_index = last.index;
-        }
-        let mut effect = if write.mark.is_some() { Effect::State } else { Effect::Append };
-        match &write.mark {
-            None => {}
-            Some(Mark::Truncate(start)) => self.truncate(start),
-            Some(Mark::InstallBegin { start, directory }) => {
-                self.state.install = Some((start.clone(), *directory));
-            }
-            Some(Mark::InstallDone(start)) => {
-                self.state.install = None;
-                self.state.last_index = start.position.index;
-                self.state.start = start.clone();
-                effect = Effect::Reset;
-            }
-            Some(Mark::Condemned(reason)) => self.state.condemned = Some(*reason),
-        }
-        let head = Head {
-            slot: self.slot,
-            sequence: self.sequence,
-            hard_state: self.hard_state,
-            state: write.mark.as_ref().map(|_| &self.state),
-            reset: matches!(effect, Effect::Reset),
-            part: None,
-        };
-        // What a reset voids includes the record's own entries: they are not worth their bytes.
-        let entries = if head.reset { &[] } else { write.entries.as_slice() };
-        record::encode(buffer, salt, &head, entries);
-        effect
-    }
-
-    fn truncate(&mut self, start: &LogStart) {
-        let (from, last) = (self.state.start.position.index, self.state.last_index);
-        if start.position.index <= from {
-            return;
-        }
-        let (left, all) = (last - start.position.index, last - from);
-        self.entry_bytes = (u128::from(self.entry_bytes) * u128::from(left) / u128::from(all)) as u64;
-        self.state.start = start.clone();
-    }
-
-    fn apply(&mut self, update: &Update, own: &mut SharedReplica) {
-        self.last_address = Some(update.address);
-        let mut look_up = self.first_live.is_none();
-        match &update.effect {
-            Effect::Part => return,
-            Effect::Append | Effect::State => {
-                if let Some(first) = update.first {
-                    own.index.push(first, update.address);
-                    self.entry_bytes += update.bytes;
-                    look_up |= first == own.start + 1;
-                }
-            }
-            Effect::Reset => {
-                own.index = Default::default();
-                self.entry_bytes = 0;
-            }
-            Effect::Checkpoint(records) => {
-                own.index = Default::default();
-                records.iter().for_each(|(first, address)| own.index.push(*first, *address));
-            }
-        }
-        if !matches!(update.effect, Effect::Append) {
-            self.state_address = Some(update.address);
-            own.start = self.state.start.position.index;
-            own.index.truncate_through(own.start);
-            look_up = true;
-        }
-        if look_up {
-            self.first_live = first_live(own);
-        }
-    }
-
-    /// The oldest address that recovery needs of this replica.
-    fn pin(&self) -> Option<Address> {
-        [self.first_live, self.state_address, self.last_address].into_iter().flatten().min()
-    }
-}
-
-fn first_live(own: &SharedReplica) -> Option<Address> {
-    own.index.find(own.start + 1).map(|(_, address, _)| address)
-}
-
-fn move_pin(pins: &mut BTreeMap<u64, u32>, pinned: &mut Option<u64>, to: Option<u64>) {
-    if *pinned == to {
-        return;
-    }
-    if let Some(from) = *pinned {
-        if let Some(count) = pins.get_mut(&from) {
-            *count -= 1;
-            if *count == 0 {
-                pins.remove(&from);
-            }
-        }
-    }
-    if let Some(to) = to {
-        *pins.entry(to).or_default() += 1;
-    }
-    *pinned = to;
-}
-
-/// Whether a write follows the rules of the trait for a replica whose log reaches from `start` to `last`, which it moves.
-pub(crate) fn check_write(write: &GroupWrite, start: &mut Index, last: &mut Index) -> Result<(), String> {
-    let group = write.key.group;
-    if let Some(first) = write.entries.first() {
-        if first.index <= *start || first.index > *last + 1 {
-            return Err(format!("group {group}: entry {} with a log from {start} to {last}", first.index));
-        }
-        if write.entries.windows(2).any(|pair| pair[1].index != pair[0].index + 1) {
-            return Err(format!("group {group}: a gap in the entries from {}", first.index));
-        }
-        let too_long =
-            |entry: &&mraft_types::Entry| entry.payload.len() > mraft_types::limits::ENTRY_BYTES_MAX;
-        if let Some(entry) = write.entries.iter().find(too_long) {
-            return Err(format!("group {group}: entry {} has {} bytes", entry.index, entry.payload.len()));
-        }
-        *last = first.index + write.entries.len() as u64 - 1;
-    }
-    match &write.mark {
-        Some(Mark::Truncate(new)) if new.position.index > *last => {
-            return Err(format!("group {group}: truncation at {} behind {last}", new.position.index));
-        }
-        Some(Mark::Truncate(new)) => *start = (*start).max(new.position.index),
-        Some(Mark::InstallDone(new)) => (*start, *last) = (new.position.index, new.position.index),
-        Some(Mark::InstallBegin { .. } | Mark::Condemned(_)) | None => {}
-    }
-    Ok(())
-}
-
-/// What a mark can add to a replica's state.
-fn mark_bytes_max(mark: &Mark) -> usize {
-    match mark {
-        Mark::Truncate(start) | Mark::InstallDone(start) | Mark::InstallBegin { start, .. } => {
-            record::start_bytes_max(start) + 8
-        }
-        Mark::Condemned(_) => 0,
-    }
-}
-
-/// Makes the list this process's own: synced with its name, or made.
-fn own_list(disk: &dyn Disk, directory: &Path, list: Option<ReplicaList>) -> Result<ReplicaList, LogError> {
-    let owned = match &list {
-        Some(_) => disk
-            .open(&list_path(directory), Open::Write)
-            .and_then(|file| file.sync_data())
-            .and_then(|()| disk.sync_dir(directory)),
-        None => ReplicaList::default().write(disk, directory),
-    };
-    match owned {
-        Ok(()) => Ok(list.unwrap_or_default()),
-        Err(error) if mraft_disk::is_full(&error) => Err(LogError::Full { needed_bytes: 0 }),
-        Err(error) => Err(LogError::Failed(error)),
-    }
-}
-
-/// Opens the files for writing. What was read of them is synced: it may come from a page cache that a dead process left (rule D7).
-fn own_files(
-    disk: Arc<dyn Disk>,
-    directory: &Path,
-    files: &Directory,
-    recovery: &Recovery,
-    segment_bytes: u64,
-) -> Result<Space, LogError> {
-    let open = |path: &Path| {
-        let file = disk.open(path, Open::Write).map_err(LogError::Failed)?;
-        Ok(SegmentFile { path: path.to_owned(), file })
-    };
-    for path in &files.half_prepared {
-        disk.remove_file(path).map_err(LogError::Failed)?;
-    }
-    let (mut uses, mut free) = (BTreeMap::new(), VecDeque::new());
-    for (number, segment) in &files.uses {
-        let file = open(&segment.path)?;
-        if *number < recovery.oldest_use {
-            free.push_back(file);
-            continue;
-        }
-        file.file.sync_data().map_err(LogError::Failed)?;
-        uses.insert(*number, file);
-    }
-    for path in &files.blank {
-        free.push_back(open(path)?);
-    }
-    disk.sync_dir(directory).map_err(LogError::Failed)?;
-    let (directory, next_file) = (directory.to_owned(), files.next_file);
-    Ok(Space { disk, directory, segment_bytes, uses, free, preparing: None, next_file, recycled: 0 })
 }
