@@ -1,0 +1,235 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! The tree: the only file that names the `lsm_tree` crate.
+//!
+//! The crate's own memtable stays empty. Data comes in by bulk ingestion only, which is atomic and durable when it returns; the
+//! crate does, in this order (read in its source, and seen with a system call trace):
+//!
+//! 1. write the table `tables/N`, fsync it, fsync `tables/`;
+//! 2. write the version file `vM` that names all tables, fsync it, fsync the tree's directory;
+//! 3. write a temporary file with M and a checksum, fsync it, **rename it to `current`**, fsync it, fsync the tree's directory.
+//!
+//! A crash before the rename comes back with the old version (the new table and version file are orphans that the next open deletes),
+//! after it with the new one. Only after step 3 does [`Tree::ingest`] answer, and only then is a point called persisted (rule D11).
+//!
+//! What the crate leaves to us: it asserts strictly ascending keys within an ingestion; it gives one sequence number to all of them
+//! and forgets its counter at restart; and a failed ingestion may be retried only if the disk was full and `current` was not switched
+//! ([`Tree::is_sound`]): the retry would write the same version file again, which `current` may name by now.
+
+use std::fmt;
+use std::io;
+use std::ops::Bound;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use lsm_tree::compaction::Leveled;
+use lsm_tree::{
+    AbstractTree, AnyTree, Cache, Config, DescriptorTable, Guard, IterGuardImpl, SeqNo,
+    SequenceNumberCounter, Slice,
+};
+use mraft_disk::{Disk, is_full};
+use mraft_engine::machine::MachineError;
+
+use crate::keys::KeyRange;
+
+/// Tables in level 0 from which on compacting goes before ingesting more: reads look into every one of them.
+pub(crate) const L0_TABLES_HIGH: usize = 12;
+/// Tables in level 0 from which on compacting is worth it: the crate's own threshold.
+pub(crate) const L0_TABLES_LOW: usize = 4;
+/// Steps of one compaction job, so that a flush does not wait for ever behind it.
+const COMPACTION_STEPS_MAX: usize = 4;
+/// The file that names the crate's present version: number, checksum, checksum type.
+const CURRENT_FILE: &str = "current";
+/// Reads see the newest version: the buffers in front of the tree decide what is visible when.
+const NEWEST: SeqNo = SeqNo::MAX;
+
+/// What all trees of a node share: a cache of blocks and one of open files.
+#[derive(Clone)]
+pub struct Caches {
+    blocks: Arc<Cache>,
+    files: Arc<DescriptorTable>,
+}
+
+impl Caches {
+    /// Caches of this many bytes of blocks and this many open files.
+    pub fn new(block_bytes: u64, open_files: usize) -> Caches {
+        Caches {
+            blocks: Arc::new(Cache::with_capacity_bytes(block_bytes)),
+            files: Arc::new(DescriptorTable::new(open_files.max(1))),
+        }
+    }
+}
+
+impl fmt::Debug for Caches {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Caches({} block bytes)", self.blocks.capacity())
+    }
+}
+
+/// One tree in one directory.
+pub(crate) struct Tree {
+    tree: AnyTree,
+    /// One above the newest sequence number.
+    next_seqno: SequenceNumberCounter,
+    path: PathBuf,
+    /// Set by an error after which nothing may be written any more.
+    broken: AtomicBool,
+}
+
+impl Tree {
+    /// Creates an empty tree in a directory that exists and is empty, or opens the one that is there. Everything that is read was made
+    /// durable first: a process that was killed may have left a rename that is only in memory (rule D7).
+    pub fn open(disk: &dyn Disk, path: &Path, caches: &Caches) -> Result<Tree, MachineError> {
+        for entry in disk.read_dir(path)? {
+            // What an interrupted atomic replace of the crate leaves.
+            if entry.name.starts_with(".tmp") {
+                disk.remove_file(&path.join(entry.name))?;
+            } else if entry.is_dir {
+                disk.sync_dir(&path.join(entry.name))?;
+            }
+        }
+        disk.sync_dir(path)?;
+        let (seqno, visible) = (SequenceNumberCounter::default(), SequenceNumberCounter::default());
+        let tree = Config::new(path, seqno.clone(), visible.clone())
+            .use_cache(caches.blocks.clone())
+            .use_descriptor_table(Some(caches.files.clone()))
+            .open()
+            .map_err(machine_error)?;
+        let next = tree.get_highest_persisted_seqno().map_or(0, |highest| highest + 1);
+        seqno.set(next);
+        visible.set(next);
+        Ok(Tree { tree, next_seqno: visible, path: path.to_owned(), broken: AtomicBool::new(false) })
+    }
+
+    /// The value of a store key.
+    pub fn get(&self, key: &[u8]) -> Result<Option<Slice>, MachineError> {
+        self.tree.get(key, NEWEST).map_err(machine_error)
+    }
+
+    /// The entries of a range as they are now, whatever happens to the tree meanwhile.
+    pub fn range(&self, range: &KeyRange) -> Result<TreeCursor, MachineError> {
+        let entries = if range.is_empty() {
+            None
+        } else {
+            let bounds = (range.from.clone(), Bound::Excluded(range.until.clone()));
+            Some(self.tree.range::<Vec<u8>, _>(bounds, NEWEST, None))
+        };
+        let mut cursor = TreeCursor { entries, head: None };
+        cursor.advance()?;
+        Ok(cursor)
+    }
+
+    /// Adds entries, atomically and durably: see the module. `None` is a deletion. The keys must be strictly ascending.
+    pub fn ingest<'a>(
+        &self,
+        entries: impl Iterator<Item = (&'a [u8], Option<&'a [u8]>)>,
+    ) -> Result<(), MachineError> {
+        self.change(|tree| {
+            let mut ingestion = tree.ingestion()?;
+            let mut last: Option<&[u8]> = None;
+            for (key, value) in entries {
+                // The crate panics on this; here it is an error of one replica.
+                if last.is_some_and(|last| last >= key) {
+                    return Err(io::Error::other("an ingestion is out of order").into());
+                }
+                last = Some(key);
+                match value {
+                    Some(value) => ingestion.write(Slice::from(key), Slice::from(value))?,
+                    None => ingestion.write_tombstone(Slice::from(key))?,
+                }
+            }
+            ingestion.finish()
+        })
+    }
+
+    /// Does some compaction. Answers whether there may be more to do.
+    pub fn compact(&self) -> Result<bool, MachineError> {
+        let strategy = Arc::new(Leveled::default());
+        // Whatever is superseded may go: who still reads it holds the tables.
+        let superseded_below = self.next_seqno.get();
+        for _ in 0..COMPACTION_STEPS_MAX {
+            let before = self.shape();
+            self.change(|tree| tree.compact(strategy.clone(), superseded_below))?;
+            if self.shape() == before {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Whether the tree may be written to. After a failure that left it unknown which version a crash would come back with, only opening
+    /// it anew tells what it holds.
+    pub fn is_sound(&self) -> bool {
+        !self.broken.load(Ordering::Acquire)
+    }
+
+    /// Tables in level 0.
+    pub fn l0_tables(&self) -> usize {
+        self.tree.level_table_count(0).unwrap_or(0)
+    }
+
+    /// Bytes of all live tables.
+    pub fn disk_bytes(&self) -> u64 {
+        self.tree.disk_space()
+    }
+
+    fn change(&self, change: impl FnOnce(&AnyTree) -> lsm_tree::Result<()>) -> Result<(), MachineError> {
+        if !self.is_sound() {
+            return Err(MachineError::Failed("an earlier write of the tree failed".to_owned()));
+        }
+        change(&self.tree).map_err(|error| {
+            let error = machine_error(error);
+            let was_full = matches!(&error, MachineError::Io(error) if is_full(error));
+            if !(was_full && self.is_current()) {
+                self.broken.store(true, Ordering::Release);
+            }
+            error
+        })
+    }
+
+    /// Whether the version that the directory names is the one in memory.
+    fn is_current(&self) -> bool {
+        let version = self.tree.current_version().id().to_le_bytes();
+        std::fs::read(self.path.join(CURRENT_FILE)).is_ok_and(|current| current.starts_with(&version))
+    }
+
+    fn shape(&self) -> (Vec<Option<usize>>, u64) {
+        ((0..7).map(|level| self.tree.level_table_count(level)).collect(), self.tree.next_table_id())
+    }
+}
+
+/// Entries of a tree in order.
+pub(crate) struct TreeCursor {
+    entries: Option<Box<dyn DoubleEndedIterator<Item = IterGuardImpl> + Send>>,
+    head: Option<(Slice, Slice)>,
+}
+
+impl TreeCursor {
+    /// The present entry.
+    pub fn head(&self) -> Option<(&[u8], &[u8])> {
+        self.head.as_ref().map(|(key, value)| (&**key, &**value))
+    }
+
+    /// Goes to the next one.
+    pub fn advance(&mut self) -> Result<(), MachineError> {
+        self.head = match self.entries.as_mut().and_then(Iterator::next) {
+            Some(entry) => Some(entry.into_inner().map_err(machine_error)?),
+            None => None,
+        };
+        Ok(())
+    }
+}
+
+fn machine_error(error: lsm_tree::Error) -> MachineError {
+    match error {
+        lsm_tree::Error::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            MachineError::Damaged(error.to_string())
+        }
+        lsm_tree::Error::Io(error) => MachineError::Io(error),
+        lsm_tree::Error::InvalidVersion(version) => {
+            MachineError::Unknown(format!("the tree's format is {version}, which this build does not know"))
+        }
+        other => MachineError::Damaged(other.to_string()),
+    }
+}
