@@ -34,9 +34,10 @@ use mraft_engine::machine::MachineError;
 use crate::keys::KeyRange;
 
 /// Tables in level 0 from which on compacting goes before ingesting more: reads look into every one of them.
-pub(crate) const L0_TABLES_HIGH: usize = 12;
-/// Tables in level 0 from which on compacting is worth it: the crate's own threshold.
-pub(crate) const L0_TABLES_LOW: usize = 4;
+pub(crate) const L0_TABLES_HIGH: usize = 20;
+/// Tables in level 0 from which on they are merged into the next level. Twice the crate's default: it halves what compaction rewrites,
+/// and a get that must look into twice as many tables is kept out of nearly all of them by their filters.
+pub(crate) const L0_TABLES_LOW: u8 = 8;
 /// Steps of one compaction job, so that a flush does not wait for ever behind it.
 const COMPACTION_STEPS_MAX: usize = 4;
 /// The file that names the crate's present version: number, checksum, checksum type.
@@ -145,7 +146,7 @@ impl Tree {
 
     /// Does some compaction. Answers whether there may be more to do.
     pub fn compact(&self) -> Result<bool, MachineError> {
-        let strategy = Arc::new(Leveled::default());
+        let strategy = Arc::new(Leveled::default().with_l0_threshold(L0_TABLES_LOW));
         // Whatever is superseded may go: who still reads it holds the tables.
         let superseded_below = self.next_seqno.get();
         for _ in 0..COMPACTION_STEPS_MAX {

@@ -196,7 +196,7 @@ impl Open {
         let flush = buffers.frozen_count() > 0;
         drop(buffers);
         let l0_tables = self.store.tree().l0_tables();
-        let compact = l0_tables >= L0_TABLES_LOW || self.compaction_unfinished;
+        let compact = l0_tables >= usize::from(L0_TABLES_LOW) || self.compaction_unfinished;
         Ok(match (flush, compact) {
             (true, _) if l0_tables < L0_TABLES_HIGH || urgency == Urgency::Pressing => Some(JobKind::Flush),
             (_, true) => Some(JobKind::Compact),

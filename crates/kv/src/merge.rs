@@ -9,6 +9,7 @@ use mraft_engine::machine::MachineError;
 
 use crate::keys::KeyRange;
 use crate::lsm::TreeCursor;
+use crate::value::HEADER_BYTES_MAX;
 use crate::write_buffer::{Address, Order, Record, WriteBuffer};
 
 /// A store key and its stored value.
@@ -71,7 +72,8 @@ impl Copied {
             let value_end = value.map(|value| {
                 copied.bytes.extend_from_slice(value);
                 live += 1;
-                live_bytes += key.len() + value.len();
+                // What a page counts leaves out the family byte and the header.
+                live_bytes += (key.len() + value.len()).saturating_sub(1 + HEADER_BYTES_MAX);
                 copied.bytes.len()
             });
             copied.ends.push((key_end, value_end));
