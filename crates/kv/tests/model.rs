@@ -2,6 +2,8 @@
 
 //! The machine on disk against its dumb twin: whatever is flushed, compacted or lost when, both answer the same.
 
+#![allow(clippy::expect_used)]
+
 mod support;
 
 use mraft_engine::machine::{BackgroundJob, StateMachine, Urgency};

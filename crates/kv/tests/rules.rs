@@ -2,6 +2,8 @@
 
 //! One test or more per rule that this crate keeps.
 
+#![allow(clippy::expect_used)]
+
 mod support;
 
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -2,7 +2,7 @@
 
 //! What the tests of the machines share: a log to apply from, random commands, answers in words.
 
-#![allow(dead_code)]
+#![allow(dead_code, clippy::expect_used)]
 
 use std::path::Path;
 use std::sync::Arc;
