@@ -1,5 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! The outer doors.
+//! The outer doors: HTTP in front of a node.
 //!
-//! Invariant: this crate knows no host; it asks a node through narrow traits of its own.
+//! A request passes four stations: the listener ([`server`]: connections, TLS, time limits, drain), the limits ([`limits`]: how much
+//! at once), a route (`http/`, one file per resource), and the node behind [`needs::Node`]. Every failure leaves through one
+//! table ([`errors`]), so that its status, code, outcome, hint and pause are decided in one place.
+//!
+//! Two rules hold in every route:
+//! - nothing is read, reserved or begun before its size and its deadline are known and bounded;
+//! - an error says what became of the request, and the answer is true (rule E3): until the node was asked, that is `not_applied`.
+//!
+//! Invariant: this crate knows no group, log, store or transport, and no host; it asks a node through [`needs::Node`] alone.
+
+#![forbid(unsafe_code)]
+
+pub mod needs;
