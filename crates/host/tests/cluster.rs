@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! Three real hosts: what is acknowledged stays, whoever is away catches up, nodes are added and replaced.
+
+mod support;
+
+use std::sync::mpsc::channel;
+
+use mraft::{Answer, ReplicaState};
+use mraft_types::{MembershipChange, ReplicaId, Role};
+use support::{Cluster, GROUP, PATIENCE};
+
+#[test]
+fn what_was_written_is_read_from_every_host_after_all_were_restarted() {
+    let mut cluster = Cluster::start(3);
+    ["a", "b", "c"].iter().for_each(|body| cluster.write(body));
+    assert_eq!(cluster.read(), "abc");
+    (1..=3).for_each(|node| cluster.close(node));
+    (1..=3).for_each(|node| cluster.open(node).expect("its own directory"));
+    assert_eq!(cluster.read(), "abc", "nothing but the directories was needed (row S9)");
+    cluster.write("d");
+    for node in 1..=3 {
+        cluster.wait_until("every replica has it", |cluster| Cluster::stale(&cluster.hosts[&node]) == "abcd");
+    }
+}
+
+#[test]
+fn a_minority_may_be_away_and_comes_back_by_snapshot() {
+    let mut cluster = Cluster::start(3);
+    cluster.write("0");
+    cluster.close(3);
+    let mut expected = "0".to_owned();
+    for number in 1..=60 {
+        let body = format!(",{number}");
+        cluster.write(&body);
+        expected.push_str(&body);
+    }
+    cluster.wait_until("the log begins behind what the third node has", |cluster| {
+        cluster.leader().group_status(GROUP).is_ok_and(|status| status.log_start > 20)
+    });
+    cluster.open(3).expect("its own directory");
+    cluster
+        .wait_until("the third replica caught up", |cluster| Cluster::stale(&cluster.hosts[&3]) == expected);
+    let status = cluster.hosts[&3].group_status(GROUP).expect("here");
+    assert!(status.log_start > 1, "it began anew behind a snapshot, not from entry 2: {status:?}");
+}
+
+#[test]
+fn a_lost_node_is_replaced_by_a_new_one() {
+    let mut cluster = Cluster::start(3);
+    cluster.write("x");
+    cluster.close(3);
+    cluster.open(4).expect("a fresh directory opens");
+    let lost = ReplicaId::new(0, Cluster::node(3));
+    let address = cluster.address(4);
+    let node = Cluster::node(4);
+    change(&cluster, MembershipChange::AddLearner { node, raft_address: address });
+    let joined = ReplicaId::new(1, node);
+    cluster.wait_until("the new replica caught up", |cluster| {
+        cluster.hosts[&4].lookup(GROUP).is_some() && Cluster::stale(&cluster.hosts[&4]) == "x"
+    });
+    change(&cluster, MembershipChange::Promote(joined));
+    change(&cluster, MembershipChange::Remove(lost));
+    cluster.write("y");
+    cluster.wait_until("the new replica follows", |cluster| Cluster::stale(&cluster.hosts[&4]) == "xy");
+    let status = cluster.leader().group_status(GROUP).expect("here");
+    assert_eq!(status.membership.role(joined), Some(Role::Voter));
+    assert!(status.membership.is_removed(lost));
+    assert_ne!(cluster.hosts[&4].group_status(GROUP).expect("here").state, ReplicaState::Waiting);
+}
+
+/// Changes the membership; a change that is surely not made is tried again, as an operator would.
+fn change(cluster: &Cluster, change: MembershipChange) {
+    let began = std::time::Instant::now();
+    loop {
+        let (answered, answer) = channel();
+        let wanted = change.clone();
+        cluster
+            .leader()
+            .change_membership(GROUP, wanted, None, PATIENCE, move |answer| _ = answered.send(answer));
+        match answer.recv().expect("every request is answered") {
+            Answer::Changed { .. } => return,
+            Answer::NotApplied(_) if began.elapsed() < PATIENCE => std::thread::yield_now(),
+            other => panic!("{change:?}: {other:?}"),
+        }
+    }
+}

@@ -1,0 +1,341 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! `mraft bench host`: three hosts in one process over loopback TCP, fsync on, one client per group at the leader's host.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use mraft::machines::{Command, ConcurrentMachine, Results, concurrent};
+use mraft::{Answer, GroupSpec, HostConfig, HostError, Machines, NO_SLOT, NodeHost, Proposal, ReadKind};
+use mraft_types::{DeploymentId, GroupId, Member, Membership, NodeId, Payload, ReplicaId, Role, SlotSet};
+use serde::Serialize;
+
+use super::machine::{Machine, measure};
+
+/// Microseconds up to which latencies are counted one by one; beyond, in steps of a millisecond.
+const FINE_US: usize = 20_000;
+const COARSE_BUCKETS: usize = 20_000;
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// What to do.
+#[derive(Clone, Debug)]
+pub(crate) struct HostOptions {
+    pub(crate) groups: u64,
+    pub(crate) outstanding: usize,
+    pub(crate) value_bytes: usize,
+    pub(crate) reads: bool,
+    pub(crate) seconds: u64,
+    pub(crate) client_threads: usize,
+    pub(crate) directory: PathBuf,
+    pub(crate) base_port: u16,
+}
+
+/// What came of it.
+#[derive(Clone, Debug, Default, Serialize)]
+pub(crate) struct HostReport {
+    pub(crate) groups: u64,
+    pub(crate) outstanding: usize,
+    pub(crate) value_bytes: usize,
+    pub(crate) op: &'static str,
+    pub(crate) seconds: f64,
+    pub(crate) operations: u64,
+    pub(crate) ops_per_second: f64,
+    pub(crate) not_applied: u64,
+    pub(crate) latency_p50_us: u64,
+    pub(crate) latency_p99_us: u64,
+    pub(crate) latency_max_us: u64,
+    pub(crate) cpu_cores: f64,
+    pub(crate) cpu_us_per_op: f64,
+    pub(crate) fsyncs_per_second: f64,
+    pub(crate) log_bytes_per_payload_byte: f64,
+    pub(crate) machine: Machine,
+}
+
+/// Counts commands and bytes: the cost of consensus without a store.
+#[derive(Default)]
+struct Counting(std::sync::atomic::AtomicU64);
+
+impl ConcurrentMachine for Counting {
+    fn apply(&self, commands: &[Command<'_>], results: &mut Results) {
+        self.0.fetch_add(commands.len() as u64, Ordering::Relaxed);
+        commands.iter().for_each(|_| results.push(b""));
+    }
+
+    fn query(&self, _query: &[u8], answer: &mut Vec<u8>) {
+        answer.extend_from_slice(&self.0.load(Ordering::Relaxed).to_le_bytes());
+    }
+
+    fn save(&self, state: &mut Vec<u8>) {
+        state.extend_from_slice(&self.0.load(Ordering::Relaxed).to_le_bytes());
+    }
+
+    fn restore(&self, state: &[u8]) -> Result<(), String> {
+        let count = u64::from_le_bytes(state.try_into().map_err(|_| "a count has eight bytes")?);
+        self.0.store(count, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+/// Latencies, counted.
+struct Latencies {
+    fine: Vec<u64>,
+    coarse: Vec<u64>,
+    max_us: u64,
+    count: u64,
+}
+
+impl Latencies {
+    fn new() -> Latencies {
+        Latencies { fine: vec![0; FINE_US], coarse: vec![0; COARSE_BUCKETS], max_us: 0, count: 0 }
+    }
+
+    fn record(&mut self, us: u64) {
+        self.count += 1;
+        self.max_us = self.max_us.max(us);
+        match self.fine.get_mut(us as usize) {
+            Some(bucket) => *bucket += 1,
+            None => self.coarse[((us / 1000) as usize).min(COARSE_BUCKETS - 1)] += 1,
+        }
+    }
+
+    fn add(&mut self, other: &Latencies) {
+        self.fine.iter_mut().zip(&other.fine).for_each(|(own, more)| *own += more);
+        self.coarse.iter_mut().zip(&other.coarse).for_each(|(own, more)| *own += more);
+        self.max_us = self.max_us.max(other.max_us);
+        self.count += other.count;
+    }
+
+    fn quantile_us(&self, quantile: f64) -> u64 {
+        let wanted = (self.count as f64 * quantile).ceil() as u64;
+        let mut seen = 0;
+        for (us, count) in self.fine.iter().enumerate() {
+            seen += count;
+            if seen >= wanted {
+                return us as u64;
+            }
+        }
+        for (ms, count) in self.coarse.iter().enumerate() {
+            seen += count;
+            if seen >= wanted {
+                return ms as u64 * 1000;
+            }
+        }
+        self.max_us
+    }
+}
+
+/// Runs the benchmark.
+pub(crate) fn run(options: &HostOptions) -> Result<HostReport, HostError> {
+    let io = |error| HostError::Io { path: options.directory.clone(), error };
+    let machine = measure(&options.directory).map_err(io)?;
+    let hosts = open_hosts(options)?;
+    let led = wait_for_leaders(&hosts, options.groups);
+    let stop = AtomicBool::new(false);
+    let (cpu_before, syncs_before) = (cpu_seconds(), syncs(&hosts));
+    let began = Instant::now();
+    let (latencies, not_applied) = std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..options.client_threads.max(1))
+            .map(|thread| {
+                let own: Vec<(GroupId, usize)> =
+                    led.iter().copied().skip(thread).step_by(options.client_threads.max(1)).collect();
+                let (hosts, stop) = (&hosts, &stop);
+                scope.spawn(move || drive(hosts, &own, options, stop))
+            })
+            .collect();
+        std::thread::sleep(Duration::from_secs(options.seconds));
+        stop.store(true, Ordering::Relaxed);
+        let (mut all, mut refused) = (Latencies::new(), 0);
+        for client in clients {
+            if let Ok(Ok((latencies, not_applied))) = client.join() {
+                all.add(&latencies);
+                refused += not_applied;
+            }
+        }
+        (all, refused)
+    });
+    let seconds = began.elapsed().as_secs_f64();
+    let cpu = cpu_seconds() - cpu_before;
+    let (batches, log_bytes, payload_bytes) = {
+        let (before, after) = (syncs_before, syncs(&hosts));
+        (after.0 - before.0, after.1 - before.1, after.2 - before.2)
+    };
+    hosts.into_iter().for_each(NodeHost::close);
+    let operations = latencies.count;
+    let commands_bytes = operations * 3 * options.value_bytes as u64;
+    Ok(HostReport {
+        groups: options.groups,
+        outstanding: options.outstanding,
+        value_bytes: options.value_bytes,
+        op: if options.reads { "read" } else { "write" },
+        seconds,
+        operations,
+        ops_per_second: operations as f64 / seconds,
+        not_applied,
+        latency_p50_us: latencies.quantile_us(0.5),
+        latency_p99_us: latencies.quantile_us(0.99),
+        latency_max_us: latencies.max_us,
+        cpu_cores: cpu / seconds,
+        cpu_us_per_op: cpu * 1e6 / operations.max(1) as f64,
+        fsyncs_per_second: batches as f64 / seconds / 3.0,
+        log_bytes_per_payload_byte: if options.reads || payload_bytes == 0 {
+            0.0
+        } else {
+            log_bytes as f64 / commands_bytes.max(1) as f64
+        },
+        machine,
+    })
+}
+
+fn open_hosts(options: &HostOptions) -> Result<Vec<NodeHost>, HostError> {
+    let address = |node: u64| format!("127.0.0.1:{}", u64::from(options.base_port) + 10 * (node - 1));
+    let nodes: Vec<NodeId> = (1..=3).filter_map(NodeId::new).collect();
+    let member = |node: &NodeId| {
+        (ReplicaId::new(0, *node), Member { role: Role::Voter, raft_address: address(node.get()) })
+    };
+    let members = Membership { members: nodes.iter().map(member).collect(), ..Membership::default() };
+    let specs: Vec<GroupSpec> = (0..options.groups)
+        .map(|group| GroupSpec {
+            group: GroupId(group),
+            members: members.clone(),
+            slots: SlotSet::default(),
+            machine: "counting".to_owned(),
+        })
+        .collect();
+    let machines = Machines::new().with("counting", |context| {
+        Ok(concurrent(Arc::clone(&context.disk), context.directory.clone(), 10_000, Counting::default()))
+    });
+    let mut hosts = Vec::new();
+    for node in &nodes {
+        let mut config = HostConfig::new(
+            DeploymentId(0),
+            *node,
+            address(node.get()),
+            Path::new(&options.directory).join(node.to_string()),
+        );
+        config.compaction_overhead_entries = 1_000;
+        let host = NodeHost::open(config, machines.clone(), None)?;
+        host.start_groups(&specs)?;
+        hosts.push(host);
+    }
+    Ok(hosts)
+}
+
+/// Every group with the number of the host that leads it.
+fn wait_for_leaders(hosts: &[NodeHost], groups: u64) -> Vec<(GroupId, usize)> {
+    let mut led = Vec::new();
+    for group in (0..groups).map(GroupId) {
+        loop {
+            let leads = |host: &NodeHost| {
+                host.leader(group)
+                    .is_some_and(|known| known.leader.is_some_and(|leader| leader.node() == host.node()))
+            };
+            if let Some(host) = hosts.iter().position(leads) {
+                led.push((group, host));
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+    led
+}
+
+/// Keeps `outstanding` operations of each group under way until told to stop.
+fn drive(
+    hosts: &[NodeHost],
+    groups: &[(GroupId, usize)],
+    options: &HostOptions,
+    stop: &AtomicBool,
+) -> Result<(Latencies, u64), HostError> {
+    let mut latencies = Latencies::new();
+    let mut not_applied = 0;
+    if groups.is_empty() {
+        return Ok((latencies, 0));
+    }
+    let queues = hosts.iter().map(NodeHost::completion_queue).collect::<Result<Vec<_>, _>>()?;
+    let body = Payload::copy_from(&vec![b'v'; options.value_bytes]);
+    let began = Instant::now();
+    let now_us = || u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
+    // A tag is the place of the group and the time at which the operation began.
+    let tag = |at: usize, us: u64| ((at as u64) << 30) | (us >> 2 & ((1 << 30) - 1));
+    let send = |at: usize, count: usize| {
+        let (group, host) = groups[at];
+        let ticket = queues[host].ticket(tag(at, now_us()));
+        let deadline_tick = hosts[host].deadline_tick(DEADLINE);
+        if options.reads {
+            hosts[host].read_batch(group, ReadKind::Linearizable, vec![ticket; count], DEADLINE);
+        } else {
+            let proposal = || Proposal { ticket, slot: NO_SLOT, deadline_tick, body: body.clone() };
+            hosts[host].propose_batch(group, (0..count).map(|_| proposal()).collect());
+        }
+    };
+    let mut under_way = 0;
+    for at in 0..groups.len() {
+        send(at, options.outstanding);
+        under_way += options.outstanding;
+    }
+    let mut answers = Vec::new();
+    let mut again = vec![0usize; groups.len()];
+    let own_hosts: Vec<usize> =
+        (0..hosts.len()).filter(|host| groups.iter().any(|(_, at)| at == host)).collect();
+    while under_way > 0 {
+        let is_over = stop.load(Ordering::Relaxed);
+        let mut idle = true;
+        for host in &own_hosts {
+            queues[*host].take(&mut answers);
+            idle &= answers.is_empty();
+            let now = now_us();
+            for (tag, answer) in answers.drain(..) {
+                under_way -= 1;
+                let at = (tag >> 30) as usize;
+                match answer {
+                    Answer::Applied { .. } | Answer::ReadReady { .. } => {
+                        let us = ((now >> 2).wrapping_sub(tag & ((1 << 30) - 1)) & ((1 << 30) - 1)) << 2;
+                        latencies.record(us);
+                    }
+                    _ => not_applied += 1,
+                }
+                again[at] += 1;
+            }
+        }
+        for (at, count) in again.iter_mut().enumerate().filter(|(_, count)| **count > 0) {
+            if !is_over {
+                send(at, *count);
+                under_way += *count;
+            }
+            *count = 0;
+        }
+        if idle {
+            queues[own_hosts[0]].wait(&mut answers, Duration::from_micros(200));
+            let now = now_us();
+            for (tag, answer) in answers.drain(..) {
+                under_way -= 1;
+                let at = (tag >> 30) as usize;
+                match answer {
+                    Answer::Applied { .. } | Answer::ReadReady { .. } => {
+                        latencies.record(
+                            (((now >> 2).wrapping_sub(tag & ((1 << 30) - 1))) & ((1 << 30) - 1)) << 2,
+                        );
+                    }
+                    _ => not_applied += 1,
+                }
+                again[at] += 1;
+            }
+        }
+    }
+    Ok((latencies, not_applied))
+}
+
+fn syncs(hosts: &[NodeHost]) -> (u64, u64, u64) {
+    let figures = hosts.iter().map(|host| host.metrics().figures());
+    figures.fold((0, 0, 0), |sum, one| {
+        (sum.0 + one.log_batches, sum.1 + one.log_bytes, sum.2 + one.log_payload_bytes)
+    })
+}
+
+/// Processor time of this process so far, in seconds.
+fn cpu_seconds() -> f64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
+}
