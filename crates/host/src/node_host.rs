@@ -2,7 +2,7 @@
 
 //! The public face: a node full of groups.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
@@ -29,7 +29,7 @@ use crate::identity::{self, Claim, Identity};
 use crate::meta::GroupMeta;
 use crate::metrics::Metrics;
 use crate::peer_table::PeerTable;
-use crate::peers::{Peers, RequestHandler};
+use crate::peers::{Peers, Reply, RequestHandler};
 use crate::persist::{LogHealth, LogJob, LogWorker};
 use crate::registry::{GroupRecord, Registry};
 use crate::restore::{first_log, log_key, restore};
@@ -38,8 +38,8 @@ use crate::status::{GroupStatus, HostStatus, look_at, stopped};
 
 /// How long a caller of a blocking method waits for the threads of a healthy host.
 const INTERNAL_WAIT: Duration = Duration::from_secs(60);
-/// Each truncation of a log frees at least this many entries.
-const TRUNCATE_STEP_ENTRIES: u64 = 1_000;
+/// A truncation frees a tenth of the overhead, but need not wait for more entries than this.
+const TRUNCATE_STEP_ENTRIES_MAX: u64 = 1_000;
 
 /// What a state machine is made for.
 #[derive(Clone)]
@@ -128,6 +128,8 @@ pub(crate) struct Inner {
     pub(crate) leaders: RwLock<BTreeMap<GroupId, Leadership>>,
     /// The memberships in force when the groups were restored, then the committed ones.
     pub(crate) memberships: Mutex<BTreeMap<GroupId, Membership>>,
+    /// New members of groups that this node leads, whose nodes have not said yet that the replica runs there.
+    pub(crate) joining: Mutex<BTreeSet<(GroupId, ReplicaId)>>,
     pub(crate) failures: Mutex<BTreeMap<GroupId, String>>,
     pub(crate) disk_trouble: Mutex<Option<String>>,
     /// When leadership of a group was last moved because of a slow disk (rule T1: once per group and minute).
@@ -181,6 +183,7 @@ impl NodeHost {
             lookups: RwLock::default(),
             leaders: RwLock::default(),
             memberships: Mutex::default(),
+            joining: Mutex::default(),
             failures: Mutex::default(),
             disk_trouble: Mutex::default(),
             moved_for_disk: Mutex::default(),
@@ -483,7 +486,8 @@ impl Inner {
             node: self.config.node,
             limits: self.config.limits,
             compaction_overhead_entries: self.config.compaction_overhead_entries,
-            truncate_step_entries: TRUNCATE_STEP_ENTRIES,
+            truncate_step_entries: (self.config.compaction_overhead_entries / 10)
+                .clamp(10, TRUNCATE_STEP_ENTRIES_MAX),
         })
     }
 
@@ -705,19 +709,23 @@ impl Inner {
         uid: GroupUid,
         replica: ReplicaId,
         machine: String,
+        reply: Reply,
     ) {
         if let Some(known) = self.registry().records().get(&group) {
             if known.replica != replica {
                 tracing::warn!(%group, here = %known.replica, asked = %replica, "another replica of the group is here");
             }
-            return;
+            return reply.send(Payload::new());
         }
         let inner = Arc::clone(self);
         // The asking connection must not wait for the log.
         let started = std::thread::Builder::new().name("mraft-join".to_owned()).spawn(move || {
             let record = GroupRecord { group, uid, replica, genesis: None, machine };
             match inner.add_replicas(vec![record]) {
-                Ok(()) => tracing::info!(%group, %replica, "joined; waits for the group's first snapshot"),
+                Ok(()) => {
+                    tracing::info!(%group, %replica, "joined; waits for the group's first snapshot");
+                    reply.send(Payload::new());
+                }
                 Err(HostError::GroupExists(_)) => {}
                 Err(error) => tracing::error!(%group, %replica, "cannot join: {error}"),
             }

@@ -74,9 +74,34 @@ impl Inner {
     }
 }
 
+impl Inner {
+    /// The nodes of these learners are to start their replicas (rule M4).
+    fn expect_learners(&self, group: GroupId, membership: &Membership) {
+        let learners =
+            membership.members.iter().filter(|(_, member)| member.role == mraft_types::Role::Learner);
+        let mut joining = self.joining.lock().unwrap_or_else(PoisonError::into_inner);
+        joining.retain(|(of, _)| *of != group);
+        joining.extend(learners.map(|(id, _)| (group, *id)));
+    }
+
+    /// Asks them again until they say that they did: the first question may find no connection.
+    fn ask_learners(&self) {
+        let waiting: Vec<_> =
+            self.joining.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect();
+        let peers = self.peers.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let Some(peers) = peers else { return };
+        for (group, replica) in waiting {
+            let record = self.registry().records().get(&group).cloned();
+            let Some(record) = record.filter(|_| peers.is_connected(replica.node())) else { continue };
+            peers.start_replica(group, record.uid, replica, &record.machine);
+        }
+    }
+}
+
 impl Listener for Inner {
     fn beat(&self, disk_age: Duration) {
         self.watch_disk(disk_age);
+        self.ask_learners();
     }
 
     fn notice(&self, group: GroupId, notice: Notice) {
@@ -84,6 +109,16 @@ impl Listener for Inner {
             Notice::LeaderChanged { leader, term } => {
                 if let Some(known) = self.leaders_mut().get_mut(&group) {
                     *known = Leadership { leader, term };
+                }
+                let leads = leader.is_some_and(|leader| leader.node() == self.config.node);
+                let membership = self.memberships().get(&group).cloned();
+                if let Some(membership) = membership.filter(|_| leads) {
+                    self.expect_learners(group, &membership);
+                } else {
+                    self.joining
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .retain(|(of, _)| *of != group);
                 }
                 tracing::debug!(%group, ?leader, term, "leader changed");
                 self.tell(&HostEvent::LeaderChanged { group, leader, term });
@@ -171,14 +206,8 @@ impl Inner {
             .unwrap_or_else(PoisonError::into_inner)
             .get(&group)
             .is_some_and(|known| known.leader.is_some_and(|leader| leader.node() == self.config.node));
-        if !leads {
-            return;
-        }
-        let Some(record) = self.registry().records().get(&group).cloned() else { return };
-        for (id, _) in
-            membership.members.iter().filter(|(_, member)| member.role == mraft_types::Role::Learner)
-        {
-            peers.start_replica(group, record.uid, *id, &record.machine);
+        if leads {
+            self.expect_learners(group, membership);
         }
     }
 }

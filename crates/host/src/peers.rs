@@ -224,7 +224,19 @@ impl Peers {
         body.put_raw(&uid.0);
         body.put_u64(replica.get());
         body.put_bytes(machine.as_bytes());
-        self.ask(replica.node(), START_REPLICA, 0, Duration::from_secs(10), Payload::from(body), |_| {});
+        let inner = self.inner.clone();
+        self.ask(
+            replica.node(),
+            START_REPLICA,
+            0,
+            Duration::from_secs(10),
+            Payload::from(body),
+            move |answer| {
+                if let (Ok(_), Some(inner)) = (answer, inner.upgrade()) {
+                    inner.joining.lock().unwrap_or_else(PoisonError::into_inner).remove(&(group, replica));
+                }
+            },
+        );
     }
 
     /// The peer among `nodes` whose disk is fastest, if its age is below `below_ms` (rule T1).
@@ -350,6 +362,15 @@ impl SnapshotSource for Source {
 }
 
 impl Door {
+    /// A node that this one knew nothing of dialed it, as a leader does that added this node: answers go to the address that it gives.
+    fn answer_at(&self, node: NodeId, raft_address: &str) {
+        let Some(peers) = self.peers() else { return };
+        let is_known = peers.transport.stats().peers.iter().any(|peer| peer.node == node);
+        if !is_known && let Err(error) = peers.add(node, raft_address) {
+            tracing::warn!(%node, raft_address, "a node gives an address that cannot be used: {error}");
+        }
+    }
+
     fn table(&self) -> MutexGuard<'_, PeerTable> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -381,23 +402,22 @@ impl Door {
                     (asked.answered)(Ok(response.body));
                 }
             }
-            FromHost::Request(request) if request.kind == START_REPLICA => {
-                self.start_replica(inner, from, &request)
-            }
             FromHost::Request(request) => {
                 let reply = Reply {
                     peers: self.peers().as_ref().map(Arc::downgrade).unwrap_or_default(),
                     to: from,
                     id: request.id,
                 };
-                if let Some(requests) = &self.requests {
+                if request.kind == START_REPLICA {
+                    self.start_replica(inner, from, &request, reply);
+                } else if let Some(requests) = &self.requests {
                     requests.request(from, request, reply);
                 }
             }
         }
     }
 
-    fn start_replica(&self, inner: &Arc<Inner>, from: NodeId, request: &Request) {
+    fn start_replica(&self, inner: &Arc<Inner>, from: NodeId, request: &Request, reply: Reply) {
         let mut reader = Reader::new(&request.body);
         let mut read = || -> Result<_, DecodeError> {
             let group = GroupId(reader.u64("start.group")?);
@@ -409,7 +429,7 @@ impl Door {
         };
         match read() {
             Ok((group, uid, replica, machine)) if replica.node() == inner.config.node => {
-                inner.start_joining(group, uid, replica, machine);
+                inner.start_joining(group, uid, replica, machine, reply);
             }
             Ok((group, _, replica, _)) => {
                 tracing::warn!(%group, %replica, %from, "asked to start a replica of another node");
@@ -456,7 +476,13 @@ impl Handler for Door {
             tracing::error!(%node, %known, %said, "two directories claim one node id; the node is refused until an operator decides");
         }
         match table.accept(theirs.node, theirs.record(), &accepted) {
-            Ok(()) => Ok(accepted),
+            Ok(()) => {
+                drop(table);
+                if dialed.is_none() {
+                    self.answer_at(theirs.node, &theirs.raft_address);
+                }
+                Ok(accepted)
+            }
             Err(error) => {
                 // Without the row on disk the connection must not be used (rule M6).
                 tracing::error!(node = %theirs.node, "what the peer said cannot be remembered: {error}");
