@@ -20,8 +20,8 @@ use std::fmt;
 use std::io;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use lsm_tree::compaction::Leveled;
 use lsm_tree::{
@@ -42,6 +42,8 @@ pub(crate) const L0_TABLES_LOW: u8 = 8;
 const COMPACTION_STEPS_MAX: usize = 4;
 /// The file that names the crate's present version: number, checksum, checksum type.
 const CURRENT_FILE: &str = "current";
+/// Where the crate keeps its tables, each named by its number.
+const TABLES_DIRECTORY: &str = "tables";
 /// Reads see the newest version: the buffers in front of the tree decide what is visible when.
 const NEWEST: SeqNo = SeqNo::MAX;
 
@@ -74,14 +76,30 @@ pub(crate) struct Tree {
     /// One above the newest sequence number.
     next_seqno: SequenceNumberCounter,
     path: PathBuf,
+    /// One ingestion or compaction at a time.
+    changing: Mutex<()>,
     /// Set by an error after which nothing may be written any more.
     broken: AtomicBool,
 }
 
 impl Tree {
-    /// Creates an empty tree in a directory that exists and is empty, or opens the one that is there. Everything that is read was made
-    /// durable first: a process that was killed may have left a rename that is only in memory (rule D7).
+    /// Creates an empty tree in a directory that exists and is empty.
+    pub fn create(disk: &dyn Disk, path: &Path, caches: &Caches) -> Result<Tree, MachineError> {
+        Tree::open_or_create(disk, path, caches)
+    }
+
+    /// Opens the tree that is there.
     pub fn open(disk: &dyn Disk, path: &Path, caches: &Caches) -> Result<Tree, MachineError> {
+        // The crate would begin an empty one.
+        if !disk.exists(&path.join(CURRENT_FILE))? {
+            return Err(MachineError::Damaged(format!("there is no tree in {}", path.display())));
+        }
+        Tree::open_or_create(disk, path, caches)
+    }
+
+    /// Everything that is read was made durable first: a process that was killed may have left a rename that is only in memory (rule
+    /// D7).
+    fn open_or_create(disk: &dyn Disk, path: &Path, caches: &Caches) -> Result<Tree, MachineError> {
         for entry in disk.read_dir(path)? {
             // What an interrupted atomic replace of the crate leaves.
             if entry.name.starts_with(".tmp") {
@@ -100,7 +118,13 @@ impl Tree {
         let next = tree.get_highest_persisted_seqno().map_or(0, |highest| highest + 1);
         seqno.set(next);
         visible.set(next);
-        Ok(Tree { tree, next_seqno: visible, path: path.to_owned(), broken: AtomicBool::new(false) })
+        Ok(Tree {
+            tree,
+            next_seqno: visible,
+            path: path.to_owned(),
+            changing: Mutex::new(()),
+            broken: AtomicBool::new(false),
+        })
     }
 
     /// The value of a store key.
@@ -176,17 +200,33 @@ impl Tree {
     }
 
     fn change(&self, change: impl FnOnce(&AnyTree) -> lsm_tree::Result<()>) -> Result<(), MachineError> {
+        let failed = |what: &str| MachineError::Failed(what.to_owned());
+        let _changing = self.changing.lock().map_err(|_| failed("a write of the tree panicked"))?;
         if !self.is_sound() {
-            return Err(MachineError::Failed("an earlier write of the tree failed".to_owned()));
+            return Err(failed("an earlier write of the tree failed"));
         }
+        let first_new_table = self.tree.next_table_id();
         change(&self.tree).map_err(|error| {
             let error = machine_error(error);
             let was_full = matches!(&error, MachineError::Io(error) if is_full(error));
-            if !(was_full && self.is_current()) {
+            if was_full && self.is_current() {
+                self.remove_tables(first_new_table);
+            } else {
                 self.broken.store(true, Ordering::Release);
             }
             error
         })
+    }
+
+    /// Gives the room back that a failed write took: the tables that it made and no version names.
+    fn remove_tables(&self, first: u64) {
+        let version = self.tree.current_version();
+        for table in first..self.tree.next_table_id() {
+            if version.iter_tables().all(|live| live.id() != table) {
+                // If it fails or is not there, the next open deletes what is.
+                let _ = std::fs::remove_file(self.path.join(TABLES_DIRECTORY).join(table.to_string()));
+            }
+        }
     }
 
     /// Whether the version that the directory names is the one in memory.

@@ -128,8 +128,20 @@ impl KvMachine {
     }
 
     fn open_store(&self, directory: u64) -> Result<Arc<Store>, MachineError> {
-        let store = Store::open(&self.directories, directory, &self.caches, self.options.hash_seed)?;
-        Ok(Arc::new(store))
+        let path = self.directories.path(directory);
+        self.store(directory, Tree::open(&*self.directories.disk, &path, &self.caches)?)
+    }
+
+    /// Makes the state that a replica begins with. The pointer comes last: without it, the next open begins anew.
+    fn create_store(&self) -> Result<Arc<Store>, MachineError> {
+        let path = self.directories.path(FIRST_DIRECTORY);
+        let tree = Tree::create(&*self.directories.disk, &path, &self.caches)?;
+        self.directories.point_to(Pointer { directory: FIRST_DIRECTORY, file: 0 })?;
+        self.store(FIRST_DIRECTORY, tree)
+    }
+
+    fn store(&self, directory: u64, tree: Tree) -> Result<Arc<Store>, MachineError> {
+        Ok(Arc::new(Store::new(&self.directories, directory, tree, self.options.hash_seed)?))
     }
 
     fn go_live(&mut self, store: Arc<Store>) -> Result<Vec<u8>, MachineError> {
@@ -267,11 +279,10 @@ fn full(_: Full) -> MachineError {
 impl StateMachine for KvMachine {
     fn open(&mut self, staged: Option<u64>) -> Result<Option<Vec<u8>>, MachineError> {
         self.life = Life::Closed;
-        let found = self.directories.open(staged)?;
-        let store = self.open_store(found.map_or(FIRST_DIRECTORY, |pointer| pointer.directory))?;
-        if found.is_none() {
-            self.directories.point_to(Pointer { directory: FIRST_DIRECTORY, file: 0 })?;
-        }
+        let store = match self.directories.open(staged)? {
+            Some(pointer) => self.open_store(pointer.directory)?,
+            None => self.create_store()?,
+        };
         let was_persisted = store.tree().get(keys::META_KEY)?.is_some();
         let host_meta = self.go_live(store)?;
         Ok(was_persisted.then_some(host_meta))
@@ -353,7 +364,7 @@ impl StateMachine for KvMachine {
 
     fn stage(&self, directory: u64, meta: &[u8]) -> Result<Box<dyn SnapshotStage>, MachineError> {
         let path = self.directories.create(directory)?;
-        let tree = Tree::open(&*self.directories.disk, &path, &self.caches)?;
+        let tree = Tree::create(&*self.directories.disk, &path, &self.caches)?;
         Ok(Box::new(KvStage {
             tree,
             host_meta: meta.to_vec(),

@@ -22,7 +22,7 @@ use mraft_types::Index;
 
 use crate::directories::{Directories, DirectoryGuard};
 use crate::keys::{self, FAMILY_USER, KeyRange};
-use crate::lsm::{Caches, Tree};
+use crate::lsm::Tree;
 use crate::merge::{Copied, CopyLimits, Frozen, Layer, Merge};
 use crate::meta::{Point, damaged};
 use crate::query::{self, Query, Status};
@@ -68,15 +68,14 @@ struct FrozenBuffer {
 }
 
 impl Store {
-    /// Opens the state in a directory, or makes an empty one there.
-    pub fn open(
+    /// The state that this tree holds.
+    pub fn new(
         directories: &Directories,
         directory: u64,
-        caches: &Caches,
+        tree: Tree,
         hash_seed: u64,
     ) -> Result<Store, MachineError> {
         let guard = DirectoryGuard::new(directories.clone(), directory);
-        let tree = Tree::open(&*directories.disk, &directories.path(directory), caches)?;
         let point = match tree.get(keys::META_KEY)? {
             Some(meta) => Point::decode(&meta)?,
             None => Point::default(),
