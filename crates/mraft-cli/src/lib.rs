@@ -1,0 +1,15 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! The insides of the `mraft` binary: configuration, commands, the development cluster, logs and signals.
+//!
+//! A library only so that its parts can be tested; its one user is `main.rs`.
+//!
+//! Invariant: this crate decides nothing about consensus, logs or keys. It turns what an operator says into settings and calls,
+//! and answers into text and exit codes.
+
+#![forbid(unsafe_code)]
+
+pub mod config;
+pub mod logging;
+pub mod rolling;
+pub mod signals;
