@@ -2,14 +2,12 @@
 
 //! A directory belongs to one node: whoever else comes is refused with both values, and nothing is changed (rows S3 and S10, rule M6).
 
-mod support;
-
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use crate::support::Cluster;
 use mraft::{HostConfig, HostError};
 use mraft_types::DeploymentId;
-use support::Cluster;
 
 /// Every file with its bytes, lock files apart.
 fn contents(directory: &Path) -> BTreeMap<PathBuf, Vec<u8>> {

@@ -2,13 +2,11 @@
 
 //! Three real hosts: what is acknowledged stays, whoever is away catches up, nodes are added and replaced.
 
-mod support;
-
 use std::sync::mpsc::channel;
 
+use crate::support::{Cluster, GROUP, PATIENCE};
 use mraft::{Answer, ReplicaState};
 use mraft_types::{MembershipChange, ReplicaId, Role};
-use support::{Cluster, GROUP, PATIENCE};
 
 #[test]
 fn what_was_written_is_read_from_every_host_after_all_were_restarted() {
