@@ -44,6 +44,9 @@ enum Bench {
         /// What to do.
         #[arg(long, value_enum, default_value_t = Op::Write)]
         op: Op,
+        /// What entries are applied to.
+        #[arg(long, value_enum, default_value_t = bench::host::StateMachineKind::Memory)]
+        state_machine: bench::host::StateMachineKind,
         /// For how long.
         #[arg(long, default_value_t = 10)]
         seconds: u64,
@@ -91,6 +94,7 @@ fn main() -> ExitCode {
             outstanding,
             value_bytes,
             op,
+            state_machine,
             seconds,
             client_threads,
             dir,
@@ -102,6 +106,7 @@ fn main() -> ExitCode {
                 outstanding,
                 value_bytes,
                 reads: matches!(op, Op::Read),
+                state_machine,
                 seconds,
                 client_threads,
                 directory: directory.clone(),

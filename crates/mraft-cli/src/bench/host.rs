@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use mraft::machines::{Command, ConcurrentMachine, Results, concurrent};
 use mraft::{Answer, GroupSpec, HostConfig, HostError, Machines, NO_SLOT, NodeHost, Proposal, ReadKind};
+use mraft_kv::{Caches, KvMachine, KvOptions};
 use mraft_types::{DeploymentId, GroupId, Member, Membership, NodeId, Payload, ReplicaId, Role, SlotSet};
 use serde::Serialize;
 
@@ -19,6 +20,30 @@ const FINE_US: usize = 20_000;
 const COARSE_BUCKETS: usize = 20_000;
 const DEADLINE: Duration = Duration::from_secs(60);
 
+/// What entries are applied to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum StateMachineKind {
+    /// Counts commands: the cost of consensus alone.
+    Memory,
+    /// The on-disk key-value store.
+    Kv,
+}
+
+impl StateMachineKind {
+    fn name(self) -> &'static str {
+        match self {
+            StateMachineKind::Memory => "memory",
+            StateMachineKind::Kv => "kv",
+        }
+    }
+}
+
+/// Different keys that a client writes to each group, in turn.
+const KEYS: usize = 20_000;
+/// Blocks of the stores' trees in memory, and their open files, per host.
+const BLOCK_CACHE_BYTES: u64 = 64 << 20;
+const OPEN_FILES: usize = 512;
+
 /// What to do.
 #[derive(Clone, Debug)]
 pub(crate) struct HostOptions {
@@ -26,6 +51,7 @@ pub(crate) struct HostOptions {
     pub(crate) outstanding: usize,
     pub(crate) value_bytes: usize,
     pub(crate) reads: bool,
+    pub(crate) state_machine: StateMachineKind,
     pub(crate) seconds: u64,
     pub(crate) client_threads: usize,
     pub(crate) directory: PathBuf,
@@ -39,6 +65,9 @@ pub(crate) struct HostReport {
     pub(crate) outstanding: usize,
     pub(crate) value_bytes: usize,
     pub(crate) op: &'static str,
+    pub(crate) state_machine: &'static str,
+    /// Commands applied per second on each replica, on average.
+    pub(crate) applied_per_second_and_replica: f64,
     pub(crate) seconds: f64,
     pub(crate) operations: u64,
     pub(crate) ops_per_second: f64,
@@ -134,6 +163,7 @@ pub(crate) fn run(options: &HostOptions) -> Result<HostReport, HostError> {
     let led = wait_for_leaders(&hosts, options.groups);
     let stop = AtomicBool::new(false);
     let (cpu_before, syncs_before) = (cpu_seconds(), syncs(&hosts));
+    let applied_before = applied_by(&hosts);
     let began = Instant::now();
     let (latencies, not_applied) = std::thread::scope(|scope| {
         let clients: Vec<_> = (0..options.client_threads.max(1))
@@ -161,6 +191,7 @@ pub(crate) fn run(options: &HostOptions) -> Result<HostReport, HostError> {
         let (before, after) = (syncs_before, syncs(&hosts));
         (after.0 - before.0, after.1 - before.1, after.2 - before.2)
     };
+    let hosts_applied = applied_by(&hosts);
     hosts.into_iter().for_each(NodeHost::close);
     let operations = latencies.count;
     let commands_bytes = operations * 3 * options.value_bytes as u64;
@@ -169,6 +200,8 @@ pub(crate) fn run(options: &HostOptions) -> Result<HostReport, HostError> {
         outstanding: options.outstanding,
         value_bytes: options.value_bytes,
         op: if options.reads { "read" } else { "write" },
+        state_machine: options.state_machine.name(),
+        applied_per_second_and_replica: (hosts_applied - applied_before) as f64 / seconds / 3.0,
         seconds,
         operations,
         ops_per_second: operations as f64 / seconds,
@@ -200,12 +233,9 @@ fn open_hosts(options: &HostOptions) -> Result<Vec<NodeHost>, HostError> {
             group: GroupId(group),
             members: members.clone(),
             slots: SlotSet::default(),
-            machine: "counting".to_owned(),
+            machine: options.state_machine.name().to_owned(),
         })
         .collect();
-    let machines = Machines::new().with("counting", |context| {
-        Ok(concurrent(Arc::clone(&context.disk), context.directory.clone(), 10_000, Counting::default()))
-    });
     let mut hosts = Vec::new();
     for node in &nodes {
         let mut config = HostConfig::new(
@@ -215,7 +245,23 @@ fn open_hosts(options: &HostOptions) -> Result<Vec<NodeHost>, HostError> {
             Path::new(&options.directory).join(node.to_string()),
         );
         config.compaction_overhead_entries = 1_000;
-        let host = NodeHost::open(config, machines.clone(), None)?;
+        let caches = Caches::new(BLOCK_CACHE_BYTES, OPEN_FILES);
+        let machines = Machines::new()
+            .with("memory", |context| {
+                Ok(concurrent(
+                    Arc::clone(&context.disk),
+                    context.directory.clone(),
+                    10_000,
+                    Counting::default(),
+                ))
+            })
+            .with("kv", move |context| {
+                let options = KvOptions::default();
+                let machine =
+                    KvMachine::new(Arc::clone(&context.disk), context.directory.clone(), &caches, options);
+                Ok(Box::new(machine))
+            });
+        let host = NodeHost::open(config, machines, None)?;
         host.start_groups(&specs)?;
         hosts.push(host);
     }
@@ -254,7 +300,12 @@ fn drive(
         return Ok((latencies, 0));
     }
     let queues = hosts.iter().map(NodeHost::completion_queue).collect::<Result<Vec<_>, _>>()?;
-    let body = Payload::copy_from(&vec![b'v'; options.value_bytes]);
+    let bodies = bodies(options);
+    let next_body = std::cell::Cell::new(0);
+    let body = || {
+        next_body.set((next_body.get() + 1) % bodies.len());
+        bodies[next_body.get()].clone()
+    };
     let began = Instant::now();
     let now_us = || u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
     // A tag is the place of the group and the time at which the operation began.
@@ -266,7 +317,7 @@ fn drive(
         if options.reads {
             hosts[host].read_batch(group, ReadKind::Linearizable, vec![ticket; count], DEADLINE);
         } else {
-            let proposal = || Proposal { ticket, slot: NO_SLOT, deadline_tick, body: body.clone() };
+            let proposal = || Proposal { ticket, slot: NO_SLOT, deadline_tick, body: body() };
             hosts[host].propose_batch(group, (0..count).map(|_| proposal()).collect());
         }
     };
@@ -325,6 +376,25 @@ fn drive(
         }
     }
     Ok((latencies, not_applied))
+}
+
+/// The commands that clients write in turn.
+fn bodies(options: &HostOptions) -> Vec<Payload> {
+    let value = vec![b'v'; options.value_bytes];
+    match options.state_machine {
+        StateMachineKind::Memory => vec![Payload::from(value)],
+        StateMachineKind::Kv => (0..KEYS)
+            .map(|key| {
+                let mut body = Vec::new();
+                mraft_kv::command::encode_put(format!("key-{key:012}").as_bytes(), &value, &mut body);
+                Payload::from(body)
+            })
+            .collect(),
+    }
+}
+
+fn applied_by(hosts: &[NodeHost]) -> u64 {
+    hosts.iter().map(|host| host.metrics().figures().commands_applied).sum()
 }
 
 fn syncs(hosts: &[NodeHost]) -> (u64, u64, u64) {
