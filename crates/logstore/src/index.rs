@@ -66,7 +66,7 @@ impl RecordIndex {
     }
 
     /// Forgets records that begin at `first` or above.
-    fn truncate_from(&mut self, first: Index) {
+    pub(crate) fn truncate_from(&mut self, first: Index) {
         if self.newest.is_none_or(|(newest, _)| newest < first) {
             return;
         }

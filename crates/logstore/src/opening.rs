@@ -74,7 +74,7 @@ impl SegmentLog {
         if let Some(held) = recovery.last.take() {
             self.write_again(&held, &mut recovery)?;
         }
-        let condemned = recovery.judge();
+        let losers = recovery.judge();
         self.cases = std::mem::take(&mut recovery.cases);
         let keys: Vec<(LogKey, u32)> =
             self.list.replicas.iter().map(|(key, listed)| (*key, listed.slot)).collect();
@@ -92,7 +92,7 @@ impl SegmentLog {
             write(&self.shared).replicas.insert(key, shared);
             self.replicas.insert(key, replica);
             self.repin(key, true);
-            if condemned.contains(&slot) {
+            if losers.contains(&slot) {
                 marked.push(key);
             }
         }

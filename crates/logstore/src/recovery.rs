@@ -70,7 +70,8 @@ pub(crate) struct Tracker {
     is_unsure: bool,
     /// A batch that is lost held its records up to this number.
     pub(crate) lost_sequence: u64,
-    /// The run before the first gap: what is left when the replica is condemned.
+    /// What was committed before the first gap: what is left when the replica is condemned. Entries behind it may have been overwritten
+    /// by a record that is lost, and must not come back.
     before_gap: Option<Run>,
     /// Parts of a checkpoint, so far.
     checkpoint: Option<(u64, Run)>,
@@ -176,20 +177,28 @@ impl Recovery {
         Ok(())
     }
 
-    /// Ends the reading: judges every replica. `condemned` in the answer's state is set for those that lost something.
+    /// Ends the reading: judges every replica. Answers the slots of those that lost something.
     pub(crate) fn judge(&mut self) -> Vec<u32> {
-        let mut condemned = Vec::new();
+        let mut losers = Vec::new();
         let mut cases = Vec::new();
         for (slot, tracker) in &mut self.replicas {
-            if let Some(case) = tracker.judge(&mut cases) {
-                cases.push(case);
-                if case == Case::Condemned {
-                    condemned.push(*slot);
+            if tracker.checkpoint.take().is_some() {
+                cases.push(Case::IncompleteCheckpoint);
+            }
+            let was_marked = tracker.state.condemned.is_some();
+            if was_marked {
+                cases.push(Case::MarkedCondemned);
+            }
+            if !tracker.is_whole() {
+                tracker.condemn();
+                losers.push(*slot);
+                if !was_marked {
+                    cases.push(Case::Condemned);
                 }
             }
         }
         cases.into_iter().for_each(|case| self.count(case));
-        condemned
+        losers
     }
 
     fn count(&mut self, case: Case) {
@@ -300,7 +309,8 @@ impl Tracker {
             } else {
                 cases.push(Case::Gap);
                 self.is_broken = true;
-                let run = std::mem::take(&mut self.run);
+                let mut run = std::mem::take(&mut self.run);
+                run.cut_behind(self.hard_state.commit);
                 self.before_gap.get_or_insert(run);
             }
             self.checkpoint = None;
@@ -362,28 +372,29 @@ impl Tracker {
         self.state = state;
     }
 
-    /// Whether the replica is condemned, and why we say so.
-    fn judge(&mut self, cases: &mut Vec<Case>) -> Option<Case> {
-        if self.checkpoint.take().is_some() {
-            cases.push(Case::IncompleteCheckpoint);
-        }
-        let start = self.state.start.position.index;
-        let is_whole = !self.is_broken
+    /// Whether everything since its start is there, up to its last record.
+    fn is_whole(&self) -> bool {
+        !self.is_broken
             && !self.is_unsure
             && self.lost_sequence <= self.sequence
-            && self.run.covers(start, self.state.last_index);
-        if is_whole {
-            self.state.last_index = self.run.last().unwrap_or(start);
-            return self.state.condemned.map(|_| Case::MarkedCondemned);
-        }
-        // What is left of its entries stays, for whoever has to decide what to accept as lost.
-        let mut left = self.before_gap.take().unwrap_or_else(|| std::mem::take(&mut self.run));
+            && self.run.covers(self.state.start.position.index, self.state.last_index)
+    }
+
+    /// Keeps what is certain of its entries, for whoever has to decide what to accept as lost.
+    fn condemn(&mut self) {
+        let start = self.state.start.position.index;
+        let mut left = match self.before_gap.take() {
+            Some(run) => run,
+            None => {
+                let mut run = std::mem::take(&mut self.run);
+                run.cut_behind(self.hard_state.commit);
+                run
+            }
+        };
         left.truncate_through(start);
         self.run = if left.covers(start, start + 1) { left } else { Run::default() };
         self.state.last_index = self.run.last().unwrap_or(start);
-        let was_marked = self.state.condemned.is_some();
         self.state.condemned.get_or_insert(CondemnedReason::Damage);
-        Some(if was_marked { Case::MarkedCondemned } else { Case::Condemned })
     }
 
     /// What the replica is told of itself.

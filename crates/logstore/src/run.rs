@@ -47,6 +47,19 @@ impl Run {
         }
     }
 
+    /// Entries behind `last` do not count.
+    pub(crate) fn cut_behind(&mut self, last: Index) {
+        match self.range {
+            Some((first, end)) if first <= last => {
+                self.terms.retain(|(index, _)| *index <= last);
+                self.memberships.retain(|(index, _)| *index <= last);
+                self.index.truncate_from(last + 1);
+                self.range = Some((first, end.min(last)));
+            }
+            _ => *self = Run::default(),
+        }
+    }
+
     /// Entries up to `start` are no longer needed.
     pub(crate) fn truncate_through(&mut self, start: Index) {
         let Some((first, last)) = self.range else { return };

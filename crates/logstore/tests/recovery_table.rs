@@ -1,0 +1,316 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! Every row of the table of recovery cases, by a disk that is in that case; a test walks the table.
+
+mod support;
+
+use std::path::{Path, PathBuf};
+
+use mraft_disk::{Disk, MemoryDisk, Open};
+use mraft_logstore::{Case, LogError, LogStore, Mark, SegmentLog};
+use mraft_types::CondemnedReason;
+use support::{Op, SEGMENT_BYTES, append, apply, content, hard_state, key, mark, open, segment_path, start};
+
+const BLOCK: u64 = 4096;
+/// Where the n-th batch of a segment begins, when each takes one block.
+const fn batch_at(number: u64) -> u64 {
+    (2 + number) * BLOCK
+}
+
+fn small_log(groups: &[u64]) -> (MemoryDisk, SegmentLog) {
+    let disk = MemoryDisk::new();
+    let mut log = open(&disk, 1).expect("no fault");
+    apply(&mut log, &Op::Add(groups.to_vec())).expect("no fault");
+    (disk, log)
+}
+
+fn one_entry(log: &mut SegmentLog, group: u64, index: u64) {
+    log.write(&[append(group, index..=index, 1, 40)]).expect("no fault");
+}
+
+fn flip(disk: &MemoryDisk, path: &Path, at: u64) {
+    assert!(disk.flip_bit(path, at * 8));
+}
+
+fn put(disk: &MemoryDisk, path: &Path, bytes: &[u8]) {
+    let file = disk.open(path, Open::Create).expect("no fault");
+    file.set_len(0).and_then(|()| file.write_all_at(bytes, 0)).expect("no fault");
+}
+
+fn bytes_of(disk: &MemoryDisk, path: &Path) -> Vec<u8> {
+    mraft_disk::read_file(disk, path, 1 << 20).expect("no fault").expect("there")
+}
+
+fn first_segment() -> PathBuf {
+    segment_path(1)
+}
+
+/// Fills segments with group 2 until one was recycled, while groups that do not write are carried.
+fn fill(log: &mut SegmentLog, from: u64, until: impl Fn(&SegmentLog) -> bool) -> u64 {
+    let mut index = from;
+    while !until(log) {
+        let mut write = append(2, index..=index + 9, 1, 1000);
+        write.mark = Some(Mark::Truncate(start(index + 9, 1)));
+        log.write(&[write]).expect("no fault");
+        log.maintain().expect("no fault");
+        index += 10;
+    }
+    index
+}
+
+/// A disk on which recovery meets this case.
+fn disk_with(case: Case) -> MemoryDisk {
+    match case {
+        Case::Whole | Case::Unsealed => {
+            let (disk, mut log) = small_log(&[1]);
+            one_entry(&mut log, 1, 2);
+            disk
+        }
+        Case::Sealed => {
+            let (disk, mut log) = small_log(&[1]);
+            one_entry(&mut log, 1, 2);
+            log.seal().expect("no fault");
+            disk
+        }
+        Case::TornTail => {
+            let (disk, mut log) = small_log(&[1]);
+            one_entry(&mut log, 1, 2);
+            one_entry(&mut log, 1, 3);
+            flip(&disk, &first_segment(), batch_at(1) + 100);
+            disk
+        }
+        Case::DamagedRecords => damaged(batch_at(1) + 100),
+        Case::DamagedHeader | Case::Condemned => damaged(batch_at(1) + 20),
+        Case::Gap => {
+            // Group 1 loses its second record and writes its third.
+            let (disk, mut log) = small_log(&[1]);
+            (2..=4).for_each(|index| one_entry(&mut log, 1, index));
+            log.seal().expect("no fault");
+            flip(&disk, &first_segment(), batch_at(1) + 100);
+            disk
+        }
+        Case::Continued => {
+            let (disk, mut log) = small_log(&[1, 2]);
+            one_entry(&mut log, 1, 2);
+            one_entry(&mut log, 2, 2);
+            one_entry(&mut log, 1, 3);
+            flip(&disk, &first_segment(), batch_at(1) + 20);
+            disk
+        }
+        Case::Covered => {
+            let (disk, mut log) = small_log(&[1]);
+            (2..=4).for_each(|index| one_entry(&mut log, 1, index));
+            log.write(&[mark(1, 1, 4, Mark::Truncate(start(4, 1)))]).expect("no fault");
+            flip(&disk, &first_segment(), batch_at(1) + 20);
+            disk
+        }
+        Case::MissingBatches => {
+            // The last batch of the first segment loses its header; only the next segment knows that it was durable.
+            let (disk, mut log) = small_log(&[1]);
+            (0..15).for_each(|number| one_entry(&mut log, 1, 2 + number));
+            flip(&disk, &first_segment(), batch_at(13) + 20);
+            disk
+        }
+        Case::MissingSegment => {
+            let (disk, mut log) = small_log(&[1]);
+            (0..20).for_each(|number| one_entry(&mut log, 1, 2 + number));
+            disk.remove_file(&first_segment()).expect("there");
+            disk
+        }
+        Case::StaleSegment | Case::RecycledFront => {
+            let (disk, mut log) = small_log(&[2]);
+            fill(&mut log, 2, |log| log.status().segments_recycled > 0);
+            disk
+        }
+        Case::BlankSegment => {
+            let (disk, mut log) = small_log(&[1]);
+            while log.maintain().expect("no fault") {}
+            disk
+        }
+        Case::HeaderlessSegment => {
+            let (disk, mut log) = small_log(&[1]);
+            one_entry(&mut log, 1, 2);
+            [0, BLOCK].iter().for_each(|copy| flip(&disk, &first_segment(), copy + 30));
+            disk
+        }
+        Case::HalfHeader => {
+            let (disk, mut log) = small_log(&[1]);
+            one_entry(&mut log, 1, 2);
+            flip(&disk, &first_segment(), BLOCK + 30);
+            disk
+        }
+        Case::HalfPrepared => {
+            let (disk, _) = small_log(&[1]);
+            put(&disk, &segment_path(7), &[0; 5000]);
+            disk
+        }
+        Case::Repeated => {
+            let (disk, mut log) = small_log(&[1]);
+            one_entry(&mut log, 1, 2);
+            drop(log);
+            disk.kill();
+            open(&disk, 2).expect("no fault");
+            disk
+        }
+        Case::Garbage => {
+            let (disk, mut log) = small_log(&[1, 2]);
+            one_entry(&mut log, 1, 2);
+            one_entry(&mut log, 2, 2);
+            log.remove_replica(key(1)).expect("no fault");
+            disk
+        }
+        Case::IncompleteCheckpoint => {
+            // Group 1 weighs more than one step; its first part is written, and then it writes itself.
+            let (disk, mut log) = small_log(&[1, 2]);
+            log.write(&[append(1, 2..=11, 1, 1500)]).expect("no fault");
+            let mut index = 2;
+            while log.status().segments_live <= 3 {
+                log.write(&[append(2, index..=index, 1, 9000)]).expect("no fault");
+                index += 1;
+            }
+            let mut last = append(2, index..=index, 1, 100);
+            last.mark = Some(Mark::Truncate(start(index, 1)));
+            log.write(&[last]).expect("no fault");
+            let before = log.durable_seq();
+            while log.durable_seq() == before {
+                assert!(log.maintain().expect("no fault"));
+            }
+            one_entry(&mut log, 1, 12);
+            disk
+        }
+        Case::MarkedCondemned => {
+            let (disk, mut log) = small_log(&[1]);
+            log.write(&[mark(1, 1, 1, Mark::Condemned(CondemnedReason::OldCopy))]).expect("no fault");
+            disk
+        }
+        Case::UnknownVersion => {
+            let (disk, mut log) = small_log(&[1]);
+            one_entry(&mut log, 1, 2);
+            let mut bytes = bytes_of(&disk, &first_segment());
+            for copy in [0, BLOCK as usize] {
+                bytes[copy + 8] = 2;
+                let crc = crc32c::crc32c(&bytes[copy..copy + 64]).to_le_bytes();
+                bytes[copy + 64..copy + 68].copy_from_slice(&crc);
+            }
+            put(&disk, &first_segment(), &bytes);
+            disk
+        }
+        Case::MissingList => {
+            let (disk, mut log) = small_log(&[1]);
+            one_entry(&mut log, 1, 2);
+            disk.remove_file(&Path::new(support::DIRECTORY).join("replicas")).expect("there");
+            disk
+        }
+        Case::DamagedList => {
+            let (disk, mut log) = small_log(&[1]);
+            one_entry(&mut log, 1, 2);
+            flip(&disk, &Path::new(support::DIRECTORY).join("replicas"), 30);
+            disk
+        }
+        Case::DuplicateUse => {
+            let (disk, mut log) = small_log(&[1]);
+            one_entry(&mut log, 1, 2);
+            put(&disk, &segment_path(9), &bytes_of(&disk, &first_segment()));
+            disk
+        }
+        Case::OtherLength => {
+            let (disk, mut log) = small_log(&[1]);
+            one_entry(&mut log, 1, 2);
+            let mut bytes = bytes_of(&disk, &first_segment());
+            bytes.resize(2 * SEGMENT_BYTES as usize, 0);
+            put(&disk, &first_segment(), &bytes);
+            disk
+        }
+    }
+}
+
+/// Groups 1, 2 and 3 write in turn, then 3 again, and one byte of group 2's batch is wrong.
+fn damaged(at: u64) -> MemoryDisk {
+    let (disk, mut log) = small_log(&[1, 2, 3]);
+    [1, 2, 3, 1, 3].iter().zip([2, 2, 2, 3, 3]).for_each(|(group, index)| one_entry(&mut log, *group, index));
+    log.seal().expect("no fault");
+    flip(&disk, &first_segment(), at);
+    disk
+}
+
+fn condemned(disk: &MemoryDisk) -> Vec<u64> {
+    let found = content(&open(disk, 50).expect("not refused"));
+    found.values().filter(|(was, _)| was.condemned.is_some()).map(|(was, _)| was.key.group.0).collect()
+}
+
+#[test]
+fn every_row_of_the_table_is_met() {
+    for case in Case::ALL {
+        assert!(!case.decision().is_empty() && !case.reason().is_empty());
+        let disk = disk_with(case);
+        let before = disk.files();
+        match open(&disk, 50) {
+            Ok(log) => {
+                assert!(log.recovery_cases().contains_key(&case), "{case:?}: {:?}", log.recovery_cases())
+            }
+            Err(LogError::Refused { file, reason }) => {
+                assert!(case.decision().starts_with("refused"), "{case:?}: {}: {reason}", file.display());
+                assert_eq!(disk.files(), before, "{case:?}: nothing is touched");
+            }
+            Err(error) => panic!("{case:?}: {error}"),
+        }
+    }
+}
+
+#[test]
+fn a_refusal_names_the_file_and_leaves_every_byte_alone() {
+    for case in Case::ALL.into_iter().filter(|case| case.decision().starts_with("refused")) {
+        let disk = disk_with(case);
+        let all = |disk: &MemoryDisk| -> Vec<Vec<u8>> {
+            disk.files().iter().map(|(path, _)| bytes_of(disk, path)).collect()
+        };
+        let before = all(&disk);
+        let error = open(&disk, 50).map(|_| ()).expect_err("refused");
+        assert!(error.to_string().starts_with(support::DIRECTORY), "{case:?}: {error}");
+        assert_eq!(all(&disk), before, "{case:?}");
+    }
+}
+
+#[test]
+fn l4_damaged_records_condemn_the_replicas_in_the_batch_and_no_other() {
+    assert_eq!(condemned(&disk_with(Case::DamagedRecords)), [2]);
+}
+
+#[test]
+fn l4_without_a_header_replicas_that_go_on_without_a_gap_are_cleared() {
+    assert_eq!(condemned(&disk_with(Case::DamagedHeader)), [2]);
+    assert_eq!(condemned(&disk_with(Case::Continued)), [2]);
+}
+
+#[test]
+fn l4_a_gap_that_later_state_covers_condemns_nobody() {
+    assert_eq!(condemned(&disk_with(Case::Covered)), []);
+    assert_eq!(condemned(&disk_with(Case::Gap)), [1]);
+}
+
+#[test]
+fn l4_a_replica_that_was_added_after_the_damage_is_not_concerned() {
+    let disk = disk_with(Case::DamagedHeader);
+    let mut log = open(&disk, 50).expect("not refused");
+    apply(&mut log, &Op::Add(vec![4])).expect("no fault");
+    drop(log);
+    disk.kill();
+    assert_eq!(condemned(&disk), [2]);
+}
+
+#[test]
+fn l3_a_torn_tail_condemns_nobody_and_is_gone() {
+    let disk = disk_with(Case::TornTail);
+    let found = content(&open(&disk, 50).expect("not refused"));
+    let (recovered, entries) = &found[&key(1)];
+    assert_eq!((recovered.condemned, recovered.last_index, entries.len()), (None, 2, 1));
+}
+
+#[test]
+fn l5_a_checkpoint_without_its_last_part_is_void() {
+    let disk = disk_with(Case::IncompleteCheckpoint);
+    let found = content(&open(&disk, 50).expect("not refused"));
+    let (recovered, entries) = &found[&key(1)];
+    assert_eq!((recovered.condemned, recovered.last_index, entries.len()), (None, 12, 11));
+    assert_eq!(recovered.hard_state, hard_state(1, 11));
+}
