@@ -17,6 +17,7 @@ mod batch;
 mod carry;
 pub mod cases;
 mod index;
+pub mod inspect;
 pub mod memory;
 mod opening;
 mod options;
@@ -33,6 +34,7 @@ pub mod store;
 mod writer;
 
 pub use cases::Case;
+pub use inspect::{InspectedReplica, InspectedSegment, Inspection, inspect};
 pub use memory::MemoryLog;
 pub use options::LogOptions;
 pub use store::{GroupWrite, LogError, LogKey, LogReader, LogStatus, LogStore, Mark, Recovered, Written};

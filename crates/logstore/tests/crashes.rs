@@ -3,6 +3,8 @@
 //! The segment log against its twin while the disk loses, tears, fails and fills up: everything acknowledged survives, nothing that was
 //! never written appears, a batch is there whole or not at all.
 
+#![allow(clippy::expect_used, clippy::panic, reason = "a test that cannot go on says why")]
+
 mod support;
 
 use mraft_disk::MemoryDisk;

@@ -3,6 +3,8 @@
 //! One flipped bit anywhere: a replica has everything it had, or says that it may not; nobody reads what was not written, and the
 //! replicas that are unharmed go on.
 
+#![allow(clippy::expect_used, clippy::panic, reason = "a test that cannot go on says why")]
+
 mod support;
 
 use std::path::PathBuf;

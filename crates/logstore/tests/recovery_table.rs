@@ -2,6 +2,8 @@
 
 //! Every row of the table of recovery cases, by a disk that is in that case; a test walks the table.
 
+#![allow(clippy::expect_used, clippy::panic, reason = "a test that cannot go on says why")]
+
 mod support;
 
 use std::path::{Path, PathBuf};

@@ -3,7 +3,7 @@
 //! What the tests of the log share: names for keys and entries, a small log over a memory disk, scripts of operations with their twin.
 
 #![allow(dead_code, reason = "each test binary uses its part")]
-#![allow(clippy::expect_used, reason = "a test that cannot go on says why")]
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test that cannot go on says why")]
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
