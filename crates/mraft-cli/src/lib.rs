@@ -9,7 +9,15 @@
 
 #![forbid(unsafe_code)]
 
+pub mod cli;
+pub mod commands;
 pub mod config;
+pub mod dev;
+pub mod exit;
 pub mod logging;
+pub mod output;
 pub mod rolling;
 pub mod signals;
+pub mod wiring;
+
+mod bench;

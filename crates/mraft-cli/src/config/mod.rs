@@ -28,6 +28,7 @@ pub use keys::{KEYS, Key};
 pub use layers::FlagValue;
 pub use model::NodeConfig;
 pub use source::{ConfigError, Given, Problem, Source};
+pub use validate::RAFT_PORT_DEFAULT;
 pub use value::{Bytes, Value};
 
 use keys::Settings;
@@ -91,6 +92,11 @@ pub fn load(
         None => {}
     }
     finish(&layers, inputs.memory_bytes)
+}
+
+/// A duration with its unit, as settings and flags write it ("500ms", "5s").
+pub fn parse_duration(text: &str) -> Option<std::time::Duration> {
+    value::milliseconds(text).map(std::time::Duration::from_millis)
 }
 
 fn finish(layers: &Layers, memory_bytes: Option<u64>) -> Result<NodeConfig, ConfigError> {

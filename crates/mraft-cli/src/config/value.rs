@@ -321,6 +321,11 @@ impl<T: Value> Value for Option<T> {
     }
 }
 
+/// A duration that names its unit, in milliseconds.
+pub fn milliseconds(text: &str) -> Option<u64> {
+    number_with_unit(&Raw::Text(text.to_owned()), Strictness::Strict, &TIME_UNITS)
+}
+
 fn number_with_unit(raw: &Raw, strict: Strictness, units: &[(&str, u64)]) -> Option<u64> {
     let text = match raw {
         Raw::Integer(number) => return u64::try_from(*number).ok(),

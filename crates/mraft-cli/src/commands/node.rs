@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! `mraft node`: from arguments to a configuration that holds, then to the wiring. Nothing is written before that.
+
+use std::io;
+use std::path::Path;
+
+use mraft_disk::RealDisk;
+
+use crate::cli::NodeRunArgs;
+use crate::config::{FlagValue, Inputs, KeptIdentity, load, machine};
+use crate::exit::{CommandError, Exit};
+use crate::{logging, signals, wiring};
+
+pub(super) fn run(args: &NodeRunArgs) -> Result<Exit, CommandError> {
+    let inputs = Inputs {
+        file: args.config.clone(),
+        environment: environment(),
+        flags: flags(args)?,
+        memory_bytes: machine::memory_bytes(),
+    };
+    let config = load(&inputs, identity_in)?;
+    let failed = |what: &str, error: io::Error| CommandError::failed(format!("{what}: {error}"));
+    let shutdown = signals::shutdown_on_signals(Exit::Failed.code())
+        .map_err(|error| failed("signals cannot be received", error))?;
+    if args.exit_with_stdin {
+        signals::shutdown_at_end_of(io::stdin(), shutdown.clone())
+            .map_err(|error| failed("standard input cannot be watched", error))?;
+    }
+    let observability = &config.observability;
+    let _logging = logging::install(&observability.log_level, observability.log_dir.as_deref())
+        .map_err(CommandError::failed)?;
+    config.notices.iter().for_each(|notice| tracing::info!("{notice}"));
+    config.plain_doors().iter().for_each(|door| tracing::warn!("{door}"));
+    wiring::run_node(config, &shutdown)
+}
+
+/// The environment; a name or value that is not UTF-8 cannot be ours.
+pub(super) fn environment() -> Vec<(String, String)> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect()
+}
+
+fn identity_in(directory: &Path) -> Result<Option<KeptIdentity>, String> {
+    let identity = mraft::identity::read(&RealDisk::new(), directory).map_err(|error| error.to_string())?;
+    Ok(identity.map(|identity| KeptIdentity {
+        deployment_id: identity.deployment,
+        node_id: identity.node,
+        raft_address: identity.raft_address,
+    }))
+}
+
+fn flags(args: &NodeRunArgs) -> Result<Vec<FlagValue>, CommandError> {
+    let flag = |key: &str, value: String, written: String| FlagValue { key: key.to_owned(), value, written };
+    let mut flags = Vec::new();
+    let ports = [("http_port", "HTTP_PORT", args.http_port), ("raft_port", "RAFT_PORT", args.raft_port)];
+    for (key, argument, port) in ports {
+        flags.extend(port.map(|port| flag(key, port.to_string(), argument.to_owned())));
+    }
+    let named = [("data_dir", "--data-dir", &args.data_dir), ("log_level", "--log-level", &args.log_level)];
+    for (key, name, value) in named {
+        flags.extend(value.as_ref().map(|value| flag(key, value.clone(), name.to_owned())));
+    }
+    for setting in &args.settings {
+        let Some((key, value)) = setting.split_once('=') else {
+            return Err(CommandError::usage(format!(
+                "--set {setting}: write KEY=VALUE, as in --set election_rtt=60"
+            )));
+        };
+        flags.push(flag(key.trim(), value.trim().to_owned(), format!("--set {setting}")));
+    }
+    Ok(flags)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn positions_flags_and_set_are_one_layer() {
+        let args = NodeRunArgs {
+            http_port: Some(8001),
+            data_dir: Some("d".to_owned()),
+            settings: vec!["http_port=9".to_owned(), "node_id=7".to_owned()],
+            ..NodeRunArgs::default()
+        };
+        let flags = flags(&args).expect("flags");
+        let inputs = Inputs { flags, ..Inputs::default() };
+        let error = load(&inputs, |_| Ok(None)).expect_err("twice").to_string();
+        assert!(error.contains("flag HTTP_PORT") && error.contains("flag --set http_port=9"), "{error}");
+    }
+
+    #[test]
+    fn a_setting_without_a_value_is_a_usage_error() {
+        let args = NodeRunArgs { settings: vec!["node_id".to_owned()], ..NodeRunArgs::default() };
+        assert_eq!(flags(&args).expect_err("no value").exit, Exit::Usage);
+    }
+}
