@@ -4,7 +4,7 @@
 //!
 //! A request passes four stations: the listener ([`server`]: connections, TLS, time limits, drain), the limits ([`limits`]: how much
 //! at once), a route (`http/`, one file per resource), and the node behind [`needs::Node`]. Every failure leaves through one
-//! table ([`errors`]), so that its status, code, outcome, hint and pause are decided in one place.
+//! table (`errors.rs`), so that its status, code, outcome, hint and pause are decided in one place.
 //!
 //! Two rules hold in every route:
 //! - nothing is read, reserved or begun before its size and its deadline are known and bounded;
@@ -14,4 +14,17 @@
 
 #![forbid(unsafe_code)]
 
+mod door;
+mod errors;
+mod http;
+pub mod limits;
 pub mod needs;
+pub mod server;
+mod stats;
+pub mod tls;
+
+pub use door::Door;
+pub use limits::Limits;
+pub use needs::Node;
+pub use server::{Drained, serve};
+pub use tls::{ServerTls, TlsError};

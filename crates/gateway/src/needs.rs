@@ -18,7 +18,7 @@ use mraft_api::{
 use mraft_types::{ChangeRefused, GroupId, Index, NodeId, Payload, ReplicaId};
 
 /// The answer to come.
-pub type Reply<T> = Pin<Box<dyn Future<Output = Result<T, Failure>> + Send + 'static>>;
+pub type Reply<T> = Pin<Box<dyn Future<Output = Result<T, Box<Failure>>> + Send + 'static>>;
 
 /// A node, as its doors see it.
 pub trait Node: Send + Sync + 'static {
@@ -247,16 +247,16 @@ pub struct Failure {
     pub leader_http: Option<String>,
 }
 
-impl From<NodeError> for Failure {
-    fn from(error: NodeError) -> Failure {
-        Failure { error, group: None, leader: None, leader_http: None }
+impl From<NodeError> for Box<Failure> {
+    fn from(error: NodeError) -> Box<Failure> {
+        Box::new(Failure { error, group: None, leader: None, leader_http: None })
     }
 }
 
 impl Failure {
     /// The error in a group whose leader may be known.
-    pub fn of_group(error: NodeError, group: GroupId, leader: Option<NodeId>) -> Failure {
-        Failure { error, group: Some(group), leader, leader_http: None }
+    pub fn of_group(error: NodeError, group: GroupId, leader: Option<NodeId>) -> Box<Failure> {
+        Box::new(Failure { error, group: Some(group), leader, leader_http: None })
     }
 }
 

@@ -14,29 +14,12 @@ use mraft_types::{DeploymentId, GroupId, Member, Membership, NodeId, Payload, Re
 use serde::Serialize;
 
 use super::machine::{Machine, measure};
+use crate::cli::StateMachine;
 
 /// Microseconds up to which latencies are counted one by one; beyond, in steps of a millisecond.
 const FINE_US: usize = 20_000;
 const COARSE_BUCKETS: usize = 20_000;
 const DEADLINE: Duration = Duration::from_secs(60);
-
-/// What entries are applied to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum StateMachineKind {
-    /// Counts commands: the cost of consensus alone.
-    Memory,
-    /// The on-disk key-value store.
-    Kv,
-}
-
-impl StateMachineKind {
-    fn name(self) -> &'static str {
-        match self {
-            StateMachineKind::Memory => "memory",
-            StateMachineKind::Kv => "kv",
-        }
-    }
-}
 
 /// Different keys that a client writes to each group, in turn.
 const KEYS: usize = 20_000;
@@ -51,7 +34,7 @@ pub(crate) struct HostOptions {
     pub(crate) outstanding: usize,
     pub(crate) value_bytes: usize,
     pub(crate) reads: bool,
-    pub(crate) state_machine: StateMachineKind,
+    pub(crate) state_machine: StateMachine,
     pub(crate) seconds: u64,
     pub(crate) client_threads: usize,
     pub(crate) directory: PathBuf,
@@ -200,7 +183,7 @@ pub(crate) fn run(options: &HostOptions) -> Result<HostReport, HostError> {
         outstanding: options.outstanding,
         value_bytes: options.value_bytes,
         op: if options.reads { "read" } else { "write" },
-        state_machine: options.state_machine.name(),
+        state_machine: name_of(options.state_machine),
         applied_per_second_and_replica: (hosts_applied - applied_before) as f64 / seconds / 3.0,
         seconds,
         operations,
@@ -233,7 +216,7 @@ fn open_hosts(options: &HostOptions) -> Result<Vec<NodeHost>, HostError> {
             group: GroupId(group),
             members: members.clone(),
             slots: SlotSet::default(),
-            machine: options.state_machine.name().to_owned(),
+            machine: name_of(options.state_machine).to_owned(),
         })
         .collect();
     let mut hosts = Vec::new();
@@ -378,12 +361,20 @@ fn drive(
     Ok((latencies, not_applied))
 }
 
+/// The kind's name, in reports and in the hosts' registries.
+fn name_of(kind: StateMachine) -> &'static str {
+    match kind {
+        StateMachine::Memory => "memory",
+        StateMachine::Kv => "kv",
+    }
+}
+
 /// The commands that clients write in turn.
 fn bodies(options: &HostOptions) -> Vec<Payload> {
     let value = vec![b'v'; options.value_bytes];
     match options.state_machine {
-        StateMachineKind::Memory => vec![Payload::from(value)],
-        StateMachineKind::Kv => (0..KEYS)
+        StateMachine::Memory => vec![Payload::from(value)],
+        StateMachine::Kv => (0..KEYS)
             .map(|key| {
                 let mut body = Vec::new();
                 mraft_kv::command::encode_put(format!("key-{key:012}").as_bytes(), &value, &mut body);

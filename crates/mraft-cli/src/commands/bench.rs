@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::printed;
 use crate::bench::host::HostOptions;
 use crate::bench::{host, machine};
-use crate::cli::{BenchCommand, BenchDiskArgs, BenchHostArgs, Operation, StateMachine};
+use crate::cli::{BenchCommand, BenchDiskArgs, BenchHostArgs, Operation};
 use crate::exit::{CommandError, Exit};
 use crate::output::{Format, fields, print};
 
@@ -23,15 +23,13 @@ pub(super) fn run(command: BenchCommand) -> Result<Exit, CommandError> {
 }
 
 fn measure_host(args: &BenchHostArgs) -> Result<Exit, CommandError> {
-    if args.state_machine == StateMachine::Kv {
-        return Err(CommandError::failed("this build measures --state-machine memory only"));
-    }
     let scratch = Scratch::new(args.dir.as_deref());
     let options = HostOptions {
         groups: args.groups,
         outstanding: usize::try_from(args.outstanding).unwrap_or(usize::MAX),
         value_bytes: usize::try_from(args.value_bytes).unwrap_or(usize::MAX),
         reads: args.op == Operation::Read,
+        state_machine: args.state_machine,
         seconds: args.seconds,
         client_threads: usize::try_from(args.client_threads).unwrap_or(usize::MAX),
         directory: scratch.directory.clone(),

@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! How much at once, and for how long. Whatever a client can make grow has a name here, and a reason.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use mraft_types::limits::{COMMAND_BYTES_MAX, VALUE_BYTES_DEFAULT};
+
+use crate::errors::Refused;
+use crate::needs::NodeError;
+
+/// The limits of a door.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Largest value (`max_value_bytes`). What is larger is refused by its Content-Length, or while it is read.
+    pub value_bytes_max: usize,
+    /// Requests that are being worked on, over all connections: each holds a ticket in the node. Probes and metrics do not count, so
+    /// that a full door can still say that it is full.
+    pub concurrent_requests_max: usize,
+    /// Bytes of request bodies that are held at once: what the door adds to the node's memory.
+    pub request_bytes_max: usize,
+    /// Scans at once: each holds up to 1 MiB of answer and some pages of groups.
+    pub concurrent_scans_max: usize,
+    /// Connections: each holds a socket and read and write buffers.
+    pub connections_max: usize,
+    /// Header fields of one request.
+    pub headers_max: usize,
+    /// Bytes of one request's head, which is also the read buffer of a connection. A key of 4 KiB may be 12 KiB escaped, twice in a
+    /// scan.
+    pub head_bytes_max: usize,
+    /// How long a connection may take to send the head of its next request: what a slow or idle client can hold a connection for.
+    pub head_timeout: Duration,
+    /// How long a TLS handshake may take.
+    pub tls_accept_timeout: Duration,
+    /// Time for one request, its body included, when it does not say `timeout_ms`.
+    pub timeout_default: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            value_bytes_max: VALUE_BYTES_DEFAULT,
+            concurrent_requests_max: 16_384,
+            request_bytes_max: 64 << 20,
+            concurrent_scans_max: 8,
+            connections_max: 8_192,
+            headers_max: 64,
+            head_bytes_max: 64 << 10,
+            head_timeout: Duration::from_secs(30),
+            tls_accept_timeout: Duration::from_secs(5),
+            timeout_default: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Longest time that a request may ask for.
+pub const TIMEOUT_MS_MAX: u64 = mraft_api::client::TIMEOUT_MS_MAX;
+/// How much longer than the deadline a door waits for the node to say what it knows.
+pub(crate) const ANSWER_SLACK: Duration = Duration::from_millis(100);
+/// Most operations of one batch: bounds the answer.
+pub const BATCH_OPERATIONS_MAX: usize = 10_000;
+/// Largest body of a batch. JSON and base64 make a command up to twice as large; text that needs more than that is sent as base64.
+pub const BATCH_BODY_BYTES_MAX: usize = 2 * COMMAND_BYTES_MAX;
+/// Largest body of a membership request: two ids and an address.
+pub const CHANGE_BODY_BYTES_MAX: usize = 16 << 10;
+/// Most entries of one scan, and how many without `limit`.
+pub const SCAN_ENTRIES_MAX: usize = 1_000;
+/// Entries of a scan without `limit`.
+pub const SCAN_ENTRIES_DEFAULT: usize = 100;
+/// Bytes of keys and values of one scan; its first entry is given whatever it weighs.
+pub const SCAN_BYTES_MAX: usize = 1 << 20;
+/// Groups that one scan asks at once: bounds the pages it holds beside its answer.
+pub(crate) const SCAN_GROUPS_AT_ONCE: usize = 16;
+
+/// A bounded amount of something; who does not fit is refused at once, with its name.
+#[derive(Debug)]
+pub(crate) struct Gate {
+    name: &'static str,
+    max: usize,
+    used: AtomicUsize,
+    refused: AtomicU64,
+}
+
+/// An amount that is held until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Pass<'a> {
+    gate: &'a Gate,
+    amount: usize,
+}
+
+impl Gate {
+    pub(crate) fn new(name: &'static str, max: usize) -> Gate {
+        Gate { name, max, used: AtomicUsize::new(0), refused: AtomicU64::new(0) }
+    }
+
+    /// Takes an amount, or refuses with `overloaded`.
+    pub(crate) fn enter(&self, amount: usize) -> Result<Pass<'_>, Box<Refused>> {
+        let before = self.used.fetch_add(amount, Ordering::Relaxed);
+        let pass = Pass { gate: self, amount };
+        if before.saturating_add(amount) <= self.max {
+            return Ok(pass);
+        }
+        self.refused.fetch_add(1, Ordering::Relaxed);
+        let queue = format!("{} ({})", self.name, self.max);
+        Err(Refused::by_node(NodeError::Overloaded { queue, retry_after: RETRY_AFTER }.into(), true))
+    }
+
+    pub(crate) fn name(&self) -> &'static str {
+        self.name
+    }
+
+    pub(crate) fn used(&self) -> usize {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Pass<'_> {
+    fn drop(&mut self) {
+        self.gate.used.fetch_sub(self.amount, Ordering::Relaxed);
+    }
+}
+
+/// When somebody whom a gate refused may come back: some requests will have left by then.
+const RETRY_AFTER: Duration = Duration::from_millis(100);
+
+// A value of the default size fits a batch, and one request never fills the door alone.
+const _: () = assert!(VALUE_BYTES_DEFAULT < BATCH_BODY_BYTES_MAX);
+const _: () = assert!(BATCH_BODY_BYTES_MAX < 64 << 20);
+const _: () = assert!(SCAN_ENTRIES_DEFAULT <= SCAN_ENTRIES_MAX);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_gate_refuses_by_name_and_opens_when_somebody_leaves() {
+        let gate = Gate::new("things at once", 3);
+        let two = gate.enter(2).expect("room");
+        let refused = gate.enter(2).expect_err("full");
+        assert!(refused.problem.detail.contains("things at once"), "{}", refused.problem.detail);
+        assert_eq!((gate.used(), gate.refused()), (2, 1));
+        drop(two);
+        let all = gate.enter(3).expect("room again");
+        assert!(gate.enter(usize::MAX).is_err());
+        drop(all);
+        assert_eq!(gate.used(), 0);
+    }
+}

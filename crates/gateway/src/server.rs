@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! The listener: accepts, bounds, drains.
+//!
+//! A connection costs a task, a socket and two buffers, and ends when it does not send a request's head in time, whether it was never
+//! going to (slow on purpose) or was only idle. When the door is told to stop it accepts nobody any more, lets every connection finish
+//! the request that it is in, and closes; what is not finished after the grace is cut off.
+//!
+//! A panic in a connection's task is handed on to whoever awaits [`serve`] (rule T4): the door does not go on with what it cannot
+//! explain.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::io::{self, Write};
+use std::net::TcpListener;
+use std::pin::pin;
+use std::time::Duration;
+
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use mraft_api::ErrorCode;
+use mraft_api::problem::PROBLEM_MEDIA_TYPE;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+
+use crate::door::Door;
+use crate::errors::Refused;
+use crate::tls::ServerTls;
+
+/// How a door ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Drained {
+    /// Connections that were open when it was told to stop.
+    pub open: usize,
+    /// Those of them that had to be cut off.
+    pub cut_off: usize,
+}
+
+/// Serves connections of this listener until `stop` resolves, then drains for at most `grace`. Needs a Tokio runtime with time and IO.
+pub async fn serve(
+    door: Door,
+    listener: TcpListener,
+    tls: Option<ServerTls>,
+    stop: impl Future<Output = ()>,
+    grace: Duration,
+) -> io::Result<Drained> {
+    listener.set_nonblocking(true)?;
+    let listener = tokio::net::TcpListener::from_std(listener)?;
+    let acceptor = tls.map(|tls| TlsAcceptor::from(tls.0));
+    let (stopping, told_to_stop) = watch::channel(());
+    let mut connections = JoinSet::new();
+    let mut stop = pin!(stop);
+    loop {
+        tokio::select! {
+            () = &mut stop => break,
+            Some(ended) = connections.join_next() => hand_on_panic(ended),
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => {
+                    connections.spawn(connection(stream, acceptor.clone(), door.clone(), told_to_stop.clone()));
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            },
+        }
+    }
+    drop(listener);
+    drop(stopping);
+    let open = connections.len();
+    let all_end = async {
+        while let Some(ended) = connections.join_next().await {
+            hand_on_panic(ended)
+        }
+    };
+    let cut_off = match timeout(grace, all_end).await {
+        Ok(()) => 0,
+        Err(_) => connections.len(),
+    };
+    connections.shutdown().await;
+    Ok(Drained { open, cut_off })
+}
+
+/// After a failed accept, which mostly means that the process has no descriptors left: until some connections have ended.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+async fn connection(
+    stream: TcpStream,
+    acceptor: Option<TlsAcceptor>,
+    door: Door,
+    told_to_stop: watch::Receiver<()>,
+) {
+    let Ok(_held) = door.shared.stats.connections.enter(1) else {
+        if acceptor.is_none() {
+            turn_away(stream);
+        }
+        return;
+    };
+    // Answers are small and each is waited for.
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "a connection cannot be set to send at once");
+    }
+    match acceptor {
+        None => exchange(stream, &door, told_to_stop).await,
+        Some(acceptor) => {
+            match timeout(door.shared.limits.tls_accept_timeout, acceptor.accept(stream)).await {
+                Ok(Ok(stream)) => exchange(stream, &door, told_to_stop).await,
+                Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
+                Err(_) => tracing::debug!("a TLS handshake took too long"),
+            }
+        }
+    }
+}
+
+async fn exchange<S>(stream: S, door: &Door, mut told_to_stop: watch::Receiver<()>)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let limits = &door.shared.limits;
+    let service = service_fn(|request| async move { Ok::<_, Infallible>(door.answer(request).await) });
+    let mut connection = pin!(
+        http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(limits.head_timeout)
+            .max_headers(limits.headers_max)
+            .max_header_size(limits.head_bytes_max)
+            .max_buf_size(limits.head_bytes_max)
+            .serve_connection(TokioIo::new(stream), service)
+    );
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        _ = told_to_stop.changed() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a connection ended early");
+    }
+}
+
+/// Says why to somebody beyond the last connection, as far as the socket's buffer takes it at once.
+fn turn_away(stream: TcpStream) {
+    let refused =
+        Refused::new(ErrorCode::Overloaded, "full: connections at once").with_hint("ask another node");
+    let body = serde_json::to_string(&refused.problem).unwrap_or_default();
+    let text = format!(
+        "HTTP/1.1 429 Too Many Requests\r\ncontent-type: {PROBLEM_MEDIA_TYPE}\r\nretry-after: 1\r\n\
+         connection: close\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let written = stream.into_std().and_then(|mut stream| stream.write_all(text.as_bytes()));
+    if let Err(error) = written {
+        tracing::debug!(%error, "a connection was turned away without a word");
+    }
+}
+
+fn hand_on_panic(ended: Result<(), JoinError>) {
+    if let Err(error) = ended
+        && error.is_panic()
+    {
+        std::panic::resume_unwind(error.into_panic());
+    }
+}

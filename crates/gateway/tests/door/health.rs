@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! Probes, metrics, the document.
+
+use crate::harness::door;
+
+#[tokio::test]
+async fn a_probe_is_one_word_until_something_fails() {
+    let house = door().await;
+    for path in ["/livez", "/readyz"] {
+        let said = house.get(path).await;
+        assert_eq!((said.status, said.text()), (200, "ok\n"));
+    }
+    let verbose = house.get("/readyz?verbose").await;
+    assert_eq!(verbose.text(), "[+]log-disk ok\n[+]groups-have-leaders ok\nreadyz check passed\n");
+    house.node.unready("group 3 has none");
+    let unready = house.get("/readyz").await;
+    assert_eq!(unready.status, 503);
+    assert!(unready.text().contains("[-]groups-have-leaders failed: group 3 has none\n"));
+    assert_eq!(house.get("/livez").await.status, 200);
+}
+
+#[tokio::test]
+async fn metrics_are_the_nodes_and_the_doors() {
+    let house = door().await;
+    house.put("/v1/kv/a", b"v").await;
+    house.get("/v1/kv/b").await;
+    let said = house.get("/metrics").await;
+    assert!(said.header("content-type").starts_with("application/openmetrics-text"));
+    for line in [
+        "mraft_node_up 1\n",
+        "mraft_http_answers_total{status=\"200\"} 1\n",
+        "mraft_http_answers_total{status=\"404\"} 1\n",
+        "mraft_http_latency_seconds_count{kind=\"kv_write\"} 1\n",
+        "mraft_http_latency_seconds_bucket{kind=\"kv_read\",le=\"+Inf\"} 1\n",
+        "mraft_http_used{limit=\"requests at once\"} 0\n",
+        "mraft_http_refused_total{limit=\"connections at once\"} 0\n",
+    ] {
+        assert!(said.text().contains(line), "{line} in {}", said.text());
+    }
+    assert!(said.text().ends_with("# EOF\n"));
+    assert!(house.get("/metrics?per_group=true").await.text().contains("mraft_node_up 2"));
+}
+
+#[tokio::test]
+async fn the_contract_is_served_as_a_document() {
+    let house = door().await;
+    let document: serde_json::Value = house.get("/v1/openapi.json").await.json();
+    assert_eq!(document["openapi"], "3.1.0");
+}
