@@ -30,7 +30,7 @@ use crate::execute::{self, State};
 use crate::keys::{self, KeyRange};
 use crate::merge::{Entries, Entry};
 use crate::meta::{HOST_META_BYTES_MAX, Point, damaged};
-use crate::query::{self, Query, Status};
+use crate::query::{self, At, Query, Status};
 use crate::scan::{self, PageLimits};
 use crate::snapshot::{self, ChunkReader, ChunkWriter, Head};
 use crate::value::{self, HEADER_BYTES_MAX, StoredValue};
@@ -361,12 +361,12 @@ impl Lookup for MemoryLookup {
                 let stored =
                     map.get(&keys::user_key(key)).map(|stored| StoredValue::decode(stored)).transpose();
                 let found = stored.map_err(|error| damaged("a stored value", error))?;
-                query::put_get(point.revision, found.map(|value| (value.revision, value.bytes)), answer);
+                query::put_get(At::from(&point), found.map(|value| (value.revision, value.bytes)), answer);
             }
             Ok(Query::Scan { prefix, after, limit, max_bytes }) => {
                 let mut entries = MapEntries::new(map, KeyRange::user(prefix, after));
                 scan::page(
-                    point.revision,
+                    At::from(&point),
                     &mut entries,
                     PageLimits { entries: limit, bytes: max_bytes },
                     answer,

@@ -9,8 +9,8 @@
 //!   3 status
 //! answer := version:u8=1  kind:u8  …
 //!   0 refused reason:u8
-//!   1 get     group_revision:varint  found:u8 [revision:varint  value (the rest) if 1]
-//!   2 scan    group_revision:varint  (1:u8 key:bytes revision:varint value:bytes)*  0:u8  next:u8 [key:bytes if 1]
+//!   1 get     group_revision:varint  applied:varint  found:u8 [revision:varint  value (the rest) if 1]
+//!   2 scan    group_revision:varint  applied:varint  (1:u8 key:bytes revision:varint value:bytes)*  0:u8  next:u8 [key:bytes if 1]
 //!   3 status  group_revision:varint  applied:varint  persisted:varint  unpersisted_bytes:varint  disk_bytes:varint
 //! ```
 //!
@@ -19,6 +19,8 @@
 
 use mraft_types::codec::{DecodeError, Reader, Writer};
 use mraft_types::limits::{COMMAND_BYTES_MAX, KEY_BYTES_MAX};
+
+use crate::meta::Point;
 
 /// Most entries of one page of a scan.
 pub const SCAN_ENTRIES_MAX: usize = 10_000;
@@ -138,6 +140,8 @@ pub enum QueryAnswer {
     Get {
         /// The group's revision at the published point.
         group_revision: u64,
+        /// Index of the published point.
+        applied: u64,
         /// Revision and value; `None` when the key does not exist.
         found: Option<(u64, Vec<u8>)>,
     },
@@ -145,6 +149,8 @@ pub enum QueryAnswer {
     Scan {
         /// The group's revision at the published point, of which the whole page is.
         group_revision: u64,
+        /// Index of the published point.
+        applied: u64,
         /// In bytewise order of their keys.
         entries: Vec<ScanEntry>,
         /// Where to go on (as `after`) if there may be more.
@@ -184,17 +190,17 @@ impl QueryAnswer {
                 other => return Err(DecodeError::Unknown("reason", u64::from(other))),
             }),
             GET => {
-                let group_revision = reader.varint("group_revision")?;
+                let (group_revision, applied) = (reader.varint("group_revision")?, reader.varint("applied")?);
                 let found = if flag(&mut reader, "found")? {
                     let revision = reader.varint("revision")?;
                     Some((revision, reader.take("value", reader.remaining())?.to_vec()))
                 } else {
                     None
                 };
-                QueryAnswer::Get { group_revision, found }
+                QueryAnswer::Get { group_revision, applied, found }
             }
             SCAN => {
-                let group_revision = reader.varint("group_revision")?;
+                let (group_revision, applied) = (reader.varint("group_revision")?, reader.varint("applied")?);
                 let mut entries = Vec::new();
                 while flag(&mut reader, "entry")? {
                     if entries.len() == SCAN_ENTRIES_MAX {
@@ -206,7 +212,7 @@ impl QueryAnswer {
                     entries.push(ScanEntry { key, revision, value });
                 }
                 let next = optional(&mut reader)?.map(<[u8]>::to_vec);
-                QueryAnswer::Scan { group_revision, entries, next }
+                QueryAnswer::Scan { group_revision, applied, entries, next }
             }
             STATUS => QueryAnswer::Status(Status {
                 group_revision: reader.varint("group_revision")?,
@@ -226,9 +232,29 @@ pub(crate) fn put_refusal(refusal: QueryRefusal, out: &mut Vec<u8>) {
     out.extend_from_slice(&[VERSION, REFUSED, refusal as u8]);
 }
 
-pub(crate) fn put_get(group_revision: u64, found: Option<(u64, &[u8])>, out: &mut Vec<u8>) {
+/// The published point that an answer is of.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct At {
+    pub revision: u64,
+    pub applied: u64,
+}
+
+impl From<&Point> for At {
+    fn from(point: &Point) -> At {
+        At { revision: point.revision, applied: point.applied }
+    }
+}
+
+impl At {
+    fn put(self, out: &mut Vec<u8>) {
+        out.put_varint(self.revision);
+        out.put_varint(self.applied);
+    }
+}
+
+pub(crate) fn put_get(at: At, found: Option<(u64, &[u8])>, out: &mut Vec<u8>) {
     out.extend_from_slice(&[VERSION, GET]);
-    out.put_varint(group_revision);
+    at.put(out);
     out.put_u8(u8::from(found.is_some()));
     if let Some((revision, value)) = found {
         out.put_varint(revision);
@@ -236,9 +262,9 @@ pub(crate) fn put_get(group_revision: u64, found: Option<(u64, &[u8])>, out: &mu
     }
 }
 
-pub(crate) fn begin_scan(group_revision: u64, out: &mut Vec<u8>) {
+pub(crate) fn begin_scan(at: At, out: &mut Vec<u8>) {
     out.extend_from_slice(&[VERSION, SCAN]);
-    out.put_varint(group_revision);
+    at.put(out);
 }
 
 pub(crate) fn put_scan_entry(key: &[u8], revision: u64, value: &[u8], out: &mut Vec<u8>) {

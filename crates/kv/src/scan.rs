@@ -6,7 +6,7 @@ use mraft_engine::machine::MachineError;
 
 use crate::merge::Entries;
 use crate::meta::damaged;
-use crate::query;
+use crate::query::{self, At};
 use crate::value::StoredValue;
 
 /// Bounds of one page.
@@ -20,12 +20,12 @@ pub(crate) struct PageLimits {
 
 /// Appends the page that begins with the first of these entries, which are the users'.
 pub(crate) fn page(
-    group_revision: u64,
+    at: At,
     entries: &mut impl Entries,
     limits: PageLimits,
     answer: &mut Vec<u8>,
 ) -> Result<(), MachineError> {
-    query::begin_scan(group_revision, answer);
+    query::begin_scan(at, answer);
     let (mut count, mut bytes) = (0, 0);
     let mut last: Option<Vec<u8>> = None;
     let mut more = false;

@@ -25,7 +25,7 @@ use crate::keys::{self, FAMILY_USER, KeyRange};
 use crate::lsm::Tree;
 use crate::merge::{Copied, CopyLimits, Frozen, Layer, Merge};
 use crate::meta::{Point, damaged};
-use crate::query::{self, Query, Status};
+use crate::query::{self, At, Query, Status};
 use crate::scan::{self, PageLimits};
 use crate::value::StoredValue;
 use crate::write_buffer::{Address, WriteBuffer};
@@ -160,8 +160,8 @@ impl Store {
             Ok(Query::Get { key }) => self.get(key, answer)?,
             Ok(Query::Scan { prefix, after, limit, max_bytes }) => {
                 let limits = PageLimits { entries: limit, bytes: max_bytes };
-                let (revision, mut entries) = self.page_entries(&KeyRange::user(prefix, after), limits)?;
-                scan::page(revision, &mut entries, limits, answer)?;
+                let (at, mut entries) = self.page_entries(&KeyRange::user(prefix, after), limits)?;
+                scan::page(at, &mut entries, limits, answer)?;
             }
             Ok(Query::Status) => query::put_status(self.status()?, answer),
             Err(refusal) => query::put_refusal(refusal, answer),
@@ -173,20 +173,20 @@ impl Store {
         let store_key = keys::user_key(key);
         loop {
             let buffers = self.read()?;
-            let (group_revision, generation) = (buffers.point.revision, buffers.generation);
+            let (at, generation) = (At::from(&buffers.point), buffers.generation);
             if let Some(record) = buffers.published(FAMILY_USER, key) {
-                return put_get(group_revision, record, answer);
+                return put_get(at, record, answer);
             }
             drop(buffers);
             let stored = self.tree.get(&store_key)?;
             // A buffer frozen since then may be in the tree already, with what was not published when we began.
             if self.read()?.generation == generation {
-                return put_get(group_revision, stored.as_deref(), answer);
+                return put_get(at, stored.as_deref(), answer);
             }
         }
     }
 
-    fn page_entries(&self, range: &KeyRange, limits: PageLimits) -> Result<(u64, Merge), MachineError> {
+    fn page_entries(&self, range: &KeyRange, limits: PageLimits) -> Result<(At, Merge), MachineError> {
         let buffers = self.read()?;
         let mut layers = Vec::with_capacity(2 + buffers.frozen.len());
         if !buffers.active.is_empty() {
@@ -199,7 +199,7 @@ impl Store {
         }
         layers.extend(buffers.frozen_layers(range)?);
         layers.push(Layer::Tree(self.tree.range(range)?));
-        Ok((buffers.point.revision, Merge::new(layers)))
+        Ok((At::from(&buffers.point), Merge::new(layers)))
     }
 
     fn status(&self) -> Result<Status, MachineError> {
@@ -275,10 +275,10 @@ impl Buffers {
     }
 }
 
-fn put_get(group_revision: u64, stored: Option<&[u8]>, answer: &mut Vec<u8>) -> Result<(), MachineError> {
+fn put_get(at: At, stored: Option<&[u8]>, answer: &mut Vec<u8>) -> Result<(), MachineError> {
     let value = stored.map(StoredValue::decode).transpose();
     let value = value.map_err(|error| damaged("a stored value", error))?;
-    query::put_get(group_revision, value.map(|value| (value.revision, value.bytes)), answer);
+    query::put_get(at, value.map(|value| (value.revision, value.bytes)), answer);
     Ok(())
 }
 

@@ -186,7 +186,7 @@ fn what_is_applied_is_seen_when_it_is_committed() {
             let command =
                 mraft_engine::machine::Command { index: 2, position: position as u32, unix_ms: 0, body };
             machine.apply(&[command], &mut Default::default()).expect("applies");
-            let QueryAnswer::Get { group_revision: 1, found } = ask(&*lookup, Query::Get { key: b"key" })
+            let QueryAnswer::Get { group_revision: 1, found, .. } = ask(&*lookup, Query::Get { key: b"key" })
             else {
                 panic!("not the published state")
             };
@@ -221,7 +221,7 @@ fn readers_never_see_a_mixture_while_buffers_are_frozen_flushed_and_compacted() 
                             &*lookup,
                             Query::Scan { prefix: b"k", after: None, limit: 100, max_bytes: 1 << 20 },
                         );
-                        let QueryAnswer::Scan { group_revision, entries, next: None } = page else {
+                        let QueryAnswer::Scan { group_revision, entries, next: None, .. } = page else {
                             panic!("{page:?}")
                         };
                         let batch = group_revision / KEYS;
@@ -235,7 +235,7 @@ fn readers_never_see_a_mixture_while_buffers_are_frozen_flushed_and_compacted() 
                             assert_eq!(entry.revision, group_revision - KEYS + 1 + at as u64);
                         }
                         let got = ask(&*lookup, Query::Get { key: b"k00" });
-                        let QueryAnswer::Get { group_revision, found } = got else { panic!("{got:?}") };
+                        let QueryAnswer::Get { group_revision, found, .. } = got else { panic!("{got:?}") };
                         if group_revision > 0 {
                             assert_eq!(found.expect("there").0, group_revision - KEYS + 1);
                         }
