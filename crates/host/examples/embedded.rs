@@ -89,7 +89,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         lookup.query(b"", &mut sum)?;
         println!("1 + … + 100 = {}, read at index {index}", sum.try_into().map_or(0, u64::from_le_bytes));
     }
-    hosts.into_iter().for_each(NodeHost::close);
+    hosts.iter().for_each(NodeHost::close);
     std::fs::remove_dir_all(directory)?;
     Ok(())
 }

@@ -5,6 +5,7 @@
 //! An apply thread owns some groups' [`Applier`]s and does nothing else; the simulator calls the same code. All commands of a job
 //! become one call of the state machine and one commit of the group's meta, so that the cost of a batch is paid once.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 
@@ -22,6 +23,8 @@ use crate::meta::GroupMeta;
 
 /// Bytes of entries that are read from the log at once when they are no longer in memory.
 const LOG_READ_BYTES_MAX: usize = 4 << 20;
+/// Checkpoints whose hash is kept: whoever compares asks soon after.
+const CHECKPOINTS_MAX: usize = 8;
 
 /// Why a replica's state machine cannot go on. Only this replica stops (decision 9).
 #[derive(Debug)]
@@ -61,6 +64,28 @@ impl From<MachineError> for ApplyError {
     }
 }
 
+/// What a replica's state hashes to at an index; equal on all replicas (rule E8).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StateHash {
+    /// The last applied index.
+    pub index: Index,
+    /// Hash chain over entries and results.
+    pub chain: u128,
+    /// Hash of the visible content.
+    pub content: u128,
+}
+
+/// What a replica knows of a checkpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CheckpointHash {
+    /// Its state's hash there.
+    Known(StateHash),
+    /// It is not there yet.
+    NotYet,
+    /// It is beyond, and was not there itself (a snapshot), or it was too long ago.
+    Passed,
+}
+
 /// What a job did.
 #[derive(Debug, Default)]
 pub struct Applied {
@@ -77,12 +102,21 @@ pub struct Applier {
     meta: GroupMeta,
     meta_bytes: Vec<u8>,
     results: Results,
+    /// The latest checkpoints, oldest first.
+    checkpoints: VecDeque<StateHash>,
 }
 
 impl Applier {
     /// Takes over a machine that was opened with this meta.
     pub fn new(key: LogKey, machine: Box<dyn StateMachine>, meta: GroupMeta) -> Applier {
-        Applier { key, machine, meta, meta_bytes: Vec::new(), results: Results::default() }
+        Applier {
+            key,
+            machine,
+            meta,
+            meta_bytes: Vec::new(),
+            results: Results::default(),
+            checkpoints: VecDeque::new(),
+        }
     }
 
     /// The replicated bookkeeping at the last applied entry.
@@ -103,6 +137,21 @@ impl Applier {
     /// For lookups from other threads.
     pub fn lookup(&self) -> Arc<dyn Lookup> {
         self.machine.lookup()
+    }
+
+    /// Hashes the state as it is now.
+    pub fn hash(&mut self) -> Result<StateHash, ApplyError> {
+        let content = self.machine.content_hash()?;
+        Ok(StateHash { index: self.meta.applied.index, chain: self.meta.chain, content })
+    }
+
+    /// What was found at the checkpoint at `index` (rule E8).
+    pub fn checkpoint(&self, index: Index) -> CheckpointHash {
+        match self.checkpoints.iter().find(|hash| hash.index == index) {
+            Some(hash) => CheckpointHash::Known(*hash),
+            None if self.meta.applied.index < index => CheckpointHash::NotYet,
+            None => CheckpointHash::Passed,
+        }
     }
 
     /// The machine, for snapshots and housekeeping.
@@ -156,13 +205,34 @@ impl Applier {
         tickets: &mut std::iter::Peekable<impl Iterator<Item = EntryTickets>>,
         applied: &mut Applied,
     ) -> Result<(), ApplyError> {
+        let mut rest = entries;
+        while !rest.is_empty() {
+            let taken = self.apply_piece(rest, tickets, applied)?;
+            rest = rest.get(taken..).unwrap_or_default();
+        }
+        Ok(())
+    }
+
+    /// Applies entries up to the first checkpoint, whose hash must be that of exactly this point (rule E8). How many.
+    fn apply_piece(
+        &mut self,
+        entries: &[Entry],
+        tickets: &mut std::iter::Peekable<impl Iterator<Item = EntryTickets>>,
+        applied: &mut Applied,
+    ) -> Result<usize, ApplyError> {
         let mut commands = Vec::new();
         let mut spans = Vec::with_capacity(entries.len());
+        let mut is_checkpoint = false;
         for (expected, entry) in (self.meta.applied.index + 1..).zip(entries) {
             if entry.index != expected {
                 return Err(ApplyError::Order(expected, entry.index));
             }
-            spans.push(self.decode_entry(entry, &mut commands)?);
+            let span = self.decode_entry(entry, &mut commands)?;
+            is_checkpoint = span.outcomes.iter().any(|outcome| matches!(outcome, Outcome::Chain));
+            spans.push(span);
+            if is_checkpoint {
+                break;
+            }
         }
         self.results.clear();
         if !commands.is_empty() {
@@ -174,6 +244,7 @@ impl Applier {
         applied.commands += commands.len() as u64;
         // One piece of shared memory for all answers: handing one out costs a reference count, not an allocation.
         let shared = Payload::copy_from(self.results.bytes());
+        let taken = spans.len();
         for (entry, span) in entries.iter().zip(spans) {
             let range = self.results.range(span.first_result, span.results);
             let results = self.results.bytes().get(range).unwrap_or_default();
@@ -184,7 +255,14 @@ impl Applier {
         }
         self.meta.encode_into(&mut self.meta_bytes);
         self.machine.commit(self.meta.applied.index, &self.meta_bytes)?;
-        Ok(())
+        if is_checkpoint {
+            let hash = self.hash()?;
+            if self.checkpoints.len() == CHECKPOINTS_MAX {
+                self.checkpoints.pop_front();
+            }
+            self.checkpoints.push_back(hash);
+        }
+        Ok(taken)
     }
 
     /// Pushes the entry's commands for the state machine, and takes what is the host's own into the meta.

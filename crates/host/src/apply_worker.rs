@@ -16,7 +16,7 @@ use mraft_engine::machine::{BackgroundJob, MachineError, SnapshotStage, Snapshot
 use mraft_logstore::LogReader;
 use mraft_types::{GroupId, Index};
 
-use crate::apply::{Applier, ApplyError};
+use crate::apply::{Applier, ApplyError, CheckpointHash, StateHash};
 use crate::core::{ApplyOrder, Input, SnapshotOrder};
 use crate::meta::GroupMeta;
 
@@ -64,17 +64,15 @@ pub enum ApplyMail {
         /// Gets the index, the chain and the content's hash.
         done: SyncSender<Result<StateHash, String>>,
     },
-}
-
-/// What a replica's state hashes to at an index; equal on all replicas (rule E8).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct StateHash {
-    /// The last applied index.
-    pub index: Index,
-    /// Hash chain over entries and results.
-    pub chain: u128,
-    /// Hash of the visible content.
-    pub content: u128,
+    /// Looks up what was found at a checkpoint (rule E8).
+    CheckpointHash {
+        /// The group.
+        group: GroupId,
+        /// The checkpoint's index.
+        index: Index,
+        /// Gets it; `None` when the group is not here.
+        done: SyncSender<Option<CheckpointHash>>,
+    },
 }
 
 /// A snapshot to be streamed to a peer.
@@ -114,6 +112,8 @@ pub struct ApplyWorker {
     touched: BTreeSet<GroupId>,
     /// Most bytes that all machines of this worker may hold unpersisted before the largest is asked to persist.
     unpersisted_bytes_max: usize,
+    /// A group is asked to persist when it applied this many entries since; 0 leaves it to the machine.
+    snapshot_entries: u64,
     /// As last seen, so that a batch costs its own groups only.
     unpersisted_bytes: BTreeMap<GroupId, usize>,
     unpersisted_bytes_total: usize,
@@ -121,12 +121,13 @@ pub struct ApplyWorker {
 
 impl ApplyWorker {
     /// A worker without groups.
-    pub fn new(log: Arc<dyn LogReader>, unpersisted_bytes_max: usize) -> ApplyWorker {
+    pub fn new(log: Arc<dyn LogReader>, unpersisted_bytes_max: usize, snapshot_entries: u64) -> ApplyWorker {
         ApplyWorker {
             log,
             appliers: BTreeMap::new(),
             touched: BTreeSet::new(),
             unpersisted_bytes_max,
+            snapshot_entries,
             unpersisted_bytes: BTreeMap::new(),
             unpersisted_bytes_total: 0,
         }
@@ -185,23 +186,28 @@ impl ApplyWorker {
             ApplyMail::Hash { group, done } => {
                 let mut hash = Err("the group is not here".to_owned());
                 self.guarded(group, out, |applier, _| {
-                    let content = applier.machine().content_hash()?;
-                    let meta = applier.meta();
-                    hash = Ok(StateHash { index: meta.applied.index, chain: meta.chain, content });
+                    hash = Ok(applier.hash()?);
                     Ok(())
                 });
                 let _ = done.try_send(hash);
+            }
+            ApplyMail::CheckpointHash { group, index, done } => {
+                // Nobody waits any more when the caller gave up.
+                let _ = done.try_send(self.appliers.get(&group).map(|applier| applier.checkpoint(index)));
             }
         }
     }
 
     /// After a batch of mail: tells the cores how far their groups are, and hands out background work.
     pub fn finish(&mut self, out: &mut ApplyOutput) {
+        let snapshot_entries = self.snapshot_entries;
         for group in std::mem::take(&mut self.touched) {
             self.guarded(group, out, |applier, out| {
                 let (index, persisted) = (applier.meta().applied.index, applier.persisted());
                 out.inputs.push((group, Input::Applied { group, index, persisted }));
-                if let Some(job) = applier.background(Urgency::Normal) {
+                let is_due = snapshot_entries > 0 && index.saturating_sub(persisted) >= snapshot_entries;
+                let urgency = if is_due { Urgency::Pressing } else { Urgency::Normal };
+                if let Some(job) = applier.background(urgency) {
                     out.jobs.push((group, job));
                 }
                 Ok(())

@@ -45,6 +45,8 @@ pub struct HostConfig {
     pub limits: Limits,
     /// Proposals are refused while a group's unapplied entries weigh more than this (MaxInMemLogSize).
     pub unapplied_bytes_max: usize,
+    /// A group's state is persisted after this many entries, whatever its buffers weigh; 0 leaves it to the state machine (SnapshotEntries).
+    pub snapshot_entries: u64,
     /// Entries kept behind what the store has persisted (CompactionOverhead).
     pub compaction_overhead_entries: u64,
     /// Bytes of one log segment.
@@ -101,6 +103,7 @@ impl HostConfig {
             background_threads: 1,
             limits: Limits::default(),
             unapplied_bytes_max: 256 << 20,
+            snapshot_entries: 0,
             compaction_overhead_entries: 250_000,
             log_segment_bytes: 64 << 20,
             send_queue_bytes_max: 128 << 20,

@@ -33,10 +33,12 @@ pub mod peers;
 pub mod persist;
 mod random;
 mod registry;
+mod replicas;
 pub mod restore;
 mod runtime;
 mod status;
 
+pub use apply::{CheckpointHash, StateHash};
 pub use completions::CompletionQueue;
 pub use config::{HostConfig, TlsFiles};
 pub use error::HostError;

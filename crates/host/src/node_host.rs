@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::time::{Duration, Instant};
 
 use mraft_disk::{Disk, RealDisk};
@@ -19,22 +19,22 @@ use mraft_types::{
     GroupId, GroupUid, Index, Membership, MembershipChange, NodeId, Payload, ReplicaId, SlotSet, Term,
 };
 
-use crate::apply_worker::{ApplyMail, StateHash};
+use crate::apply::{CheckpointHash, StateHash};
+use crate::apply_worker::ApplyMail;
 use crate::completions::{CompletionQueue, Completions};
 use crate::config::HostConfig;
-use crate::core::{Core, CoreConfig, Input, Look};
+use crate::core::{Core, CoreConfig, Input};
 use crate::error::HostError;
 use crate::events::{EventReceiver, Events, HostEvent};
 use crate::identity::{self, Claim, Identity};
-use crate::meta::GroupMeta;
 use crate::metrics::Metrics;
 use crate::peer_table::PeerTable;
-use crate::peers::{Peers, Reply, RequestHandler};
+use crate::peers::{Peers, RequestHandler};
 use crate::persist::{LogHealth, LogJob, LogWorker};
 use crate::registry::{GroupRecord, Registry};
 use crate::restore::{first_log, log_key, restore};
 use crate::runtime::{Listener, Pace, Runtime, Shared};
-use crate::status::{GroupStatus, HostStatus, look_at, stopped};
+use crate::status::{GroupStatus, HostStatus};
 
 /// How long a caller of a blocking method waits for the threads of a healthy host.
 const INTERNAL_WAIT: Duration = Duration::from_secs(60);
@@ -60,7 +60,7 @@ pub type MachineFactory =
 
 /// The kinds of state machines that a program offers, by the names that are persisted with each group.
 #[derive(Clone, Default)]
-pub struct Machines(BTreeMap<String, MachineFactory>);
+pub struct Machines(pub(crate) BTreeMap<String, MachineFactory>);
 
 impl Machines {
     /// None yet.
@@ -113,6 +113,7 @@ pub struct NodeHost {
 
 /// Shared by the public face, the threads' listener and the peers' handler.
 pub(crate) struct Inner {
+    me: Weak<Inner>,
     pub(crate) config: HostConfig,
     pub(crate) identity: Identity,
     pub(crate) disk: Arc<dyn Disk>,
@@ -168,7 +169,8 @@ impl NodeHost {
         let options = LogOptions::new(config.log_segment_bytes, crate::random::salts());
         let log = SegmentLog::open(Arc::clone(&disk), &log_directory, options)?;
         let completions = Completions::new();
-        let inner = Arc::new(Inner {
+        let inner = Arc::new_cyclic(|me| Inner {
+            me: Weak::clone(me),
             config,
             identity: identity.clone(),
             disk: Arc::clone(&disk),
@@ -193,6 +195,7 @@ impl NodeHost {
             staged: AtomicU64::new(0),
             _locks: locks,
         });
+        inner.finish_removals()?;
         inner.start(log)?;
         identity::mark_created(disk.as_ref(), &data, &wal, &mut identity)?;
         let host = NodeHost { inner };
@@ -338,6 +341,25 @@ impl NodeHost {
         wait(&result)?.map_err(|reason| HostError::Machine { group, reason })
     }
 
+    /// Proposes a checkpoint: every replica keeps its state's hash at that entry for [`NodeHost::checkpoint_hash`] (rule E8). Answered
+    /// with the entry's position.
+    pub fn checkpoint(&self, group: GroupId, answered: impl FnOnce(Answer) + Send + 'static) {
+        let ticket = self.inner.completions.call(answered);
+        self.inner.input(group, Event::ProposeCheckpoint(ticket));
+    }
+
+    /// What the replica here kept at a checkpoint.
+    pub fn checkpoint_hash(&self, group: GroupId, index: Index) -> Result<CheckpointHash, HostError> {
+        let (done, result) = sync_channel(1);
+        self.inner.mail(group, ApplyMail::CheckpointHash { group, index, done })?;
+        wait(&result)?.ok_or(HostError::NoSuchGroup(group))
+    }
+
+    /// Whether the disk stopped every replica of this node (rules D8, T1).
+    pub fn is_stopped_by_disk(&self) -> bool {
+        self.inner.stalled.load(Ordering::Relaxed)
+    }
+
     /// What happens on this node from now on.
     pub fn events(&self) -> EventReceiver {
         self.inner.events.listen()
@@ -394,8 +416,9 @@ impl NodeHost {
         self.inner.led_groups().len()
     }
 
-    /// Ends the host: connections close, what is applied is persisted, the log is sealed, all threads end.
-    pub fn close(self) {
+    /// Ends the host: connections close, what is applied is persisted, the log is sealed, all threads end. Requests are answered
+    /// `not_applied` from then on.
+    pub fn close(&self) {
         self.inner.close();
     }
 }
@@ -457,6 +480,8 @@ impl Inner {
             beat_ticks: u64::from(self.config.heartbeat_ticks),
             apply_threads: self.config.apply_threads,
             background_threads: self.config.background_threads,
+            unpersisted_bytes_max: self.config.unpersisted_bytes_max,
+            snapshot_entries: self.config.snapshot_entries,
         };
         let listener: Arc<dyn Listener> = Arc::clone(self) as Arc<dyn Listener>;
         let runtime = Runtime::start(
@@ -466,7 +491,6 @@ impl Inner {
             Arc::clone(&self.metrics),
             listener,
             pace,
-            self.config.unpersisted_bytes_max,
         )
         .map_err(|error| HostError::io(&self.config.data_directory, error))?;
         let shared = Arc::clone(runtime.shared());
@@ -507,125 +531,8 @@ impl Inner {
         *self.peers.write().unwrap_or_else(PoisonError::into_inner) = Some(peers);
     }
 
-    fn make_machine(&self, record: &GroupRecord) -> Result<Box<dyn StateMachine>, HostError> {
-        let group = record.group;
-        let Some(factory) = self.machines.0.get(&record.machine) else {
-            let reason = format!(
-                "its state machine is of kind `{}`, which this program does not offer (it offers: {})",
-                record.machine,
-                self.machines.0.keys().cloned().collect::<Vec<_>>().join(", ")
-            );
-            return Err(HostError::Machine { group, reason });
-        };
-        let context = MachineContext {
-            group,
-            replica: record.replica,
-            directory: self.group_directory(group, record.replica),
-            disk: Arc::clone(&self.disk),
-        };
-        factory(&context).map_err(|error| HostError::Machine { group, reason: error.to_string() })
-    }
-
-    fn group_directory(&self, group: GroupId, replica: ReplicaId) -> PathBuf {
-        self.config.data_directory.join("groups").join(format!("{}-{:016x}", group.0, replica.get()))
-    }
-
-    fn start_groups(&self, specs: &[GroupSpec]) -> Result<(), HostError> {
-        let mut records = Vec::new();
-        for spec in specs {
-            let genesis = GroupMeta::genesis(
-                self.config.deployment,
-                spec.group,
-                spec.members.clone(),
-                spec.slots.clone(),
-            );
-            let Some(replica) = genesis.membership.replica_on(self.config.node) else {
-                let reason = format!("node {} is not among the original members", self.config.node);
-                return Err(HostError::Machine { group: spec.group, reason });
-            };
-            match self.registry().records().get(&spec.group) {
-                Some(known) if known.uid == genesis.uid => {}
-                Some(known) => {
-                    let listed = |meta: Option<&GroupMeta>| match meta {
-                        Some(meta) => format!("{:?}", meta.membership.members.keys().collect::<Vec<_>>()),
-                        None => "one that this node joined".to_owned(),
-                    };
-                    let reason = format!(
-                        "it was founded with members {}, the configuration says {}: another founding is another group; \
-                         to add this node to the existing one, join it",
-                        listed(known.genesis.as_ref()),
-                        listed(Some(&genesis))
-                    );
-                    return Err(HostError::Machine { group: spec.group, reason });
-                }
-                None => records.push(GroupRecord {
-                    group: spec.group,
-                    uid: genesis.uid,
-                    replica,
-                    genesis: Some(genesis),
-                    machine: spec.machine.clone(),
-                }),
-            }
-        }
-        self.add_replicas(records)
-    }
-
-    /// The registry first, then the log, then the machines: what a crash leaves unfinished is done again at the next start.
-    fn add_replicas(&self, records: Vec<GroupRecord>) -> Result<(), HostError> {
-        if records.is_empty() {
-            return Ok(());
-        }
-        let shared = self.shared()?;
-        let machines =
-            records.iter().map(|record| self.make_machine(record)).collect::<Result<Vec<_>, _>>()?;
-        {
-            let mut registry = self.registry();
-            if let Some(known) = records.iter().find(|record| registry.records().contains_key(&record.group))
-            {
-                return Err(HostError::GroupExists(known.group));
-            }
-            registry.put(records.iter().cloned())?;
-        }
-        self.log_job(|token| LogJob::Add { token, replicas: records.iter().map(first_log).collect() })?;
-        for (record, machine) in records.iter().zip(machines) {
-            let group = record.group;
-            let replica = restore(&self.config, record, None, machine)?;
-            self.lookups_mut().insert(group, replica.applier.lookup());
-            self.leaders_mut().insert(group, Leadership { leader: None, term: replica.seat.raft.term() });
-            self.memberships().insert(group, replica.seat.raft.membership().clone());
-            if let Some(peers) = self.peers.read().unwrap_or_else(PoisonError::into_inner).as_ref() {
-                peers.learn(replica.seat.raft.membership());
-            }
-            let closed = |_| HostError::Closed;
-            shared.apply(group).send(ApplyMail::Add(group, Box::new(replica.applier))).map_err(closed)?;
-            shared.step(group).send(Input::Start(Box::new(replica.seat))).map_err(|_| HostError::Closed)?;
-        }
-        Ok(())
-    }
-
-    fn remove_replica(&self, group: GroupId) -> Result<(), HostError> {
-        let record = self.registry().records().get(&group).cloned().ok_or(HostError::NoSuchGroup(group))?;
-        self.stop_replica(group, false)?;
-        // The registry last but one: until it forgets the group, a crash leaves a replica that is removed again.
-        self.registry().remove(group)?;
-        self.log_job(|token| LogJob::Remove { token, key: log_key(&record) })?;
-        let directory = self.group_directory(group, record.replica);
-        crate::files::remove_directory(self.disk.as_ref(), &directory)
-            .map_err(|error| HostError::io(&directory, error))
-    }
-
-    fn stop_replica(&self, group: GroupId, persist: bool) -> Result<(), HostError> {
-        let shared = self.shared()?;
-        shared.step(group).send(Input::Stop(group, NotApplied::Stopping)).map_err(|_| HostError::Closed)?;
-        let (done, stopped) = sync_channel(1);
-        self.mail(group, ApplyMail::Remove { group, persist, done })?;
-        self.lookups_mut().remove(&group);
-        self.leaders_mut().remove(&group);
-        wait(&stopped)?.map_err(|reason| HostError::Machine { group, reason })
-    }
-
     /// Sends the log a job and waits until it is durable.
-    fn log_job(&self, job: impl FnOnce(u64) -> LogJob) -> Result<(), HostError> {
+    pub(crate) fn log_job(&self, job: impl FnOnce(u64) -> LogJob) -> Result<(), HostError> {
         let token = self.next_token.fetch_add(1, Ordering::Relaxed);
         let (done, durable) = sync_channel(1);
         self.log_waits.lock().unwrap_or_else(PoisonError::into_inner).insert(token, done);
@@ -644,6 +551,11 @@ impl Inner {
 
     pub(crate) fn metrics(&self) -> &Metrics {
         &self.metrics
+    }
+
+    /// Itself, to be handed to a thread.
+    pub(crate) fn me(&self) -> Option<Arc<Inner>> {
+        self.me.upgrade()
     }
 
     pub(crate) fn tell(&self, event: &HostEvent) {
@@ -672,7 +584,11 @@ impl Inner {
         let tickets = match rejected {
             Event::Propose(proposals) => proposals.into_iter().map(|proposal| proposal.ticket).collect(),
             Event::Read { tickets, .. } => tickets,
-            Event::Change { ticket, .. } | Event::Transfer { ticket, .. } => vec![ticket],
+            Event::Change { ticket, .. }
+            | Event::Transfer { ticket, .. }
+            | Event::ProposeCheckpoint(ticket) => {
+                vec![ticket]
+            }
             _ => Vec::new(),
         };
         let stopping = Answer::NotApplied(NotApplied::Stopping);
@@ -702,80 +618,10 @@ impl Inner {
         self.memberships.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A leader added this node to a group: start the replica, unless it is here or was here before.
-    pub(crate) fn start_joining(
-        self: &Arc<Self>,
-        group: GroupId,
-        uid: GroupUid,
-        replica: ReplicaId,
-        machine: String,
-        reply: Reply,
-    ) {
-        if let Some(known) = self.registry().records().get(&group) {
-            if known.replica != replica {
-                tracing::warn!(%group, here = %known.replica, asked = %replica, "another replica of the group is here");
-            }
-            return reply.send(Payload::new());
-        }
-        let inner = Arc::clone(self);
-        // The asking connection must not wait for the log.
-        let started = std::thread::Builder::new().name("mraft-join".to_owned()).spawn(move || {
-            let record = GroupRecord { group, uid, replica, genesis: None, machine };
-            match inner.add_replicas(vec![record]) {
-                Ok(()) => {
-                    tracing::info!(%group, %replica, "joined; waits for the group's first snapshot");
-                    reply.send(Payload::new());
-                }
-                Err(HostError::GroupExists(_)) => {}
-                Err(error) => tracing::error!(%group, %replica, "cannot join: {error}"),
-            }
-        });
-        if let Err(error) = started {
-            tracing::error!(%group, %replica, "cannot join: {error}");
-        }
-    }
-
     pub(crate) fn led_groups(&self) -> Vec<GroupId> {
         let leaders = self.leaders.read().unwrap_or_else(PoisonError::into_inner);
         let own = |leadership: &Leadership| leadership.leader.is_some_and(|id| id.node() == self.config.node);
         leaders.iter().filter(|(_, leadership)| own(leadership)).map(|(group, _)| *group).collect()
-    }
-
-    fn status(&self) -> HostStatus {
-        let shared = self.shared().ok();
-        let mut warnings = Vec::new();
-        if let Some(peers) = self.peers.read().unwrap_or_else(PoisonError::into_inner).as_ref() {
-            warnings.extend(peers.warnings());
-        }
-        HostStatus {
-            deployment: self.config.deployment,
-            node: self.config.node,
-            instance: self.identity.instance,
-            raft_address: self.config.raft_address.clone(),
-            boot_counter: self.identity.boot_counter,
-            groups: self.registry().records().len() as u64,
-            leaders: self.led_groups().len() as u64,
-            log: self.metrics.log_gauges(),
-            disk_age_ms: shared
-                .map_or(0, |shared| u64::try_from(shared.disk_age().as_millis()).unwrap_or(u64::MAX)),
-            disk_trouble: self.disk_trouble.lock().unwrap_or_else(PoisonError::into_inner).clone(),
-            warnings,
-        }
-    }
-
-    fn group_status(&self, group: GroupId) -> Result<GroupStatus, HostError> {
-        let record = self.registry().records().get(&group).cloned().ok_or(HostError::NoSuchGroup(group))?;
-        let failure = self.failures.lock().unwrap_or_else(PoisonError::into_inner).get(&group).cloned();
-        let (reply, seen) = sync_channel(1);
-        let slots = record.genesis.as_ref().map(|genesis| genesis.slots.clone()).unwrap_or_default();
-        let look = move |core: &Core| {
-            // Nobody waits any more when the caller gave up.
-            let _ = reply.try_send(look_at(core, group));
-        };
-        self.shared()?.step(group).send(Input::Look(Look(Box::new(look)))).map_err(|_| HostError::Closed)?;
-        let mut status = GroupStatus { failure, slots, ..wait(&seen)?.unwrap_or_else(|| stopped(&record)) };
-        status.uid = record.uid;
-        Ok(status)
     }
 
     fn close(&self) {
@@ -792,6 +638,6 @@ impl Inner {
     }
 }
 
-fn wait<T>(receiver: &std::sync::mpsc::Receiver<T>) -> Result<T, HostError> {
+pub(crate) fn wait<T>(receiver: &std::sync::mpsc::Receiver<T>) -> Result<T, HostError> {
     receiver.recv_timeout(INTERNAL_WAIT).map_err(|_| HostError::Closed)
 }

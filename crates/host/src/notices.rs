@@ -140,6 +140,9 @@ impl Listener for Inner {
             Notice::Removed { change_index } => {
                 tracing::info!(%group, change_index, "this replica was removed from its group");
                 self.tell(&HostEvent::ReplicaRemoved { group, change_index });
+                if let Some(inner) = self.me() {
+                    inner.forget_removed(group);
+                }
             }
             Notice::Panicked { message } => self.failed(group, format!("its core panicked: {message}")),
             Notice::ForeignUid { node, theirs } => {
@@ -172,6 +175,7 @@ impl Listener for Inner {
             ),
             LogHealth::Failed(error) => {
                 let reason = error.to_string();
+                self.stalled.store(true, Ordering::Relaxed);
                 (Some(format!("{reason}; every replica of this node stopped")), HostEvent::LogFailed(reason))
             }
         };

@@ -36,6 +36,8 @@ use crate::runtime::Outbox;
 
 /// Questions that wait for an answer; one more is refused at once.
 const ASKED_MAX: usize = 1 << 16;
+/// Nodes whose refusal is remembered: as many as the table of nodes has rows.
+const REFUSALS_MAX: usize = 4096;
 /// Asks a node to start a memberless replica (rule M4): {group, uid, replica, kind of state machine}.
 const START_REPLICA: RequestKind = RequestKind(6);
 const MACHINE_NAME_BYTES_MAX: usize = 64;
@@ -103,11 +105,28 @@ pub struct Peers {
     warnings: Vec<String>,
 }
 
+/// How another node stands with this one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerStatus {
+    /// The node.
+    pub node: NodeId,
+    /// Where it is dialled.
+    pub raft_address: String,
+    /// Whether frames can be sent to it.
+    pub is_connected: bool,
+    /// Why the last attempt to connect was refused, with both values, if it was.
+    pub refusal: Option<String>,
+}
+
 /// The transport's view of the host.
 struct Door {
     inner: Weak<Inner>,
     identity: Identity,
     table: Mutex<PeerTable>,
+    /// What the hello says of this node's routing table (rule M10).
+    topology: Mutex<TopologyStamp>,
+    /// By node, why the last connection was refused; only of nodes that are or were peers, so no more than there are of them.
+    refusals: Mutex<BTreeMap<NodeId, String>>,
     peers: Mutex<Weak<Peers>>,
     requests: Option<Arc<dyn RequestHandler>>,
 }
@@ -133,6 +152,8 @@ impl Peers {
             inner: Arc::downgrade(inner),
             identity: inner.identity.clone(),
             table: Mutex::new(table),
+            topology: Mutex::default(),
+            refusals: Mutex::default(),
             peers: Mutex::new(Weak::new()),
             requests,
         });
@@ -174,6 +195,23 @@ impl Peers {
     /// Makes a node a peer that is in no group here yet.
     pub fn add(&self, node: NodeId, raft_address: &str) -> Result<(), HostError> {
         self.transport.set_peer(node, raft_address).map_err(|error| HostError::Network(error.to_string()))
+    }
+
+    /// All other nodes that this one dials.
+    pub fn status(&self) -> Vec<PeerStatus> {
+        let refusals = self.door.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+        let of = |peer: mraft_transport::PeerStats| PeerStatus {
+            node: peer.node,
+            refusal: refusals.get(&peer.node).filter(|_| !peer.is_connected).cloned(),
+            raft_address: peer.address,
+            is_connected: peer.is_connected,
+        };
+        self.transport.stats().peers.into_iter().map(of).collect()
+    }
+
+    /// What this node's hello says of its routing table from now on (rule M10): a hint, compared and never a reason to refuse.
+    pub fn set_topology(&self, version: u64, hash: [u8; 16]) {
+        *self.door.topology.lock().unwrap_or_else(PoisonError::into_inner) = TopologyStamp { version, hash };
     }
 
     /// Whether frames can be sent to a node at this moment.
@@ -457,7 +495,7 @@ impl Handler for Door {
             boot_nonce,
             durable_seq: shared.map_or(0, |shared| shared.durable_seq()),
             record_of_receiver: table.record(peer),
-            topology: TopologyStamp::default(),
+            topology: *self.topology.lock().unwrap_or_else(PoisonError::into_inner),
             raft_address,
             instances: table.instances().clone(),
             fields: Vec::new(),
@@ -472,6 +510,17 @@ impl Handler for Door {
     ) -> Result<Accepted, HelloRefused> {
         let mut table = self.table();
         let accepted = check(ours, theirs, &table.expected(theirs.node, dialed))?;
+        let (own, other) = (ours.topology, theirs.topology);
+        if own.version > 0 && own.version == other.version && own.hash != other.hash {
+            // Only a hint, so never a refusal (rule M10); but both cannot be right.
+            tracing::error!(
+                node = %theirs.node, version = own.version,
+                "the peer's routing table differs from this node's although both have this version: compare initial_members of both"
+            );
+            if let Some(inner) = self.inner.upgrade() {
+                inner.metrics().count("mraft_topology_conflicts_total", "node", theirs.node.to_string());
+            }
+        }
         for (node, known, said) in &accepted.conflicts {
             tracing::error!(%node, %known, %said, "two directories claim one node id; the node is refused until an operator decides");
         }
@@ -516,6 +565,7 @@ impl Handler for Door {
     }
 
     fn connected(&self, node: NodeId, _connected: &Connected) {
+        self.refusals.lock().unwrap_or_else(PoisonError::into_inner).remove(&node);
         if let Some(inner) = self.inner.upgrade() {
             tracing::debug!(%node, "connected");
             inner.tell(&HostEvent::PeerConnected(node));
@@ -545,7 +595,15 @@ impl Handler for Door {
 
     fn refused(&self, refusal: &Refusal) {
         let side = if refusal.by_peer { "the peer refuses this node" } else { "this node refuses the peer" };
-        tracing::error!(node = %refusal.node, address = refusal.address, "{side}: {}", refusal.reason);
+        let reason = format!("{side}: {}", refusal.reason);
+        let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+        // The dialling repeats itself; the log line need not.
+        if refusals.get(&refusal.node) != Some(&reason) {
+            tracing::error!(node = %refusal.node, address = refusal.address, "{reason}");
+            if refusals.len() < REFUSALS_MAX {
+                refusals.insert(refusal.node, reason);
+            }
+        }
     }
 
     fn snapshot_begin(&self, header: SnapshotHeader) -> Result<Box<dyn SnapshotReceiver>, String> {

@@ -5,6 +5,9 @@
 //! One small file, replaced atomically. It holds each group's founding (the genesis meta, or only the group's id for a replica
 //! that joins and waits for a snapshot), the replica that lives here, and the name of its kind of state machine. It is written before
 //! the log learns of the replica: an entry without log records is a creation that a crash interrupted, and is done again.
+//!
+//! Of groups that this node was removed from it keeps the founding and the last replica: neither that one nor an earlier one may ever
+//! be started here again (rules M3, M4), whatever a configuration says.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -45,89 +48,129 @@ pub struct GroupRecord {
 pub(crate) struct Registry {
     disk: Arc<dyn Disk>,
     path: PathBuf,
+    content: Content,
+}
+
+/// What the file holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Content {
     records: BTreeMap<GroupId, GroupRecord>,
+    /// By group, the founding and the highest replica that was removed here.
+    gone: BTreeMap<GroupId, (GroupUid, ReplicaId)>,
 }
 
 impl Registry {
     /// Reads the list; a missing file is an empty one.
     pub(crate) fn open(disk: Arc<dyn Disk>, directory: &std::path::Path) -> Result<Registry, HostError> {
         let path = directory.join(REGISTRY_FILE);
-        let mut records = BTreeMap::new();
-        if let Some(bytes) = crate::files::read(disk.as_ref(), &path, REGISTRY_MAGIC, REGISTRY_BYTES_MAX)? {
-            for record in decode(&bytes).map_err(|error| HostError::damaged(&path, error.to_string()))? {
-                records.insert(record.group, record);
-            }
-        }
-        Ok(Registry { disk, path, records })
+        let content = match crate::files::read(disk.as_ref(), &path, REGISTRY_MAGIC, REGISTRY_BYTES_MAX)? {
+            None => Content::default(),
+            Some(bytes) => decode(&bytes).map_err(|error| HostError::damaged(&path, error.to_string()))?,
+        };
+        Ok(Registry { disk, path, content })
     }
 
     pub(crate) fn records(&self) -> &BTreeMap<GroupId, GroupRecord> {
-        &self.records
+        &self.content.records
     }
 
-    /// Adds or replaces records, durably.
+    /// By group that this node was removed from, its founding and the highest replica that was here.
+    pub(crate) fn gone(&self) -> &BTreeMap<GroupId, (GroupUid, ReplicaId)> {
+        &self.content.gone
+    }
+
+    /// Adds or replaces records, durably. A replica that was removed here is refused.
     pub(crate) fn put(&mut self, records: impl IntoIterator<Item = GroupRecord>) -> Result<(), HostError> {
-        let mut next = self.records.clone();
-        next.extend(records.into_iter().map(|record| (record.group, record)));
+        let mut next = self.content.clone();
+        for record in records {
+            if let Some((uid, highest)) = next.gone.get(&record.group)
+                && *uid == record.uid
+                && record.replica.generation() <= highest.generation()
+            {
+                let reason = format!(
+                    "replica {} was removed from this node, or an earlier one: add the node again",
+                    record.replica
+                );
+                return Err(HostError::Machine { group: record.group, reason });
+            }
+            next.records.insert(record.group, record);
+        }
         self.replace(next)
     }
 
-    /// Forgets a group, durably.
+    /// Forgets a group's replica for good, durably.
     pub(crate) fn remove(&mut self, group: GroupId) -> Result<(), HostError> {
-        let mut next = self.records.clone();
-        next.remove(&group);
+        let mut next = self.content.clone();
+        if let Some(record) = next.records.remove(&group) {
+            next.gone.insert(group, (record.uid, record.replica));
+        }
         self.replace(next)
     }
 
-    fn replace(&mut self, next: BTreeMap<GroupId, GroupRecord>) -> Result<(), HostError> {
-        if next.len() > GROUPS_MAX {
+    fn replace(&mut self, next: Content) -> Result<(), HostError> {
+        if next.records.len() > GROUPS_MAX || next.gone.len() > GROUPS_MAX {
             return Err(HostError::Limit { what: "groups on one node", max: GROUPS_MAX as u64 });
         }
-        if next == self.records {
+        if next == self.content {
             return Ok(());
         }
-        crate::files::replace(self.disk.as_ref(), &self.path, REGISTRY_MAGIC, &encode(next.values()))?;
-        self.records = next;
+        crate::files::replace(self.disk.as_ref(), &self.path, REGISTRY_MAGIC, &encode(&next))?;
+        self.content = next;
         Ok(())
     }
 }
 
-fn encode<'r>(records: impl ExactSizeIterator<Item = &'r GroupRecord>) -> Vec<u8> {
+fn encode(content: &Content) -> Vec<u8> {
     let mut out = Vec::new();
     out.put_u8(REGISTRY_VERSION);
-    out.put_varint(records.len() as u64);
-    for record in records {
+    out.put_varint(content.records.len() as u64);
+    for record in content.records.values() {
         out.put_u64(record.group.0);
         out.put_raw(&record.uid.0);
         out.put_u64(record.replica.get());
         out.put_bytes(record.machine.as_bytes());
         out.put_bytes(&record.genesis.as_ref().map(GroupMeta::encode).unwrap_or_default());
     }
+    out.put_varint(content.gone.len() as u64);
+    for (group, (uid, replica)) in &content.gone {
+        out.put_u64(group.0);
+        out.put_raw(&uid.0);
+        out.put_u64(replica.get());
+    }
     out
 }
 
-fn decode(bytes: &[u8]) -> Result<Vec<GroupRecord>, DecodeError> {
+fn decode(bytes: &[u8]) -> Result<Content, DecodeError> {
     let mut reader = Reader::new(bytes);
     let version = reader.u8("groups.version")?;
     if version != REGISTRY_VERSION {
         return Err(DecodeError::Unknown("groups.version", u64::from(version)));
     }
     let count = reader.bounded("groups.count", GROUPS_MAX)?;
-    let mut records = Vec::new();
+    let mut content = Content::default();
     for _ in 0..count {
         let group = GroupId(reader.u64("groups.group")?);
         let uid = GroupUid(reader.id128("groups.uid")?);
-        let replica = reader.u64("groups.replica")?;
-        let replica = ReplicaId::from_u64(replica).ok_or(DecodeError::Invalid("groups.replica", replica))?;
+        let replica = replica(&mut reader)?;
         let machine = reader.text("groups.machine", KIND_BYTES_MAX)?.to_owned();
         let genesis = match reader.bytes("groups.genesis", META_BYTES_MAX)? {
             [] => None,
             bytes => Some(GroupMeta::decode(bytes)?),
         };
-        records.push(GroupRecord { group, uid, replica, genesis, machine });
+        content.records.insert(group, GroupRecord { group, uid, replica, genesis, machine });
+    }
+    for _ in 0..reader.bounded("groups.gone", GROUPS_MAX)? {
+        let group = GroupId(reader.u64("groups.gone.group")?);
+        let uid = GroupUid(reader.id128("groups.gone.uid")?);
+        content.gone.insert(group, (uid, replica(&mut reader)?));
     }
     reader.finish()?;
-    Ok(records)
+    Ok(content)
+}
+
+fn replica(reader: &mut Reader<'_>) -> Result<ReplicaId, DecodeError> {
+    let id = reader.u64("groups.replica")?;
+    ReplicaId::from_u64(id).ok_or(DecodeError::Invalid("groups.replica", id))
 }
 
 #[cfg(test)]
@@ -157,10 +200,34 @@ mod tests {
                 machine: "kv".into(),
             },
         ];
-        let bytes = encode(records.iter());
-        assert_eq!(decode(&bytes), Ok(records.to_vec()));
+        let records = records.map(|record| (record.group, record)).into();
+        let gone = [(GroupId(9), (GroupUid([7; 16]), replica))].into();
+        let content = Content { records, gone };
+        let bytes = encode(&content);
+        assert_eq!(decode(&bytes), Ok(content));
         for len in 0..bytes.len() {
             assert!(decode(&bytes[..len]).is_err(), "cut at {len}");
         }
+    }
+    #[test]
+    fn m3_a_removed_replica_is_never_started_again() {
+        let disk = Arc::new(mraft_disk::MemoryDisk::new());
+        let directory = std::path::Path::new("/data");
+        disk.create_dir_all(directory).expect("a directory");
+        let node = NodeId::new(9).expect("a node id");
+        let record = |generation, uid| GroupRecord {
+            group: GroupId(3),
+            uid: GroupUid([uid; 16]),
+            replica: ReplicaId::new(generation, node),
+            genesis: None,
+            machine: "kv".into(),
+        };
+        let mut registry = Registry::open(disk.clone(), directory).expect("opened");
+        registry.put([record(1, 7)]).expect("joined");
+        registry.remove(GroupId(3)).expect("removed");
+        let mut registry = Registry::open(disk, directory).expect("opened again");
+        assert!(registry.put([record(0, 7)]).is_err(), "an earlier one");
+        assert!(registry.put([record(1, 7)]).is_err(), "the same");
+        registry.put([record(2, 7)]).expect("a later one may come");
     }
 }

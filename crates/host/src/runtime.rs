@@ -15,7 +15,7 @@
 //! A step worker never syncs a file and never runs a state machine (decision 3); the log thread sends nothing (rule D5).
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -44,6 +44,9 @@ const FULL_RETRY: Duration = Duration::from_millis(200);
 const BACKGROUND_JOBS_MAX: usize = 4096;
 /// Snapshots that wait for their turn to be streamed; one more is refused and tried again by the core (rule N2).
 const SNAPSHOT_SENDS_MAX: usize = 64;
+
+/// Chores at once: replicas that join or are deleted, each with waits of its own. One more is refused, and asked for again.
+const CHORES_MAX: usize = 64;
 
 /// Who sends frames to peers and streams snapshots: the transport, behind what a host needs of it.
 pub(crate) trait Outbox: Send + Sync {
@@ -77,6 +80,8 @@ pub(crate) struct Pace {
     pub(crate) beat_ticks: u64,
     pub(crate) apply_threads: usize,
     pub(crate) background_threads: usize,
+    pub(crate) unpersisted_bytes_max: usize,
+    pub(crate) snapshot_entries: u64,
 }
 
 /// What all threads of a host share.
@@ -96,6 +101,8 @@ pub(crate) struct Shared {
     durable_seq: AtomicU64,
     /// Microseconds since `started` at which the log's oldest unfinished write began; 0 when there is none (rule T1).
     log_busy_since_us: AtomicU64,
+    /// Chores under way.
+    chores: AtomicUsize,
     stop: AtomicBool,
 }
 
@@ -164,6 +171,28 @@ impl Shared {
         self.outbox.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Runs something that waits for other threads of this host, on a thread of its own that nobody joins: what it does is safe to
+    /// be cut short at any point, as by a crash.
+    pub(crate) fn chore(
+        self: &Arc<Self>,
+        name: &'static str,
+        run: impl FnOnce() + Send + 'static,
+    ) -> std::io::Result<()> {
+        if self.chores.fetch_add(1, Ordering::Relaxed) >= CHORES_MAX {
+            self.chores.fetch_sub(1, Ordering::Relaxed);
+            return Err(std::io::Error::new(std::io::ErrorKind::QuotaExceeded, "too many are under way"));
+        }
+        let shared = Arc::clone(self);
+        let spawned = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
+            run();
+            shared.chores.fetch_sub(1, Ordering::Relaxed);
+        });
+        if spawned.is_err() {
+            self.chores.fetch_sub(1, Ordering::Relaxed);
+        }
+        spawned.map(drop)
+    }
+
     /// Number of the last durable batch (rule M7).
     pub(crate) fn durable_seq(&self) -> u64 {
         self.durable_seq.load(Ordering::Relaxed)
@@ -229,7 +258,6 @@ impl Runtime {
         metrics: Arc<Metrics>,
         listener: Arc<dyn Listener>,
         pace: Pace,
-        unpersisted_bytes_max: usize,
     ) -> std::io::Result<Runtime> {
         let (background, background_jobs) = sync_channel(BACKGROUND_JOBS_MAX);
         let (snapshots, snapshot_sends) = sync_channel(SNAPSHOT_SENDS_MAX);
@@ -249,6 +277,7 @@ impl Runtime {
             tick: AtomicU64::new(1),
             durable_seq: AtomicU64::new(durable_seq),
             log_busy_since_us: AtomicU64::new(0),
+            chores: AtomicUsize::new(0),
             stop: AtomicBool::new(false),
         });
         let runtime = Runtime { shared: Arc::clone(&shared), threads: Mutex::new(Vec::new()) };
@@ -256,9 +285,9 @@ impl Runtime {
             runtime.spawn("mraft-step", move |shared| step_worker(shared, worker, core))?;
         }
         runtime.spawn("mraft-log", move |shared| log_thread(shared, log))?;
+        let share_of_budget = pace.unpersisted_bytes_max / pace.apply_threads.max(1);
         for thread in 0..pace.apply_threads.max(1) {
-            let worker =
-                ApplyWorker::new(Arc::clone(&reader), unpersisted_bytes_max / pace.apply_threads.max(1));
+            let worker = ApplyWorker::new(Arc::clone(&reader), share_of_budget, pace.snapshot_entries);
             runtime.spawn("mraft-apply", move |shared| apply_thread(shared, thread, worker))?;
         }
         let background_jobs = Arc::new(Mutex::new(background_jobs));

@@ -2,13 +2,18 @@
 
 //! What a host can say of itself and its groups.
 
+use std::sync::PoisonError;
+use std::sync::mpsc::sync_channel;
+
 use mraft_logstore::LogStatus;
 use mraft_types::{
     CondemnedReason, DeploymentId, GroupId, GroupUid, Index, InstanceId, Membership, NodeId, ReplicaId,
     SlotSet, Term,
 };
 
-use crate::core::Core;
+use crate::core::{Core, Input, Look};
+use crate::error::HostError;
+use crate::node_host::{Inner, wait};
 use crate::registry::GroupRecord;
 
 /// A host.
@@ -101,6 +106,45 @@ pub struct GroupStatus {
     pub condemned: Option<CondemnedReason>,
     /// Why it failed.
     pub failure: Option<String>,
+}
+
+impl Inner {
+    pub(crate) fn status(&self) -> HostStatus {
+        let shared = self.shared().ok();
+        let mut warnings = Vec::new();
+        if let Some(peers) = self.peers.read().unwrap_or_else(PoisonError::into_inner).as_ref() {
+            warnings.extend(peers.warnings());
+        }
+        HostStatus {
+            deployment: self.config.deployment,
+            node: self.config.node,
+            instance: self.identity.instance,
+            raft_address: self.config.raft_address.clone(),
+            boot_counter: self.identity.boot_counter,
+            groups: self.registry().records().len() as u64,
+            leaders: self.led_groups().len() as u64,
+            log: self.metrics.log_gauges(),
+            disk_age_ms: shared
+                .map_or(0, |shared| u64::try_from(shared.disk_age().as_millis()).unwrap_or(u64::MAX)),
+            disk_trouble: self.disk_trouble.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            warnings,
+        }
+    }
+
+    pub(crate) fn group_status(&self, group: GroupId) -> Result<GroupStatus, HostError> {
+        let record = self.registry().records().get(&group).cloned().ok_or(HostError::NoSuchGroup(group))?;
+        let failure = self.failures.lock().unwrap_or_else(PoisonError::into_inner).get(&group).cloned();
+        let (reply, seen) = sync_channel(1);
+        let slots = record.genesis.as_ref().map(|genesis| genesis.slots.clone()).unwrap_or_default();
+        let look = move |core: &Core| {
+            // Nobody waits any more when the caller gave up.
+            let _ = reply.try_send(look_at(core, group));
+        };
+        self.shared()?.step(group).send(Input::Look(Look(Box::new(look)))).map_err(|_| HostError::Closed)?;
+        let mut status = GroupStatus { failure, slots, ..wait(&seen)?.unwrap_or_else(|| stopped(&record)) };
+        status.uid = record.uid;
+        Ok(status)
+    }
 }
 
 /// What a core says of one of its groups.

@@ -105,7 +105,7 @@ impl Node {
             compaction_overhead_entries: mix.overhead_entries,
             truncate_step_entries: 5,
         });
-        let mut apply = ApplyWorker::new(log.store().reader(), usize::MAX);
+        let mut apply = ApplyWorker::new(log.store().reader(), usize::MAX, 0);
         let mut lookups = BTreeMap::new();
         for record in &self.records {
             let directory = PathBuf::from(format!("/data/groups/{}", record.group));
