@@ -15,9 +15,9 @@ pub mod config;
 pub mod dev;
 pub mod exit;
 pub mod logging;
+pub mod node;
 pub mod output;
 pub mod rolling;
 pub mod signals;
-pub mod wiring;
 
 mod bench;

@@ -175,7 +175,7 @@ pub(crate) fn run(options: &HostOptions) -> Result<HostReport, HostError> {
         (after.0 - before.0, after.1 - before.1, after.2 - before.2)
     };
     let hosts_applied = applied_by(&hosts);
-    hosts.into_iter().for_each(NodeHost::close);
+    hosts.iter().for_each(NodeHost::close);
     let operations = latencies.count;
     let commands_bytes = operations * 3 * options.value_bytes as u64;
     Ok(HostReport {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! `mraft node`: from arguments to a configuration that holds, then to the wiring. Nothing is written before that.
+//! `mraft node`: from arguments to a configuration that holds, then to a running node. Nothing is written before that.
 
 use std::io;
 use std::path::Path;
@@ -10,7 +10,8 @@ use mraft_disk::RealDisk;
 use crate::cli::NodeRunArgs;
 use crate::config::{FlagValue, Inputs, KeptIdentity, load, machine};
 use crate::exit::{CommandError, Exit};
-use crate::{logging, signals, wiring};
+use crate::node::run_node;
+use crate::{logging, signals};
 
 pub(super) fn run(args: &NodeRunArgs) -> Result<Exit, CommandError> {
     let inputs = Inputs {
@@ -32,7 +33,7 @@ pub(super) fn run(args: &NodeRunArgs) -> Result<Exit, CommandError> {
         .map_err(CommandError::failed)?;
     config.notices.iter().for_each(|notice| tracing::info!("{notice}"));
     config.plain_doors().iter().for_each(|door| tracing::warn!("{door}"));
-    wiring::run_node(config, &shutdown)
+    run_node(config, &shutdown)
 }
 
 /// The environment; a name or value that is not UTF-8 cannot be ours.

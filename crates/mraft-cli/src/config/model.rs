@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! A configuration in which everything fits together: what the wiring builds a node from.
+//! A configuration in which everything fits together: what a node is put together from.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -1,0 +1,511 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! How the node and its groups are, and what an operator changes in a group.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use mraft::{Answer, GroupStatus, NotApplied, ReplicaState};
+use mraft_api::status::PeerStatus;
+use mraft_api::{
+    ChangeAnswer, GroupDetail, GroupSummary, MemberRow, NodeName, NodeStatus, RetireAnswer, VerifyAnswer,
+    VerifyRow,
+};
+use mraft_gateway::needs::{Check, Failure, Health, NodeError};
+use mraft_kv::query::{Query, QueryAnswer, Status as KvStatus};
+use mraft_raft::ChangeError;
+use mraft_types::{ChangeRefused, GroupId, Index, Membership, MembershipChange, NodeId, ReplicaId, Role};
+use tokio::sync::oneshot;
+
+use super::exchange::{ChangeWire, Question, Said};
+use super::route::Missed;
+use super::service::Service;
+
+/// Pause between two looks at a replica that has not applied a checkpoint yet.
+const CHECKPOINT_PAUSE: Duration = Duration::from_millis(5);
+
+impl Service {
+    pub(super) fn status_now(&self) -> NodeStatus {
+        let host = self.host.status();
+        let topology = self.topology();
+        let mut without_leader = 0;
+        let mut failed = 0;
+        for group in self.host.groups() {
+            match (self.host.lookup(group), self.host.leader(group)) {
+                (None, _) => failed += 1,
+                (_, Some(known)) if known.leader.is_some() => {}
+                _ => without_leader += 1,
+            }
+        }
+        let mut warnings = host.warnings;
+        warnings.extend(host.disk_trouble);
+        warnings.extend(self.config.plain_doors().into_iter().filter(|door| door.starts_with("HTTP")));
+        warnings.extend(self.config.notices.iter().cloned());
+        let peers = self.host.peers().map(|peers| peers.status()).unwrap_or_default();
+        NodeStatus {
+            node: self.node().get(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            deployment: host.deployment.0,
+            instance: host.instance.to_string(),
+            boot: host.boot_counter,
+            uptime_s: self.started.elapsed().as_secs(),
+            raft_address: host.raft_address,
+            http_address: self.config.http.advertised_address.to_string(),
+            ready: self.health_now().ready.iter().all(|check| check.failure.is_none()),
+            topology_version: topology.version(),
+            topology_hash: topology.hash().iter().map(|byte| format!("{byte:02x}")).collect(),
+            groups_total: topology.groups().len() as u64,
+            groups_held: host.groups,
+            groups_leading: host.leaders,
+            groups_without_leader: without_leader,
+            groups_failed: failed,
+            log_bytes: host.log.bytes,
+            memory_bytes: resident_bytes(),
+            memory_ceiling_bytes: self.config.memory_ceiling_bytes,
+            peers: peers
+                .into_iter()
+                .map(|peer| PeerStatus {
+                    node: peer.node.get(),
+                    http_address: self.http_of(peer.node),
+                    raft_address: peer.raft_address,
+                    connected: peer.is_connected,
+                    reason: peer.refusal,
+                })
+                .collect(),
+            warnings,
+        }
+    }
+
+    pub(super) fn health_now(&self) -> Health {
+        let host = self.host.status();
+        let check = |name, failure| Check { name, failure };
+        let live = vec![check("log-disk", self.host.is_stopped_by_disk().then(|| trouble(&host)))];
+        let mut missing = 0;
+        let groups = self.host.groups();
+        for group in &groups {
+            // A replica that stopped for good is an operator's business; clients are served by the others.
+            let waits = self.host.leader(*group).is_some_and(|known| known.leader.is_none());
+            missing += u64::from(waits && self.host.lookup(*group).is_some());
+        }
+        let draining = self.is_draining().then(|| "the node is stopping".to_owned());
+        let topology =
+            self.topology().is_empty().then(|| "no peer has told which groups there are".to_owned());
+        let leaders = (missing > 0).then(|| format!("{missing} of {} groups have no leader", groups.len()));
+        let ready = vec![
+            check("draining", draining),
+            check("log-disk", host.disk_trouble.clone()),
+            check("topology", topology),
+            check("groups-have-leaders", leaders),
+        ];
+        Health { live, ready }
+    }
+
+    pub(super) fn metrics_now(&self, per_group: bool) -> String {
+        let mut out = String::new();
+        self.host.write_prometheus(&mut out);
+        if per_group && self.config.observability.group_metrics {
+            self.group_series(&mut out);
+        }
+        out
+    }
+
+    fn group_series(&self, out: &mut String) {
+        use std::fmt::Write;
+        let statuses: Vec<GroupStatus> = tokio::task::block_in_place(|| {
+            self.host.groups().into_iter().filter_map(|group| self.host.group_status(group).ok()).collect()
+        });
+        type Gauge = (&'static str, &'static str, fn(&GroupStatus) -> u64);
+        let gauges: [Gauge; 5] = [
+            ("mraft_group_term", "The group's Raft term.", |status| status.term),
+            ("mraft_group_commit_index", "Committed up to this index.", |status| status.commit),
+            ("mraft_group_applied_index", "Applied here up to this index.", |status| status.applied),
+            ("mraft_group_pending_bytes", "Proposals that wait for their turn.", |status| {
+                status.pending_bytes
+            }),
+            ("mraft_group_is_leader", "Whether the replica here leads.", |status| {
+                u64::from(status.state == ReplicaState::Leader)
+            }),
+        ];
+        for (name, help, value) in gauges {
+            // A `String` takes whatever is written to it.
+            let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} gauge");
+            for status in &statuses {
+                let _ = writeln!(out, "{name}{{group=\"{}\"}} {}", status.group, value(status));
+            }
+        }
+    }
+
+    pub(super) async fn summaries(self: &Arc<Self>) -> Result<Vec<GroupSummary>, Box<Failure>> {
+        let topology = self.topology();
+        let mut held = self.statuses().await?;
+        let mut summaries: Vec<GroupSummary> = Vec::new();
+        for (group, row) in topology.groups() {
+            summaries.push(match held.remove(group) {
+                Some(status) => self.summary(&status, Some(&row.slots)),
+                None => GroupSummary {
+                    group: group.0,
+                    slots: ranges(&row.slots),
+                    leader: self.hint(*group).map(NodeId::get),
+                    nodes: row.members.keys().map(|node| node.get()).collect(),
+                    ..GroupSummary::default()
+                },
+            });
+        }
+        summaries.extend(held.values().map(|status| self.summary(status, None)));
+        summaries.sort_by_key(|summary| summary.group);
+        Ok(summaries)
+    }
+
+    async fn statuses(
+        self: &Arc<Self>,
+    ) -> Result<std::collections::BTreeMap<GroupId, GroupStatus>, Box<Failure>> {
+        let service = Arc::clone(self);
+        let look = move || {
+            let groups = service.host.groups();
+            groups
+                .into_iter()
+                .filter_map(|group| Some((group, service.host.group_status(group).ok()?)))
+                .collect()
+        };
+        let looked = tokio::task::spawn_blocking(look).await;
+        looked.map_err(|error| NodeError::Internal(error.to_string()).into())
+    }
+
+    async fn status_of(self: &Arc<Self>, group: GroupId) -> Result<GroupStatus, Box<Failure>> {
+        let service = Arc::clone(self);
+        let looked = tokio::task::spawn_blocking(move || service.host.group_status(group)).await;
+        match looked {
+            Ok(Ok(status)) => Ok(status),
+            Ok(Err(error)) => Err(self.host_failed(group, &error)),
+            Err(error) => Err(self.failure(NodeError::Internal(error.to_string()), group, None)),
+        }
+    }
+
+    fn summary(&self, status: &GroupStatus, slots: Option<&mraft_types::SlotSet>) -> GroupSummary {
+        let own_role = status.membership.role(status.replica);
+        let state = match status.state {
+            ReplicaState::Leader => "leader",
+            ReplicaState::Waiting => "waiting",
+            ReplicaState::Condemned => "condemned",
+            ReplicaState::Failed => "stopped",
+            ReplicaState::Follower if own_role == Some(Role::Learner) => "learner",
+            ReplicaState::Follower => "follower",
+        };
+        let reason = status.failure.clone().or_else(|| status.condemned.map(|reason| reason.to_string()));
+        let waits = (status.state == ReplicaState::Waiting)
+            .then(|| "waits for the group's leader to send a snapshot".to_owned());
+        GroupSummary {
+            group: status.group.0,
+            slots: ranges(slots.filter(|_| status.slots.is_empty()).unwrap_or(&status.slots)),
+            held: true,
+            replica: Some(status.replica.to_string()),
+            state: Some(state.to_owned()),
+            reason: reason.or(waits),
+            leader: status.leader.map(|leader| leader.node().get()),
+            term: status.term,
+            commit: status.commit,
+            applied: status.applied,
+            revision: self.kv_status(status.group).group_revision,
+            nodes: status.membership.members.keys().map(|id| id.node().get()).collect(),
+        }
+    }
+
+    fn kv_status(&self, group: GroupId) -> KvStatus {
+        let mut query = Vec::new();
+        Query::Status.encode(&mut query);
+        let mut answer = Vec::new();
+        let asked = self.host.lookup(group).map(|lookup| lookup.query(&query, &mut answer));
+        match (asked, QueryAnswer::decode(&answer)) {
+            (Some(Ok(())), Ok(QueryAnswer::Status(status))) => status,
+            _ => KvStatus::default(),
+        }
+    }
+
+    pub(super) async fn detail_here(self: &Arc<Self>, group: GroupId) -> Result<GroupDetail, Box<Failure>> {
+        let status = self.status_of(group).await?;
+        let topology = self.topology();
+        let summary = self.summary(&status, topology.groups().get(&group).map(|row| &row.slots));
+        let members = status.membership.members.iter().map(|(id, member)| {
+            let progress = status.progress.iter().find(|progress| progress.replica == *id);
+            let own = *id == status.replica && status.state == ReplicaState::Leader;
+            let matched = progress.map(|progress| progress.matched).or(own.then_some(status.last_index));
+            MemberRow {
+                replica: id.to_string(),
+                node: id.node().get(),
+                raft_address: member.raft_address.clone(),
+                role: member.role.to_string(),
+                leader: status.leader == Some(*id),
+                matched,
+                lag_entries: matched.map(|matched| status.last_index.saturating_sub(matched)),
+                active: progress.map(|progress| progress.active).or(own.then_some(true)),
+            }
+        });
+        let removed = status.membership.removed.iter();
+        Ok(GroupDetail {
+            served_by: self.node().get(),
+            uid: status.uid.to_string(),
+            change_index: status.membership.change_index,
+            members: members.collect(),
+            removed: removed.map(|(node, highest)| ReplicaId::new(*highest, *node).to_string()).collect(),
+            retired_nodes: status.membership.retired_nodes.iter().map(|node| node.get()).collect(),
+            log_first: status.log_start + 1,
+            log_last: status.last_index,
+            persisted: self.kv_status(group).persisted,
+            chain_hash: None,
+            summary,
+        })
+    }
+
+    pub(super) async fn change_here(
+        self: &Arc<Self>,
+        group: GroupId,
+        change: &ChangeWire,
+        until: Instant,
+    ) -> Result<Said, Missed> {
+        let status = self.status_of(group).await.map_err(Missed::last)?;
+        if status.state != ReplicaState::Leader {
+            let leader = status.leader.map(|leader| leader.node());
+            return Err(Missed::again(self.failure(NodeError::NoLeader, group, leader)));
+        }
+        let refused = |error| Missed::last(self.failure(error, group, Some(self.node())));
+        let members = &status.membership;
+        let (wanted, replica, expected) = match change {
+            ChangeWire::AddLearner { node, raft_address, change_index } => {
+                match members.replica_on(node.node) {
+                    Some(there) => return self.unchanged(&status, there),
+                    None => {
+                        let (node, raft_address) = (node.node, raft_address.clone());
+                        let replica =
+                            members.next_replica_of(node).map_err(|why| refused(NodeError::Change(why)))?;
+                        (Some(MembershipChange::AddLearner { node, raft_address }), replica, *change_index)
+                    }
+                }
+            }
+            ChangeWire::Promote { node, change_index } => {
+                let replica = named(members, *node).ok_or_else(|| refused(not_a_member(*node)))?;
+                if members.role(replica) == Some(Role::Voter) {
+                    return self.unchanged(&status, replica);
+                }
+                (Some(MembershipChange::Promote(replica)), replica, *change_index)
+            }
+            ChangeWire::Remove { node, change_index } => match named(members, *node) {
+                Some(replica) => (Some(MembershipChange::Remove(replica)), replica, *change_index),
+                None => match members.removed.get(&node.node) {
+                    Some(highest) if node.generation.is_none_or(|generation| generation <= *highest) => {
+                        let generation = node.generation.unwrap_or(*highest);
+                        return self.unchanged(&status, ReplicaId::new(generation, node.node));
+                    }
+                    _ => return Err(refused(not_a_member(*node))),
+                },
+            },
+            ChangeWire::Transfer { node } => {
+                let replica = named(members, *node).ok_or_else(|| refused(not_a_member(*node)))?;
+                if replica == status.replica {
+                    return self.unchanged(&status, replica);
+                }
+                (None, replica, None)
+            }
+            ChangeWire::Retire { node } => {
+                let replica = ReplicaId::new(node.generation.unwrap_or(0), node.node);
+                if members.retired_nodes.contains(&node.node) {
+                    return self.unchanged(&status, replica);
+                }
+                (Some(MembershipChange::RetireNode(node.node)), replica, None)
+            }
+        };
+        if self.config.raft.ordered_config_change && expected.is_none() && wanted.is_some() {
+            let why = "ordered_config_change is on: give change_index, which GET /v1/groups/{group} shows";
+            return Err(refused(NodeError::Refused(why.to_owned())));
+        }
+        let (sender, answered) = oneshot::channel();
+        // The receiver is gone when the client is.
+        let done = move |answer| _ = sender.send(answer);
+        let within = self.left(group, until)?;
+        match wanted {
+            Some(change) => self.host.change_membership(group, change, expected, within, done),
+            None => self.host.transfer_leader(group, Some(replica), done),
+        }
+        let answer = match answered.await {
+            Ok(Answer::NotApplied(NotApplied::Change(ChangeError::Stale(current)))) => {
+                let expected = expected.unwrap_or_default();
+                return Err(refused(NodeError::ChangedMeanwhile { expected, current }));
+            }
+            other => {
+                let (sender, again) = oneshot::channel();
+                if let Ok(answer) = other {
+                    // Sent and received here: the answers' one translation is `answered`.
+                    let _ = sender.send(answer);
+                }
+                self.answered(group, again).await?
+            }
+        };
+        let (change_index, leader) = match answer {
+            Answer::Changed { membership, .. } => (membership.change_index, Some(self.node())),
+            Answer::Transferred { to } => (members.change_index, Some(to.node())),
+            other => return Err(self.odd(group, &other)),
+        };
+        self.document(&ChangeAnswer {
+            group: group.0,
+            replica: replica.to_string(),
+            change_index,
+            leader: leader.map(NodeId::get),
+            served_by: self.node().get(),
+            changed: true,
+        })
+        .map_err(Missed::last)
+    }
+
+    fn unchanged(&self, status: &GroupStatus, replica: ReplicaId) -> Result<Said, Missed> {
+        self.document(&ChangeAnswer {
+            group: status.group.0,
+            replica: replica.to_string(),
+            change_index: status.membership.change_index,
+            leader: status.leader.map(|leader| leader.node().get()),
+            served_by: self.node().get(),
+            changed: false,
+        })
+        .map_err(Missed::last)
+    }
+
+    /// A node's tombstone in every group; first it is asked whether any group still lists it, so that nothing is done by halves.
+    pub(super) async fn retire_everywhere(
+        self: &Arc<Self>,
+        node: NodeId,
+        until: Instant,
+    ) -> Result<RetireAnswer, Box<Failure>> {
+        let topology = self.topology();
+        let groups: Vec<GroupId> = topology.groups().keys().copied().collect();
+        let mut listed = Vec::new();
+        for group in &groups {
+            let said = self.route(*group, Question::Detail, 0, until).await?;
+            let detail: GroupDetail = self.read_document(*group, said)?;
+            if detail.members.iter().any(|member| member.node == node.get()) {
+                listed.push(group.to_string());
+            }
+        }
+        if !listed.is_empty() {
+            let why = format!(
+                "node {node} is still a member of group {}: remove it there first (mraft group ID remove {node})",
+                listed.join(", ")
+            );
+            return Err(NodeError::Refused(why).into());
+        }
+        for group in &groups {
+            let question = Question::Change(ChangeWire::Retire { node: NodeName::from(node) });
+            self.route(*group, question, 0, until).await?;
+        }
+        Ok(RetireAnswer { node: node.get(), groups: groups.into_iter().map(|group| group.0).collect() })
+    }
+
+    /// Makes every replica hash its state at one index, and compares (rule E8).
+    pub(super) async fn verify_here(
+        self: &Arc<Self>,
+        group: GroupId,
+        until: Instant,
+    ) -> Result<Said, Missed> {
+        let status = self.status_of(group).await.map_err(Missed::last)?;
+        let (sender, answered) = oneshot::channel();
+        // The receiver is gone when the client is.
+        self.host.checkpoint(group, move |answer| _ = sender.send(answer));
+        let answered = tokio::time::timeout_at(until.into(), self.answered(group, answered)).await;
+        let late = || NodeError::Unknown("no majority confirmed the checkpoint in time".to_owned());
+        let index = match answered.map_err(|_| Missed::last(self.failure(late(), group, None)))?? {
+            Answer::Applied { position, .. } => position.index,
+            other => return Err(self.odd(group, &other)),
+        };
+        let mut rows = Vec::new();
+        for replica in status.membership.members.keys() {
+            let said = match replica.node() == self.node() {
+                true => self.hash_here(group, index, until).await,
+                false => {
+                    let body = Question::Hash(index).encode(group);
+                    let kind = Question::Hash(index).kind();
+                    // Two hops: nobody passes this question on, it is about the replica there.
+                    self.send(replica.node(), kind, 2, until, body).await
+                }
+            };
+            let (hash, reason) = match said.map_err(|missed| missed.failure) {
+                Ok(Said::Document(document)) => (serde_json::from_slice::<String>(&document).ok(), None),
+                Ok(Said::Data(_)) => (None, Some("it answered something else".to_owned())),
+                Err(failure) => (None, Some(why_not(&failure.error))),
+            };
+            rows.push(VerifyRow { replica: replica.to_string(), hash, reason });
+        }
+        let hashes: Vec<&String> = rows.iter().filter_map(|row| row.hash.as_ref()).collect();
+        let equal = hashes.windows(2).all(|pair| pair[0] == pair[1]);
+        let majority = status.membership.counting().count() / 2 + 1;
+        let answer =
+            VerifyAnswer { group: group.0, index, equal: equal && hashes.len() >= majority, replicas: rows };
+        self.document(&answer).map_err(Missed::last)
+    }
+
+    /// This replica's hash at a checkpoint, once it is applied here.
+    pub(super) async fn hash_here(
+        self: &Arc<Self>,
+        group: GroupId,
+        index: Index,
+        until: Instant,
+    ) -> Result<Said, Missed> {
+        loop {
+            let service = Arc::clone(self);
+            let looked =
+                tokio::task::spawn_blocking(move || service.host.checkpoint_hash(group, index)).await;
+            match looked {
+                Ok(Ok(mraft::CheckpointHash::Known(hash))) => {
+                    let text = format!("{:032x}{:032x}", hash.chain, hash.content);
+                    return self.document(&text).map_err(Missed::last);
+                }
+                Ok(Ok(mraft::CheckpointHash::NotYet)) => {}
+                Ok(Ok(mraft::CheckpointHash::Passed)) => {
+                    let passed = NodeError::ReplicaUnfit(format!(
+                        "it was not there at index {index}: it came over it by a snapshot or a restart"
+                    ));
+                    return Err(Missed::last(self.failure(passed, group, None)));
+                }
+                Ok(Err(error)) => return Err(Missed::last(self.host_failed(group, &error))),
+                Err(error) => {
+                    let failed = NodeError::Internal(error.to_string());
+                    return Err(Missed::last(self.failure(failed, group, None)));
+                }
+            }
+            self.left(group, until)?;
+            tokio::time::sleep(CHECKPOINT_PAUSE).await;
+        }
+    }
+}
+
+fn trouble(host: &mraft::HostStatus) -> String {
+    host.disk_trouble.clone().unwrap_or_else(|| "the log cannot be written".to_owned())
+}
+
+/// The member of this name; a generation, if one is named, must be its.
+fn named(members: &Membership, name: NodeName) -> Option<ReplicaId> {
+    let replica = members.replica_on(name.node)?;
+    name.generation.is_none_or(|generation| generation == replica.generation()).then_some(replica)
+}
+
+fn not_a_member(name: NodeName) -> NodeError {
+    NodeError::Change(ChangeRefused::NotAMember(ReplicaId::new(name.generation.unwrap_or(0), name.node)))
+}
+
+fn ranges(slots: &mraft_types::SlotSet) -> Vec<String> {
+    slots.ranges().iter().map(|range| format!("{}-{}", range.first, range.last)).collect()
+}
+
+fn why_not(error: &NodeError) -> String {
+    match error {
+        NodeError::ReplicaUnfit(why) | NodeError::Unknown(why) => why.clone(),
+        NodeError::NoHolder { .. } => "its node is not connected".to_owned(),
+        NodeError::NotStarted => "it did not come to this index in time".to_owned(),
+        other => format!("{other:?}"),
+    }
+}
+
+/// Resident memory of this process; 0 where the system does not tell.
+fn resident_bytes() -> u64 {
+    let pages = std::fs::read_to_string("/proc/self/statm").ok().and_then(|text| {
+        let resident = text.split_whitespace().nth(1)?;
+        resident.parse::<u64>().ok()
+    });
+    pages.unwrap_or(0) * rustix::param::page_size() as u64
+}

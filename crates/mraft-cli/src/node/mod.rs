@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! A running node behind its doors: the routing table, where a question is answered, and how the node tells what it is doing.
+//!
+//! | file | what it knows |
+//! |---|---|
+//! | `topology.rs` | which group has a slot, and who is said to hold it |
+//! | `doors.rs` | keys and commands of the HTTP door |
+//! | `route.rs` | here, to the leader, or to a holder; what may be tried again (rules E4, R3) |
+//! | `here.rs` | a question that the replica here answers |
+//! | `admin.rs` | status, health, metrics, memberships, verification |
+//! | `exchange.rs` | questions and answers between nodes, as bytes |
+//! | `service.rs` | what all of these share |
+
+mod admin;
+mod doors;
+mod exchange;
+mod here;
+mod route;
+mod run;
+mod service;
+mod topology;
+
+pub use run::run_node;

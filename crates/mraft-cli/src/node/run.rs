@@ -1,0 +1,256 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! How a node is put together, and taken apart again. The order matters:
+//!
+//! - up: what can be refused without touching the disk (the HTTP port, certificates), the host (its identity, log and groups), the
+//!   routing table, and the door last: who connects finds a node that can answer;
+//! - down: not ready, leaders handed over, requests finished, state and log synced.
+
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::available_parallelism;
+use std::time::{Duration, Instant};
+
+use mraft::{GroupSpec, HostConfig, HostError, Machines, NodeHost, TlsFiles};
+use mraft_disk::RealDisk;
+use mraft_gateway::{Door, Limits, ServerTls, serve};
+use mraft_kv::{Caches, KvMachine, KvOptions};
+use mraft_types::{Member, Membership, ReplicaId, Role};
+
+use super::doors::Doors;
+use super::service::{Answerer, Service};
+use super::topology::Topology;
+use crate::config::{Here, NodeConfig, TopologySource};
+use crate::exit::{CommandError, Exit};
+use crate::signals::Shutdown;
+
+/// The kind of state machine, as it is persisted with each group.
+const KV: &str = "kv";
+/// Threads of the doors: they parse and wait; the work is done by the host's.
+const DOOR_THREADS_MAX: usize = 4;
+/// Smallest and largest write buffer of one group: below it every flush is a tiny table, above it a restart replays much.
+const FLUSH_BYTES: std::ops::RangeInclusive<usize> = 256 << 10..=8 << 20;
+/// Files that all trees of a node keep open.
+const OPEN_FILES_MAX: usize = 512;
+/// A group's queue must take a command of the largest size beside some others.
+const PENDING_BYTES: std::ops::RangeInclusive<usize> = 6 << 20..=32 << 20;
+
+/// Runs a node until it is told to stop. The configuration has been validated; nothing has been written yet but log files.
+pub fn run_node(config: NodeConfig, shutdown: &Shutdown) -> Result<Exit, CommandError> {
+    let listener = TcpListener::bind(config.http.listen_address.to_string()).map_err(|error| {
+        CommandError::failed(format!(
+            "HTTP cannot listen on {}: {error}; set http_port or http_listen to a free one ({})",
+            config.http.listen_address,
+            config.source_of("http_port")
+        ))
+    })?;
+    let tls = match &config.http.tls {
+        Some(files) => {
+            let loaded = ServerTls::load(&files.cert_file, &files.key_file);
+            Some(loaded.map_err(|error| CommandError::usage(error.to_string()))?)
+        }
+        None => None,
+    };
+    let disk = RealDisk::new();
+    let kept = Topology::read(&disk, &config.data_dir).map_err(CommandError::failed)?;
+    let threads = available_parallelism().map_or(1, usize::from).min(DOOR_THREADS_MAX);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads)
+        .thread_name("mraft-door")
+        .enable_all()
+        .build()
+        .map_err(|error| CommandError::failed(format!("the doors' threads cannot be started: {error}")))?;
+
+    let answerer = Arc::new(Answerer::default());
+    let host = NodeHost::open(host_config(&config), machines(&config), Some(Arc::clone(&answerer) as Arc<_>))
+        .map_err(host_failed)?;
+    host.start_groups(&specs(&config)).map_err(host_failed)?;
+    let topology = routing_table(&config, kept)?;
+    let service = Service::new(host, config, topology, runtime.handle().clone());
+    answerer.begin(&service);
+    runtime.spawn(Arc::clone(&service).look_around());
+    let config = &service.config;
+    tracing::info!(
+        node = %config.node_id, raft = %config.peers.raft_address, http = %config.http.advertised_address,
+        data = %config.data_dir.display(), groups = service.host.groups().len(), "the node is up"
+    );
+
+    let door = Door::new(Arc::new(Doors(Arc::clone(&service))), limits(config));
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let grace = config.shutdown_grace;
+    let serving = runtime.spawn(serve(door, listener, tls, async { _ = stopped.await }, grace / 2));
+    let reason = shutdown.wait();
+
+    let began = Instant::now();
+    service.draining.store(true, Ordering::Relaxed);
+    tracing::info!(reason, "stopping: handing over leaders");
+    let left = service.host.drain(grace / 2);
+    if left > 0 {
+        tracing::warn!(
+            groups = left,
+            "leadership could not be handed over in time; the groups elect new leaders"
+        );
+    }
+    // The door is still there: who was waiting for an answer gets it, and nobody new comes in from now on.
+    let _ = stop.send(());
+    match runtime.block_on(serving) {
+        Ok(Ok(drained)) => {
+            tracing::info!(connections = drained.open, cut_off = drained.cut_off, "the door is closed");
+        }
+        Ok(Err(error)) => tracing::error!("the door failed: {error}"),
+        // A panic that nobody can explain must not look like a clean end (rule T4).
+        Err(error) => return Err(CommandError::failed(format!("the door stopped: {error}"))),
+    }
+    service.host.close();
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    tracing::info!(took_ms = began.elapsed().as_millis() as u64, "stopped");
+    Ok(Exit::Ok)
+}
+
+fn host_failed(error: HostError) -> CommandError {
+    match error {
+        HostError::Config { .. } => CommandError::usage(error.to_string()),
+        other => CommandError::failed(other.to_string()),
+    }
+}
+
+/// The kept table counts: slots may have moved since the document was written. A document that says otherwise is only told of.
+fn routing_table(config: &NodeConfig, kept: Option<Topology>) -> Result<Topology, CommandError> {
+    let told = match config.topology {
+        TopologySource::Document => Some(Topology::of_plans(&config.groups)),
+        TopologySource::FirstPeer => None,
+    };
+    match (kept, told) {
+        (Some(kept), told) => {
+            if let Some(told) = told
+                && told.hash() != kept.hash()
+            {
+                tracing::warn!(
+                    "initial_members names other groups than this node was started with; they are not founded anew and slots stay \
+                     where they are"
+                );
+            }
+            Ok(kept)
+        }
+        (None, Some(told)) => {
+            told.write(&RealDisk::new(), &config.data_dir).map_err(CommandError::failed)?;
+            Ok(told)
+        }
+        (None, None) => {
+            tracing::info!("this node only joins groups: the first peer tells which groups there are");
+            Ok(Topology::default())
+        }
+    }
+}
+
+/// The groups that this node founds with the others. Those that are here already are left alone by the host.
+fn specs(config: &NodeConfig) -> Vec<GroupSpec> {
+    let originals = config.groups.iter().filter(|(_, plan)| plan.here == Here::Original);
+    let spec = |(group, plan): (&mraft_types::GroupId, &crate::config::GroupPlan)| GroupSpec {
+        group: *group,
+        members: Membership {
+            change_index: 1,
+            members: plan
+                .originals
+                .iter()
+                .map(|(node, address)| {
+                    let member = Member { role: Role::Voter, raft_address: address.clone() };
+                    (ReplicaId::new(0, *node), member)
+                })
+                .collect(),
+            ..Membership::default()
+        },
+        slots: plan.slots.clone(),
+        machine: KV.to_owned(),
+    };
+    originals.map(spec).collect()
+}
+
+fn host_config(config: &NodeConfig) -> HostConfig {
+    let budget = Budget::of(config);
+    let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    let bytes = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+    let cores = available_parallelism().map_or(1, usize::from);
+    let address = config.peers.raft_address.to_string();
+    let mut host = HostConfig::new(config.deployment_id, config.node_id, address, config.data_dir.clone());
+    host.listen_address = config.peers.listen_address.to_string();
+    host.wal_directory = (config.wal_dir != config.data_dir).then(|| config.wal_dir.clone());
+    host.tls = config.peers.mutual_tls.as_ref().map(|files| TlsFiles {
+        ca_file: files.ca_file.clone(),
+        cert_file: files.cert_file.clone(),
+        key_file: files.key_file.clone(),
+    });
+    host.tick_ms = millis(config.raft.tick);
+    host.election_ticks = config.raft.election_ticks;
+    host.heartbeat_ticks = config.raft.heartbeat_ticks;
+    host.check_quorum = config.raft.check_quorum;
+    host.step_workers = (cores / 4).clamp(1, 8);
+    host.apply_threads = (cores / 4).clamp(1, 8);
+    host.limits.pending_bytes_max = budget.pending_bytes_per_group;
+    host.unapplied_bytes_max =
+        config.raft.unapplied_bytes_max.map_or(usize::MAX, bytes).min(budget.unapplied_bytes_per_group);
+    host.snapshot_entries = config.storage.snapshot_entries.unwrap_or(0);
+    host.compaction_overhead_entries = config.storage.compaction_overhead_entries;
+    host.log_segment_bytes = config.storage.log_segment_bytes;
+    host.send_queue_bytes_max =
+        config.peers.send_queue_bytes_max.map_or(usize::MAX, bytes).min(budget.queue_bytes_per_peer);
+    host.receive_queue_bytes_max =
+        config.peers.receive_queue_bytes_max.map_or(usize::MAX, bytes).min(budget.queue_bytes_per_peer);
+    host.snapshot_send_bytes_per_second = config.peers.snapshot_send_bytes_per_second_max.unwrap_or(0);
+    host.snapshot_receive_bytes_per_second = config.peers.snapshot_receive_bytes_per_second_max.unwrap_or(0);
+    host.unpersisted_bytes_max = budget.unpersisted_bytes;
+    host.slow_disk_ms = millis(config.storage.slow_disk);
+    host.stalled_disk_ms = millis(config.storage.stalled_disk);
+    host
+}
+
+/// Who may have how much of `memory_ceiling_bytes` (rule T2). The rest is for the log's index, code, stacks and the allocator.
+#[derive(Clone, Copy, Debug)]
+struct Budget {
+    block_cache_bytes: u64,
+    unpersisted_bytes: usize,
+    flush_bytes: usize,
+    unapplied_bytes_per_group: usize,
+    pending_bytes_per_group: usize,
+    queue_bytes_per_peer: usize,
+    request_bytes: usize,
+}
+
+impl Budget {
+    fn of(config: &NodeConfig) -> Budget {
+        let ceiling = usize::try_from(config.memory_ceiling_bytes).unwrap_or(usize::MAX);
+        let held = config.groups.values().filter(|plan| plan.here != Here::Absent).count().max(1);
+        let nodes: std::collections::BTreeSet<_> =
+            config.groups.values().flat_map(|plan| plan.originals.keys().chain(plan.joined.keys())).collect();
+        let unpersisted = ceiling / 4;
+        Budget {
+            block_cache_bytes: (ceiling / 8) as u64,
+            unpersisted_bytes: unpersisted,
+            flush_bytes: (unpersisted / held / 2).clamp(*FLUSH_BYTES.start(), *FLUSH_BYTES.end()),
+            unapplied_bytes_per_group: (ceiling / 8).max(*PENDING_BYTES.start()),
+            pending_bytes_per_group: (ceiling / 8 / held).clamp(*PENDING_BYTES.start(), *PENDING_BYTES.end()),
+            queue_bytes_per_peer: (ceiling / 8 / nodes.len().max(2)).max(16 << 20),
+            request_bytes: (ceiling / 8).clamp(8 << 20, 256 << 20),
+        }
+    }
+}
+
+fn machines(config: &NodeConfig) -> Machines {
+    let budget = Budget::of(config);
+    let caches = Caches::new(budget.block_cache_bytes, OPEN_FILES_MAX);
+    Machines::new().with(KV, move |context| {
+        let hash_seed = getrandom::u64().map_err(|error| std::io::Error::other(error.to_string()))?;
+        let options = KvOptions { flush_bytes: budget.flush_bytes, hash_seed };
+        Ok(Box::new(KvMachine::new(Arc::clone(&context.disk), context.directory.clone(), &caches, options)))
+    })
+}
+
+fn limits(config: &NodeConfig) -> Limits {
+    Limits {
+        value_bytes_max: usize::try_from(config.raft.value_bytes_max).unwrap_or(usize::MAX),
+        request_bytes_max: Budget::of(config).request_bytes,
+        timeout_default: config.http.request_timeout,
+        ..Limits::default()
+    }
+}
