@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use mraft_disk::atomic::{self, ReadError};
 use mraft_disk::{Disk, Lock, is_missing};
+use mraft_types::{GroupId, ReplicaId};
 
 use crate::error::HostError;
 
@@ -109,6 +110,21 @@ struct Held {
 }
 
 /// Locks a node's directories; a second process is refused.
+/// Where a replica's state machine keeps its files.
+pub fn group_directory(data_directory: &Path, group: GroupId, replica: ReplicaId) -> PathBuf {
+    data_directory.join("groups").join(format!("{}-{:016x}", group.0, replica.get()))
+}
+
+/// Makes sure that no process has a directory open, for as long as the answer is held. Creates nothing: a directory that was never
+/// opened has no lock.
+pub fn lock_stopped(disk: &dyn Disk, directory: &Path) -> Result<Box<dyn Any + Send + Sync>, HostError> {
+    let path = directory.join(LOCK_FILE);
+    if !disk.exists(&path).map_err(|error| HostError::io(&path, error))? {
+        return Ok(Box::new(()));
+    }
+    try_lock(disk, directory)
+}
+
 pub(crate) fn lock_directories(
     disk: &dyn Disk,
     data: &Path,
@@ -121,18 +137,17 @@ pub(crate) fn lock_directories(
     let mut held: Vec<Box<dyn Any + Send + Sync>> = Vec::new();
     for directory in directories {
         make_directory(disk, &directory).map_err(|error| HostError::io(&directory, error))?;
-        match disk.try_lock(&directory.join(LOCK_FILE)) {
-            Ok(lock) => held.push(Box::new(Held { _lock: lock })),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                return Err(HostError::Refused {
-                    reason: format!(
-                        "{} is in use by another process; stop that one first",
-                        directory.display()
-                    ),
-                });
-            }
-            Err(error) => return Err(HostError::io(&directory, error)),
-        }
+        held.push(try_lock(disk, &directory)?);
     }
     Ok(held)
+}
+
+fn try_lock(disk: &dyn Disk, directory: &Path) -> Result<Box<dyn Any + Send + Sync>, HostError> {
+    match disk.try_lock(&directory.join(LOCK_FILE)) {
+        Ok(lock) => Ok(Box::new(Held { _lock: lock })),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(HostError::Refused {
+            reason: format!("{} is in use by another process; stop that one first", directory.display()),
+        }),
+        Err(error) => Err(HostError::io(directory, error)),
+    }
 }

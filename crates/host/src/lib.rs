@@ -48,5 +48,5 @@ pub use mraft_engine::error::{NotApplied, Unknown};
 pub use mraft_engine::event::{Proposal, ReadKind, Ticket};
 pub use mraft_engine::packing::NO_SLOT;
 pub use node_host::{GroupSpec, Leadership, MachineContext, MachineFactory, Machines, NodeHost};
-pub use registry::GroupRecord;
+pub use registry::{GroupList, GroupRecord};
 pub use status::{GroupStatus, HostStatus, PeerProgress, ReplicaState};

@@ -221,7 +221,8 @@ impl Peers {
 
     /// Things an operator should know.
     pub(crate) fn warnings(&self) -> Vec<String> {
-        self.warnings.clone()
+        let refusals = self.door.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+        self.warnings.iter().cloned().chain(refusals.values().cloned()).collect()
     }
 
     /// Asks another host; `answered` is called exactly once, on a thread of this one: it must not block.
@@ -595,7 +596,14 @@ impl Handler for Door {
 
     fn refused(&self, refusal: &Refusal) {
         let side = if refusal.by_peer { "the peer refuses this node" } else { "this node refuses the peer" };
-        let reason = format!("{side}: {}", refusal.reason);
+        let reason = match &refusal.reason {
+            // Whoever found it out: this directory is not the one that the others know under this id (rule M6).
+            HelloRefused::Instance { node, ours, theirs } if *node == self.identity.node => format!(
+                "node {node} belongs to instance {theirs}, this directory is {ours}: remove node {node}, then start with another node \
+                 id or Raft port"
+            ),
+            reason => format!("{side}: {reason}"),
+        };
         let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
         // The dialling repeats itself; the log line need not.
         if refusals.get(&refusal.node) != Some(&reason) {

@@ -48,25 +48,34 @@ pub struct GroupRecord {
 pub(crate) struct Registry {
     disk: Arc<dyn Disk>,
     path: PathBuf,
-    content: Content,
+    content: GroupList,
 }
 
 /// What the file holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Content {
-    records: BTreeMap<GroupId, GroupRecord>,
-    /// By group, the founding and the highest replica that was removed here.
-    gone: BTreeMap<GroupId, (GroupUid, ReplicaId)>,
+pub struct GroupList {
+    /// The groups that live here.
+    pub records: BTreeMap<GroupId, GroupRecord>,
+    /// By group that this node was removed from, its founding and the highest replica that was here.
+    pub gone: BTreeMap<GroupId, (GroupUid, ReplicaId)>,
+}
+
+impl GroupList {
+    /// Reads a data directory's list, touching nothing; a missing file is an empty one.
+    pub fn read(disk: &dyn Disk, data_directory: &std::path::Path) -> Result<GroupList, HostError> {
+        let path = data_directory.join(REGISTRY_FILE);
+        match crate::files::read(disk, &path, REGISTRY_MAGIC, REGISTRY_BYTES_MAX)? {
+            None => Ok(GroupList::default()),
+            Some(bytes) => decode(&bytes).map_err(|error| HostError::damaged(&path, error.to_string())),
+        }
+    }
 }
 
 impl Registry {
     /// Reads the list; a missing file is an empty one.
     pub(crate) fn open(disk: Arc<dyn Disk>, directory: &std::path::Path) -> Result<Registry, HostError> {
+        let content = GroupList::read(disk.as_ref(), directory)?;
         let path = directory.join(REGISTRY_FILE);
-        let content = match crate::files::read(disk.as_ref(), &path, REGISTRY_MAGIC, REGISTRY_BYTES_MAX)? {
-            None => Content::default(),
-            Some(bytes) => decode(&bytes).map_err(|error| HostError::damaged(&path, error.to_string()))?,
-        };
         Ok(Registry { disk, path, content })
     }
 
@@ -107,7 +116,7 @@ impl Registry {
         self.replace(next)
     }
 
-    fn replace(&mut self, next: Content) -> Result<(), HostError> {
+    fn replace(&mut self, next: GroupList) -> Result<(), HostError> {
         if next.records.len() > GROUPS_MAX || next.gone.len() > GROUPS_MAX {
             return Err(HostError::Limit { what: "groups on one node", max: GROUPS_MAX as u64 });
         }
@@ -120,7 +129,7 @@ impl Registry {
     }
 }
 
-fn encode(content: &Content) -> Vec<u8> {
+fn encode(content: &GroupList) -> Vec<u8> {
     let mut out = Vec::new();
     out.put_u8(REGISTRY_VERSION);
     out.put_varint(content.records.len() as u64);
@@ -140,14 +149,14 @@ fn encode(content: &Content) -> Vec<u8> {
     out
 }
 
-fn decode(bytes: &[u8]) -> Result<Content, DecodeError> {
+fn decode(bytes: &[u8]) -> Result<GroupList, DecodeError> {
     let mut reader = Reader::new(bytes);
     let version = reader.u8("groups.version")?;
     if version != REGISTRY_VERSION {
         return Err(DecodeError::Unknown("groups.version", u64::from(version)));
     }
     let count = reader.bounded("groups.count", GROUPS_MAX)?;
-    let mut content = Content::default();
+    let mut content = GroupList::default();
     for _ in 0..count {
         let group = GroupId(reader.u64("groups.group")?);
         let uid = GroupUid(reader.id128("groups.uid")?);
@@ -202,7 +211,7 @@ mod tests {
         ];
         let records = records.map(|record| (record.group, record)).into();
         let gone = [(GroupId(9), (GroupUid([7; 16]), replica))].into();
-        let content = Content { records, gone };
+        let content = GroupList { records, gone };
         let bytes = encode(&content);
         assert_eq!(decode(&bytes), Ok(content));
         for len in 0..bytes.len() {

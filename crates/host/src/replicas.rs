@@ -41,7 +41,7 @@ impl Inner {
     }
 
     fn group_directory(&self, group: GroupId, replica: ReplicaId) -> PathBuf {
-        self.config.data_directory.join("groups").join(format!("{}-{:016x}", group.0, replica.get()))
+        crate::files::group_directory(&self.config.data_directory, group, replica)
     }
 
     pub(crate) fn start_groups(&self, specs: &[GroupSpec]) -> Result<(), HostError> {

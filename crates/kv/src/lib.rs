@@ -29,6 +29,7 @@ mod content;
 mod counting;
 mod directories;
 mod execute;
+mod inspect;
 mod lsm;
 mod machine;
 mod memory;
@@ -40,6 +41,7 @@ mod store;
 mod write_buffer;
 
 pub use counting::CountingMachine;
+pub use inspect::{Persisted, persisted};
 pub use lsm::Caches;
 pub use machine::{KvMachine, KvOptions};
 pub use memory::{MemoryKv, MemoryOptions};

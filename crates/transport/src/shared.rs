@@ -104,9 +104,9 @@ impl Shared {
             refusals.insert(*node, reason.clone());
         }
         if *by_peer {
-            tracing::warn!(%node, address, "the peer refuses this node: {reason}");
+            tracing::debug!(%node, address, "the peer refuses this node: {reason}");
         } else {
-            tracing::warn!(%node, address, "refused: {reason}");
+            tracing::debug!(%node, address, "refused: {reason}");
         }
         self.handler.refused(&refusal);
     }

@@ -133,7 +133,11 @@ impl fmt::Display for HelloRefused {
             }
             HelloRefused::SameNode { node } => write!(f, "both sides say that they are node {node}"),
             HelloRefused::Instance { node, ours, theirs } => {
-                write!(f, "node {node} is instance {ours} here, {theirs} there")
+                write!(
+                    f,
+                    "node {node} is instance {ours} here, {theirs} there: a wiped or copied directory cannot come back under an old id; \
+                     remove node {node}, then start with another node id or Raft port"
+                )
             }
             HelloRefused::Clone { node, boot_counter } => {
                 write!(

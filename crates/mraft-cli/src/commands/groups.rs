@@ -3,8 +3,8 @@
 //! `mraft status`, `mraft groups`, `mraft group` and `mraft node remove`: what there is, and who belongs to it.
 
 use mraft_api::{
-    AddLearnerRequest, ChangeAnswer, GroupDetail, GroupSummary, GroupsAnswer, NodeRequest, NodeStatus,
-    VerifyAnswer,
+    AddLearnerRequest, ChangeAnswer, Client, ClientError, GroupDetail, GroupSummary, GroupsAnswer,
+    NodeRequest, NodeStatus, VerifyAnswer,
 };
 use mraft_types::NodeId;
 
@@ -31,26 +31,30 @@ pub(super) fn run(args: &GroupArgs) -> Result<Exit, CommandError> {
             printed(print(to.output.format, &detail, || detail_text(&detail)))
         }
         Some(GroupCommand::AddLearner { member, change }) => {
-            let request = AddLearnerRequest {
-                node: member.node,
-                raft_address: member.raft_address.clone(),
-                change_index: change.if_change_index,
-            };
-            let answer = client::with(to, async |client| client.add_learner(group, &request).await)?;
+            let answer = client::with(to, async |client| {
+                let request = AddLearnerRequest {
+                    node: member.node,
+                    raft_address: member.raft_address.clone(),
+                    change_index: Some(change_index(&client, group, change.if_change_index).await?),
+                };
+                client.add_learner(group, &request).await
+            })?;
             changed(to, &answer, "is a learner")
         }
         Some(GroupCommand::Promote(member)) => {
-            let request = request_of(member);
-            let answer = client::with(to, async |client| client.promote(group, &request).await)?;
+            let answer = client::with(to, async |client| {
+                client.promote(group, &request_of(&client, group, member).await?).await
+            })?;
             changed(to, &answer, "is a voter")
         }
         Some(GroupCommand::Remove(member)) => {
-            let request = request_of(member);
-            let answer = client::with(to, async |client| client.remove(group, &request).await)?;
+            let answer = client::with(to, async |client| {
+                client.remove(group, &request_of(&client, group, member).await?).await
+            })?;
             changed(to, &answer, "is removed and never comes back")
         }
         Some(GroupCommand::Transfer(member)) => {
-            let request = request_of(member);
+            let request = NodeRequest { node: member.node, change_index: None };
             let answer = client::with(to, async |client| client.transfer(group, &request).await)?;
             changed(to, &answer, "leads")
         }
@@ -73,8 +77,18 @@ pub(super) fn remove_node(node: NodeId, args: &ClientArgs) -> Result<Exit, Comma
     }))
 }
 
-fn request_of(member: &MemberArgs) -> NodeRequest {
-    NodeRequest { node: member.node, change_index: member.change.if_change_index }
+async fn request_of(client: &Client, group: u64, member: &MemberArgs) -> Result<NodeRequest, ClientError> {
+    let change_index = change_index(client, group, member.change.if_change_index).await?;
+    Ok(NodeRequest { node: member.node, change_index: Some(change_index) })
+}
+
+/// The last membership change that the change is made for: the one that was given, or the one that is there now. So two people who
+/// change a group at once cannot undo each other's work unseen.
+async fn change_index(client: &Client, group: u64, given: Option<u64>) -> Result<u64, ClientError> {
+    match given {
+        Some(index) => Ok(index),
+        None => Ok(client.group(group).await?.change_index),
+    }
 }
 
 fn changed(args: &ClientArgs, answer: &ChangeAnswer, what: &str) -> Result<Exit, CommandError> {
@@ -115,7 +129,7 @@ fn status_text(status: &NodeStatus) -> String {
         let mut peers = Table::new(&["PEER", "RAFT", "HTTP", "CONNECTED", "REASON"]);
         for peer in &status.peers {
             peers.row([
-                shown(peer.node),
+                short(peer.node),
                 peer.raft_address.clone(),
                 peer.http_address.clone().unwrap_or_default(),
                 yes(peer.connected),
@@ -138,12 +152,12 @@ fn groups_text(groups: &GroupsAnswer) -> String {
         table.row([
             group.group.to_string(),
             state(group),
-            group.leader.map_or_else(|| "none".to_owned(), shown),
+            group.leader.map_or_else(|| "none".to_owned(), short),
             group.term.to_string(),
             group.commit.to_string(),
             group.applied.to_string(),
             group.revision.to_string(),
-            group.nodes.iter().map(|node| shown(*node)).collect::<Vec<_>>().join(" "),
+            group.nodes.iter().map(|node| short(*node)).collect::<Vec<_>>().join(" "),
         ]);
     }
     table.render()
@@ -209,6 +223,16 @@ fn verify_text(answer: &VerifyAnswer) -> String {
     }
     let verdict = if answer.equal { "equal" } else { "not shown to be equal" };
     format!("group {} at index {}: {verdict}\n{}", answer.group, answer.index, table.render())
+}
+
+/// A node id for narrow columns: the address if it is made of one, which is also how it may be written.
+fn short(node: u64) -> String {
+    match NodeId::new(node) {
+        Some(id) if id.to_address().port() != 0 && !id.to_address().ip().is_unspecified() => {
+            id.to_address().to_string()
+        }
+        _ => node.to_string(),
+    }
 }
 
 /// A node id both ways (row S10): the number, and the address if it is made of one that can be.

@@ -140,11 +140,13 @@ impl<'a> Supervisor<'a> {
             let Life::Running(child) = &mut supervised.life else { continue };
             let end = match child.ended() {
                 Ok(None) => continue,
-                Ok(Some(status)) => described(status),
-                Err(error) => format!("cannot be watched ({error})"),
+                Ok(Some(status)) => (described(status), status.code().is_some()),
+                Err(error) => (format!("cannot be watched ({error})"), false),
             };
+            // Who was killed had nothing to say about it.
+            let (end, by_itself) = end;
             let mut message = format!("node {} (pid {}) {end}", supervised.node.number, child.pid());
-            let words = child.last_words();
+            let words = if by_itself { child.last_words() } else { String::new() };
             if !words.is_empty() {
                 message.push_str(&format!("; it said: {words}"));
             }

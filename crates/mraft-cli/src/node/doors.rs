@@ -180,7 +180,7 @@ impl Service {
     fn group_of(&self, slot: u16) -> Result<GroupId, Box<Failure>> {
         let topology = self.topology();
         topology.group_of(slot).ok_or_else(|| match topology.is_empty() {
-            true => NodeError::NoHolder { hops: 0 }.into(),
+            true => super::route::knows_no_groups().into(),
             false => NodeError::Internal(format!("no group has slot {slot}")).into(),
         })
     }

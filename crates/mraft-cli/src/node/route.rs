@@ -135,8 +135,9 @@ impl Service {
     ) -> Result<Said, Missed> {
         let topology = self.topology();
         let Some(row) = topology.groups().get(&group).filter(|_| hops < HOPS_MAX) else {
-            let error = match topology.is_empty() || topology.groups().contains_key(&group) {
+            let error = match topology.groups().contains_key(&group) {
                 true => NodeError::NoHolder { hops },
+                false if topology.is_empty() => knows_no_groups(),
                 false => NodeError::GroupNotFound(group),
             };
             return Err(Missed { again: topology.is_empty(), failure: self.failure(error, group, None) });
@@ -233,6 +234,13 @@ impl Service {
             }
         }
     }
+}
+
+/// A node that only joins, before a peer told it anything.
+pub(super) fn knows_no_groups() -> NodeError {
+    NodeError::ReplicaUnfit(
+        "no peer has told this node yet which groups there are: add it to a group".to_owned(),
+    )
 }
 
 /// Which answers of another node mean: not applied, and a little later or elsewhere it may be.
