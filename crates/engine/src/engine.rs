@@ -29,6 +29,8 @@ pub struct Engine {
     clocks: PeerClocks,
     groups: BTreeMap<GroupId, Group>,
     touched: BTreeSet<GroupId>,
+    /// Groups with reads that are confirmed and wait for their state machine.
+    waiting: BTreeSet<GroupId>,
     /// What was decided while events were handled, until the next turn hands it out.
     decided: Vec<GroupEffect>,
     scratch: Vec<Effect>,
@@ -44,6 +46,7 @@ impl Engine {
             clocks: PeerClocks::default(),
             groups: BTreeMap::new(),
             touched: BTreeSet::new(),
+            waiting: BTreeSet::new(),
             decided: Vec::new(),
             scratch: Vec::new(),
         }
@@ -63,6 +66,7 @@ impl Engine {
     pub fn remove_group(&mut self, id: GroupId, reason: &NotApplied) -> bool {
         let Some(mut group) = self.groups.remove(&id) else { return false };
         self.touched.remove(&id);
+        self.waiting.remove(&id);
         let mut answers = Answers::new();
         group.requests.stop(reason, &mut answers);
         self.decided.extend(answers.into_iter().map(|(ticket, answer)| (id, Effect::Answer(ticket, answer))));
@@ -109,6 +113,10 @@ impl Engine {
     pub fn turn(&mut self, out: &mut Vec<GroupEffect>) {
         for id in std::mem::take(&mut self.touched) {
             self.guarded(id, |group, around, out| group.turn(around, out));
+            match self.groups.get(&id).is_some_and(|group| group.requests.waits_for_apply()) {
+                true => _ = self.waiting.insert(id),
+                false => _ = self.waiting.remove(&id),
+            }
         }
         out.append(&mut self.decided);
     }
@@ -116,6 +124,11 @@ impl Engine {
     /// Whether a turn would do anything.
     pub fn is_idle(&self) -> bool {
         self.touched.is_empty() && self.decided.is_empty()
+    }
+
+    /// Whether some read waits for nothing but a state machine.
+    pub fn waits_for_apply(&self) -> bool {
+        !self.waiting.is_empty()
     }
 
     /// The core of a group, for status and tests.

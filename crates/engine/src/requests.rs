@@ -60,6 +60,11 @@ pub(crate) struct Requests {
 pub(crate) type Answers = Vec<(Ticket, Answer)>;
 
 impl Requests {
+    /// Whether confirmed reads wait for their index to be applied.
+    pub(crate) fn waits_for_apply(&self) -> bool {
+        !self.reads_confirmed.is_empty()
+    }
+
     pub(crate) fn proposed(&mut self, position: LogPosition, proposals: impl Iterator<Item = (Ticket, u64)>) {
         let (tickets, deadline_ticks): (Vec<Ticket>, Vec<u64>) = proposals.unzip();
         let earliest_deadline_tick = deadline_ticks.iter().copied().min().unwrap_or(u64::MAX);

@@ -54,6 +54,22 @@ impl<T> Mailbox<T> {
         }
     }
 
+    /// Puts many in without waking the receiver: it finds them when something else wakes it.
+    pub(crate) fn leave_all(&self, items: impl IntoIterator<Item = T>) {
+        let mut state = self.lock();
+        if !state.closed {
+            state.items.extend(items);
+        }
+    }
+
+    /// Wakes the receiver if there is something for it.
+    pub(crate) fn nudge(&self) {
+        let state = self.lock();
+        if !state.items.is_empty() {
+            self.wake(state);
+        }
+    }
+
     /// Waits for items at most `timeout` and swaps them for `taken`, which should be empty. `false` when the mailbox is closed and
     /// nothing is left.
     pub(crate) fn receive(&self, taken: &mut Vec<T>, timeout: Option<Duration>) -> bool {

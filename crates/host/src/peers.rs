@@ -552,12 +552,10 @@ impl Handler for Door {
             }
         }
         if let Ok(shared) = inner.shared() {
-            shared.deliver_inputs(inputs);
-            // The frame counts as waiting until every worker has come to the point behind its messages.
-            for step in &shared.steps {
+            shared.deliver_frame(inputs, || {
                 let permit = frame.permit();
-                let _ = step.send(Input::Look(Look(Box::new(move |_| drop(permit)))));
-            }
+                Input::Look(Look(Box::new(move |_| drop(permit))))
+            });
         }
         for other in others {
             self.handle_other(&inner, from, other);

@@ -91,6 +91,8 @@ pub(crate) struct Shared {
     pub(crate) applies: Vec<Mailbox<ApplyMail>>,
     pub(crate) completions: Arc<Completions>,
     pub(crate) metrics: Arc<Metrics>,
+    /// By step worker, whether one of its groups waits for its state machine.
+    waits_for_apply: Vec<AtomicBool>,
     outbox: Mutex<Option<Arc<dyn Outbox>>>,
     listener: Arc<dyn Listener>,
     background: SyncSender<Background>,
@@ -151,6 +153,33 @@ impl Shared {
         }
         for (worker, inputs) in by_worker.into_iter().enumerate().filter(|(_, inputs)| !inputs.is_empty()) {
             self.steps[worker].send_all(inputs);
+        }
+    }
+
+    /// The messages of one frame. It counts as waiting until every worker has come to the `end` behind its messages.
+    pub(crate) fn deliver_frame(&self, inputs: Vec<(GroupId, Input)>, end: impl Fn() -> Input) {
+        let mut by_worker: Vec<Vec<Input>> = self.steps.iter().map(|_| Vec::new()).collect();
+        for (group, input) in inputs {
+            by_worker[share(group, self.steps.len())].push(input);
+        }
+        for (step, inputs) in self.steps.iter().zip(by_worker).filter(|(_, inputs)| !inputs.is_empty()) {
+            step.send_all(inputs.into_iter().chain(std::iter::once(end())));
+        }
+    }
+
+    /// How far groups applied. That is news only to reads that wait for it, and to the truncation of the log, which has time until the
+    /// next tick: a worker whose groups have no such reads is not woken, which saves a turn per batch.
+    fn deliver_applied(&self, inputs: Vec<(GroupId, Input)>) {
+        let mut by_worker: BTreeMap<usize, Vec<Input>> = BTreeMap::new();
+        for (group, input) in inputs {
+            by_worker.entry(share(group, self.steps.len())).or_default().push(input);
+        }
+        for (worker, inputs) in by_worker {
+            self.steps[worker].leave_all(inputs);
+            // After the input lies there: a worker that begins to wait meanwhile either finds it or is seen to wait.
+            if self.waits_for_apply[worker].load(Ordering::SeqCst) {
+                self.steps[worker].nudge();
+            }
         }
     }
 
@@ -266,6 +295,7 @@ impl Runtime {
         let shared = Arc::new(Shared {
             steps: cores.iter().map(|_| Mailbox::new()).collect(),
             log: Mailbox::new(),
+            waits_for_apply: cores.iter().map(|_| AtomicBool::new(true)).collect(),
             applies: (0..pace.apply_threads.max(1)).map(|_| Mailbox::new()).collect(),
             completions,
             metrics,
@@ -368,6 +398,7 @@ fn step_worker(shared: &Shared, worker: usize, mut core: Core) {
         while !core.is_idle() {
             shared.dispatch(core.turn(), outbox.as_ref());
         }
+        shared.waits_for_apply[worker].store(core.engine().waits_for_apply(), Ordering::SeqCst);
     }
 }
 
@@ -457,7 +488,10 @@ fn apply_thread(shared: &Shared, thread: usize, mut worker: ApplyWorker) {
         worker.finish(&mut out);
         shared.metrics.applied(out.commands, began.elapsed());
         shared.completions.deliver(out.answers);
-        shared.deliver_inputs(out.inputs);
+        let (applied, others) =
+            out.inputs.into_iter().partition(|(_, input)| matches!(input, Input::Applied { .. }));
+        shared.deliver_applied(applied);
+        shared.deliver_inputs(others);
         for (group, reason) in out.failed {
             let stop = NotApplied::Stopping;
             shared.deliver_inputs(vec![(group, Input::Stop(group, stop))]);

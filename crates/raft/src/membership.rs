@@ -69,12 +69,15 @@ impl Raft {
     pub(crate) fn commit_to(&mut self, index: Index) {
         let before = self.log.commit_to(index);
         let mut removed = Vec::new();
+        let mut changed = false;
         for (former, membership) in self.log.memberships_between(before, self.log.commit()) {
             let gone = former.members.keys().filter(|id| !membership.members.contains_key(*id));
             removed.extend(gone.map(|id| (*id, membership.change_index)));
+            changed = true;
             self.notices.push(Effect::MembershipCommitted(membership.clone()));
         }
-        if self.is_leader() {
+        if let Standing::Leader(leader) = &mut self.standing {
+            leader.notices_due |= changed;
             for (id, change_index) in removed {
                 if id != self.config.id {
                     self.send(After::Term, id, Body::Removed { change_index });

@@ -143,6 +143,7 @@ pub(crate) fn run(options: &HostOptions) -> Result<HostReport, HostError> {
     let io = |error| HostError::Io { path: options.directory.clone(), error };
     let machine = measure(&options.directory).map_err(io)?;
     let hosts = open_hosts(options)?;
+    spread_leaders(&hosts, &wait_for_leaders(&hosts, options.groups));
     let led = wait_for_leaders(&hosts, options.groups);
     let stop = AtomicBool::new(false);
     let (cpu_before, syncs_before) = (cpu_seconds(), syncs(&hosts));
@@ -268,6 +269,25 @@ fn wait_for_leaders(hosts: &[NodeHost], groups: u64) -> Vec<(GroupId, usize)> {
         }
     }
     led
+}
+
+/// Hands the groups' leaders out evenly: elections leave them where they fall, and one busy host would be measured.
+fn spread_leaders(hosts: &[NodeHost], led: &[(GroupId, usize)]) {
+    for (at, (group, leader)) in led.iter().enumerate() {
+        let to = at % hosts.len();
+        let mut from = *leader;
+        while from != to {
+            let (done, ended) = std::sync::mpsc::sync_channel(1);
+            let replica = ReplicaId::new(0, hosts[to].node());
+            hosts[from].transfer_leader(*group, Some(replica), move |answer| _ = done.try_send(answer));
+            let _ = ended.recv_timeout(DEADLINE);
+            let known = hosts[to].leader(*group).and_then(|known| known.leader);
+            match known.and_then(|leader| hosts.iter().position(|host| host.node() == leader.node())) {
+                Some(now) => from = now,
+                None => std::thread::sleep(Duration::from_millis(5)),
+            }
+        }
+    }
 }
 
 /// Keeps `outstanding` operations of each group under way until told to stop.
