@@ -82,6 +82,9 @@ pub trait File: Send + Sync + fmt::Debug {
     fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()>;
     /// Writes everything at this offset.
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
+    /// Has whole, aligned blocks go past the page cache from now on, where the file system can (O_DIRECT): a log is written once and
+    /// hardly read back, so copying it into the cache costs processor time and memory for nothing. Changes nothing else.
+    fn bypass_cache(&self) {}
     /// Makes all bytes written so far durable (fdatasync).
     fn sync_data(&self) -> io::Result<()>;
     /// Reserves room and writes zeros over the whole length, so that overwriting later changes no metadata: a sync of an overwrite

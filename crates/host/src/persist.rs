@@ -7,7 +7,7 @@
 
 use std::collections::VecDeque;
 
-use mraft_logstore::{GroupWrite, LogError, LogKey, LogStore, Mark};
+use mraft_logstore::{Fill, Filled, GroupWrite, LogError, LogKey, LogStore, Mark};
 use mraft_types::limits::BATCH_BYTES_MAX;
 use mraft_types::{GroupId, HardState, LogStart};
 
@@ -37,6 +37,8 @@ pub enum LogJob {
         /// The replicas with the start of their logs.
         replicas: Vec<(LogKey, LogStart, HardState)>,
     },
+    /// A spare segment was filled.
+    Filled(Filled),
     /// A replica is gone for good; answered by [`LogDone::Removed`].
     Remove {
         /// Tells the caller which of its calls this was.
@@ -154,12 +156,27 @@ impl LogWorker {
         }
         match self.store.maintain() {
             Ok(more) => (LogHealth::Well, more),
-            Err(LogError::Full { .. }) => (LogHealth::Full, false),
-            Err(error) => {
-                self.failed = true;
-                (LogHealth::Failed(error), false)
-            }
+            Err(error) => (self.health_of(error), false),
         }
+    }
+
+    /// A spare segment for somebody else to fill; comes back as [`LogJob::Filled`].
+    pub fn lend_fill(&mut self) -> (LogHealth, Option<Fill>) {
+        if self.failed {
+            return (LogHealth::Well, None);
+        }
+        match self.store.lend_fill() {
+            Ok(fill) => (LogHealth::Well, fill),
+            Err(error) => (self.health_of(error), None),
+        }
+    }
+
+    fn health_of(&mut self, error: LogError) -> LogHealth {
+        if matches!(error, LogError::Full { .. }) {
+            return LogHealth::Full;
+        }
+        self.failed = true;
+        LogHealth::Failed(error)
     }
 
     /// The seal behind the last batch (rule L3).
@@ -183,6 +200,10 @@ impl LogWorker {
                 }
                 Ok(())
             }
+            Some(LogJob::Filled(_)) => match self.waiting.pop_front() {
+                Some(LogJob::Filled(filled)) => self.store.take_fill(filled),
+                _ => Ok(()),
+            },
             _ => self.write_batch(done, run),
         }
     }

@@ -25,7 +25,7 @@ use mraft_engine::effect::Notice;
 use mraft_engine::error::NotApplied;
 use mraft_engine::event::{NodeEvent, Now};
 use mraft_engine::machine::BackgroundJob;
-use mraft_logstore::LogReader;
+use mraft_logstore::{Fill, LogReader};
 use mraft_types::{GroupId, NodeId};
 use mraft_wire::HostBeat;
 
@@ -97,6 +97,8 @@ pub(crate) struct Shared {
     listener: Arc<dyn Listener>,
     background: SyncSender<Background>,
     snapshots: SyncSender<SnapshotSend>,
+    /// Log segments to be filled; `None` ends the thread.
+    fills: SyncSender<Option<Fill>>,
     started: Instant,
     tick: AtomicU64,
     /// Number of the last durable batch (rule M7).
@@ -290,6 +292,7 @@ impl Runtime {
     ) -> std::io::Result<Runtime> {
         let (background, background_jobs) = sync_channel(BACKGROUND_JOBS_MAX);
         let (snapshots, snapshot_sends) = sync_channel(SNAPSHOT_SENDS_MAX);
+        let (fills, fill_orders) = sync_channel(2);
         let reader = log.store().reader();
         let durable_seq = log.store().durable_seq();
         let shared = Arc::new(Shared {
@@ -303,6 +306,7 @@ impl Runtime {
             listener,
             background,
             snapshots,
+            fills,
             started: Instant::now(),
             tick: AtomicU64::new(1),
             durable_seq: AtomicU64::new(durable_seq),
@@ -315,6 +319,7 @@ impl Runtime {
             runtime.spawn("mraft-step", move |shared| step_worker(shared, worker, core))?;
         }
         runtime.spawn("mraft-log", move |shared| log_thread(shared, log))?;
+        runtime.spawn("mraft-fill", move |shared| fill_thread(shared, &fill_orders))?;
         let share_of_budget = pace.unpersisted_bytes_max / pace.apply_threads.max(1);
         for thread in 0..pace.apply_threads.max(1) {
             let worker = ApplyWorker::new(Arc::clone(&reader), share_of_budget, pace.snapshot_entries);
@@ -345,6 +350,9 @@ impl Runtime {
         self.join("mraft-step");
         shared.log.close();
         self.join("mraft-log");
+        // A filling that is under way is finished first: half a file would only be removed at the next start.
+        let _ = shared.fills.send(None);
+        self.join("mraft-fill");
         shared.applies.iter().for_each(Mailbox::close);
         self.join("mraft-apply");
         let background = self.threads.lock().unwrap_or_else(PoisonError::into_inner).len();
@@ -448,6 +456,12 @@ fn log_thread(shared: &Shared, mut log: LogWorker) {
         shared.deliver_inputs(inputs);
         let (health, _) = log.maintain();
         report_log(shared, &mut full, health);
+        let (health, fill) = log.lend_fill();
+        report_log(shared, &mut full, health);
+        if let Some(fill) = fill {
+            // One is out at most, so there is room.
+            let _ = shared.fills.try_send(Some(fill));
+        }
         shared.metrics.log_status(&log.store().status());
         if !open && full {
             return;
@@ -474,6 +488,14 @@ fn report_log(shared: &Shared, full: &mut bool, health: LogHealth) {
         }
     }
     shared.listener.log_health(&health);
+}
+
+/// Fills the log's next segment with zeros, beside the log's own thread.
+fn fill_thread(shared: &Shared, fills: &Receiver<Option<Fill>>) {
+    while let Ok(Some(fill)) = fills.recv() {
+        // The log is closed only when the host closes; the next start finds the file.
+        let _ = shared.log.send(LogJob::Filled(fill.run()));
+    }
 }
 
 /// Applies what is committed and answers the callers.

@@ -159,6 +159,7 @@ fn own_files(
 ) -> Result<Space, LogError> {
     let open = |path: &Path| {
         let file = disk.open(path, Open::Write).map_err(LogError::Failed)?;
+        file.bypass_cache();
         Ok(SegmentFile { path: path.to_owned(), file })
     };
     for path in &files.half_prepared {
@@ -179,5 +180,16 @@ fn own_files(
     }
     disk.sync_dir(directory).map_err(LogError::Failed)?;
     let (directory, next_file) = (directory.to_owned(), files.next_file);
-    Ok(Space { disk, directory, segment_bytes, uses, free, preparing: None, next_file, recycled: 0 })
+    Ok(Space {
+        disk,
+        directory,
+        segment_bytes,
+        uses,
+        free,
+        preparing: None,
+        lends: false,
+        lent: false,
+        next_file,
+        recycled: 0,
+    })
 }

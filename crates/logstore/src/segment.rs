@@ -21,7 +21,7 @@ const SEGMENT_MAGIC: [u8; 8] = *b"mraftseg";
 const SEGMENT_VERSION: u32 = 1;
 /// What the header's checksum covers.
 const COVERED_BYTES: usize = 64;
-/// How much of a new file is filled between two batches: the log thread must get back to its writes.
+/// How much of a new file is filled at once: writes of batches must get in between.
 const PREFILL_STEP_BYTES: u64 = 1 << 20;
 
 /// A segment's file.
@@ -140,6 +140,7 @@ impl Preparing {
     pub(crate) fn begin(disk: &dyn Disk, directory: &Path, number: u64) -> std::io::Result<Preparing> {
         let path = file_path(directory, number);
         let file = disk.open(&path, Open::CreateNew)?;
+        file.bypass_cache();
         Ok(Preparing { segment: SegmentFile { path, file }, filled_bytes: 0 })
     }
 
@@ -161,10 +162,43 @@ impl Preparing {
         Ok(Some(self.segment.clone()))
     }
 
+    /// Fills all of it.
+    fn fill(mut self, disk: &dyn Disk, segment_bytes: u64) -> std::io::Result<SegmentFile> {
+        loop {
+            match self.step(disk, segment_bytes) {
+                Ok(None) => {}
+                Ok(Some(file)) => return Ok(file),
+                Err(error) => {
+                    self.abandon(disk);
+                    return Err(error);
+                }
+            }
+        }
+    }
+
     /// Gives the file up and its room back.
     pub(crate) fn abandon(self, disk: &dyn Disk) {
         // If it cannot be removed, the next opening finds a file that is too short and removes it.
         let _ = disk.remove_file(&self.segment.path);
+    }
+}
+
+/// A spare segment that somebody else fills: the log's own thread would make every write wait for the zeros.
+#[derive(Debug)]
+pub struct Fill {
+    pub(crate) preparing: Preparing,
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) segment_bytes: u64,
+}
+
+/// A [`Fill`] that ended, well or not; the log wants it back.
+#[derive(Debug)]
+pub struct Filled(pub(crate) std::io::Result<SegmentFile>);
+
+impl Fill {
+    /// Does it, on any thread. Writes a little at a time, each synced, so that the log's own syncs never queue behind much of it.
+    pub fn run(self) -> Filled {
+        Filled(self.preparing.fill(self.disk.as_ref(), self.segment_bytes))
     }
 }
 

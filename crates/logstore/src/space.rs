@@ -12,7 +12,7 @@ use std::sync::Arc;
 use mraft_disk::{Disk, is_full};
 
 use crate::LogError;
-use crate::segment::{Preparing, SegmentFile};
+use crate::segment::{Fill, Filled, Preparing, SegmentFile};
 
 /// Free files that are always made ready: the next one and the reserve.
 pub(crate) const FREE_TARGET: usize = 2;
@@ -29,6 +29,10 @@ pub(crate) struct Space {
     pub(crate) uses: BTreeMap<u64, SegmentFile>,
     pub(crate) free: VecDeque<SegmentFile>,
     pub(crate) preparing: Option<Preparing>,
+    /// Somebody else fills the files from now on.
+    pub(crate) lends: bool,
+    /// A file is being filled by somebody else.
+    pub(crate) lent: bool,
     pub(crate) next_file: u64,
     /// Files recycled since the log was opened.
     pub(crate) recycled: u64,
@@ -64,6 +68,29 @@ impl Space {
                 return Err(self.prepare_error(error));
             }
         }
+        Ok(())
+    }
+
+    /// A file to be filled by somebody else, if one is due.
+    pub(crate) fn lend(&mut self) -> Result<Option<Fill>, LogError> {
+        self.lends = true;
+        if self.lent || self.free.len() >= FREE_TARGET {
+            return Ok(None);
+        }
+        let preparing = match self.preparing.take() {
+            Some(preparing) => preparing,
+            None => self.begin_file()?,
+        };
+        self.lent = true;
+        let disk = Arc::clone(&self.disk);
+        Ok(Some(Fill { preparing, disk, segment_bytes: self.segment_bytes }))
+    }
+
+    /// It was filled, or could not be.
+    pub(crate) fn take_back(&mut self, filled: Filled) -> Result<(), LogError> {
+        self.lent = false;
+        let file = filled.0.map_err(|error| self.prepare_error(error))?;
+        self.free.push_back(file);
         Ok(())
     }
 

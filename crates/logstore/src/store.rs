@@ -9,6 +9,8 @@ use mraft_types::{
     CondemnedReason, Entry, GroupId, GroupUid, HardState, Index, LogStart, Membership, ReplicaId, Term,
 };
 
+use crate::segment::{Fill, Filled};
+
 /// Whose records these are. A replica that was removed and added again has another replica id and so another key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LogKey {
@@ -172,6 +174,17 @@ pub trait LogStore: Send {
     /// Housekeeping between batches: prepares spare segments, carries groups that pin old ones forward, recycles. `Ok(true)`
     /// when there is more to do.
     fn maintain(&mut self) -> Result<bool, LogError>;
+
+    /// Hands out the filling of a spare segment, if one is due and none is out. From the first call on [`LogStore::maintain`] leaves the
+    /// filling to whoever asks here; a write that cannot wait still does it by itself.
+    fn lend_fill(&mut self) -> Result<Option<Fill>, LogError> {
+        Ok(None)
+    }
+
+    /// Takes a filling back.
+    fn take_fill(&mut self, _filled: Filled) -> Result<(), LogError> {
+        Ok(())
+    }
 
     /// Writes the seal behind the last batch (rule L3). Harmless to repeat.
     fn seal(&mut self) -> Result<(), LogError>;

@@ -19,6 +19,7 @@ use crate::reader::{SegmentReader, Shared, SharedReplica, SharedUse, read, write
 use crate::record::{self, Head, Salt, State};
 use crate::replica::{Replica, Scratch, Update, check_write, first_live, mark_bytes_max, move_pin};
 use crate::replicas::{Listed, ReplicaList};
+use crate::segment::{Fill, Filled};
 use crate::segment::{SEGMENT_HEADER_BYTES, SegmentFile, SegmentHeader};
 use crate::space::{FREE_TARGET, Space};
 use crate::{GroupWrite, LogError, LogKey, LogReader, LogStatus, LogStore, Recovered, Written};
@@ -362,6 +363,9 @@ impl SegmentLog {
             self.write_seal()?;
             return Ok(true);
         }
+        if self.space.lends {
+            return Ok(false);
+        }
         match self.space.prepare_step() {
             Ok(()) => Ok(self.space.free.len() < FREE_TARGET),
             // The reserve is there: writes find out when they need more.
@@ -463,6 +467,23 @@ impl LogStore for SegmentLog {
         self.works()?;
         let more = self.maintain_some();
         self.note(more)
+    }
+
+    fn lend_fill(&mut self) -> Result<Option<Fill>, LogError> {
+        self.works()?;
+        match self.space.lend() {
+            // The reserve is there: writes find out when they need more.
+            Err(LogError::Full { .. }) if !self.space.free.is_empty() => Ok(None),
+            lent => self.note(lent),
+        }
+    }
+
+    fn take_fill(&mut self, filled: Filled) -> Result<(), LogError> {
+        self.works()?;
+        match self.space.take_back(filled) {
+            Err(LogError::Full { .. }) if !self.space.free.is_empty() => Ok(()),
+            taken => self.note(taken),
+        }
     }
 
     fn seal(&mut self) -> Result<(), LogError> {

@@ -9,13 +9,15 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use mraft_raft::{Config, Effect, Event, Life, Message, Raft, Restored, Write};
+use mraft_raft::{AppendReply, Body, Config, Effect, Event, Life, Message, Raft, Restored, Write};
 use mraft_types::codec::Reader;
 use mraft_types::{
     CondemnedReason, Entry, EntryKind, HardState, Index, LogPosition, LogStart, Member, Membership, NodeId,
     ReplicaId, Role, Term,
 };
 
+pub mod checker;
+pub mod dice;
 pub mod text;
 
 /// Generation 0 of a node.
@@ -98,6 +100,24 @@ impl Disk {
         self.condemned = write.condemned.or(self.condemned);
     }
 
+    /// Rules D1 and D2: whatever leaves is backed by the disk.
+    fn check_claims(&self, id: ReplicaId, message: &Message) {
+        let Message { from, to, term, body } = message;
+        assert_eq!(*from, id);
+        let HardState { term: durable_term, vote, .. } = self.hard_state;
+        match body {
+            Body::PreVote { .. } | Body::PreVoteReply { granted: true } => {}
+            _ => assert!(durable_term >= *term, "D1: {message:?} left before its term was durable"),
+        }
+        let claimed = match body {
+            Body::VoteReply { granted: true } => durable_term > *term || vote == Some(*to),
+            Body::Vote { .. } => durable_term > *term || vote == Some(*from),
+            Body::AppendReply(AppendReply::Accepted { matched }) => self.last() >= *matched,
+            _ => true,
+        };
+        assert!(claimed, "D2: {message:?} claims what is not durable: {:?}", self.hard_state);
+    }
+
     /// Entries as a log reads them back; none when the first one is gone.
     fn read(&self, first: Index, last: Index, bytes_max: usize) -> Vec<Entry> {
         let Some(skipped) = first.checked_sub(self.start.position.index + 1) else { return Vec::new() };
@@ -151,7 +171,8 @@ pub struct Node {
     pub to_apply: VecDeque<(Index, Index)>,
     pub machine: Machine,
     /// Snapshots that the core asked for: to whom, covering at least this.
-    pub orders: BTreeMap<ReplicaId, Index>,
+    /// Snapshots asked for: the least index, and the term in which the leader asked.
+    pub orders: BTreeMap<ReplicaId, (Index, mraft_types::Term)>,
     /// Snapshots that arrived and wait for the core's word or for the installation.
     pub staged: Vec<(LogStart, Machine)>,
     pub installing: Option<LogStart>,
@@ -178,8 +199,6 @@ pub struct Group {
     pub cut: BTreeSet<(ReplicaId, ReplicaId)>,
     pub happened: Vec<Happened>,
     pub tick: u64,
-    pub random: u64,
-    /// Rounds that were asked for, with the commit index that the whole group had reached by then.
     pub genesis: LogStart,
 }
 
@@ -284,7 +303,7 @@ impl Group {
         let node = self.nodes.get_mut(&id).expect("a replica of the group");
         match effect {
             Effect::Send(message) => {
-                assert_eq!(message.from, id);
+                node.disk.check_claims(id, &message);
                 self.wire.push_back(message);
             }
             Effect::Write(write) => {
@@ -303,7 +322,8 @@ impl Group {
                 }
             }
             Effect::SendSnapshot { to, at_least } => {
-                node.orders.insert(to, at_least);
+                let term = node.raft.as_ref().map_or(0, Raft::term);
+                node.orders.insert(to, (at_least, term));
             }
             Effect::Install { start } => node.installing = Some(start),
             Effect::DropSnapshot { start } => node.staged.retain(|(staged, _)| *staged != start),
@@ -421,11 +441,12 @@ impl Group {
     /// The snapshot that was asked for arrives whole, or not.
     pub fn ship(&mut self, from: ReplicaId, to: ReplicaId, ok: bool) -> bool {
         let node = self.node_mut(from);
-        let Some(at_least) = node.orders.get(&to).copied() else { return false };
+        let Some((at_least, term)) = node.orders.get(&to).copied() else { return false };
         let machine = node.machine.clone();
-        let Some(raft) = &node.raft else { return false };
+        if node.raft.is_none() {
+            return false;
+        }
         assert!(machine.applied.index >= at_least, "a snapshot was ordered that cannot be made");
-        let term = raft.term();
         let start = LogStart { position: machine.applied, membership: machine.membership.clone() };
         node.orders.remove(&to);
         let arrives = ok && self.nodes.get(&to).is_some_and(|node| node.raft.is_some());
