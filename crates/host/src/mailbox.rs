@@ -6,14 +6,24 @@
 //! is, the more it finds when it looks. Bounds are kept by the senders, each for its own kind of item (`pending_bytes_max`,
 //! the transport's receive bound, one log job per turn), because an answer such as "persisted" must never be refused.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+/// How long a busy receiver stays awake: a few times what it takes to be woken.
+const LINGER_MAX: Duration = Duration::from_micros(200);
+/// A wait below this one means that the receiver is busy.
+const SHORT_WAIT: Duration = Duration::from_micros(500);
 
 /// Many senders, one receiver.
 #[derive(Debug)]
 pub(crate) struct Mailbox<T> {
     state: Mutex<State<T>>,
     filled: Condvar,
+    /// Whether something lies there, to be looked at without the lock. Only a hint: the lock decides.
+    is_filled: AtomicBool,
+    /// Whether the receiver's last wait was so short that going to sleep for the next one is not worth it.
+    is_busy: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -28,6 +38,8 @@ impl<T> Mailbox<T> {
         Mailbox {
             state: Mutex::new(State { items: Vec::new(), closed: false, waiting: false }),
             filled: Condvar::new(),
+            is_filled: AtomicBool::new(false),
+            is_busy: AtomicBool::new(false),
         }
     }
 
@@ -38,6 +50,7 @@ impl<T> Mailbox<T> {
             return Err(item);
         }
         state.items.push(item);
+        self.is_filled.store(true, Ordering::Relaxed);
         self.wake(state);
         Ok(())
     }
@@ -50,6 +63,7 @@ impl<T> Mailbox<T> {
         }
         state.items.extend(items);
         if !state.items.is_empty() {
+            self.is_filled.store(true, Ordering::Relaxed);
             self.wake(state);
         }
     }
@@ -66,6 +80,7 @@ impl<T> Mailbox<T> {
     pub(crate) fn nudge(&self) {
         let state = self.lock();
         if !state.items.is_empty() {
+            self.is_filled.store(true, Ordering::Relaxed);
             self.wake(state);
         }
     }
@@ -73,7 +88,10 @@ impl<T> Mailbox<T> {
     /// Waits for items at most `timeout` and swaps them for `taken`, which should be empty. `false` when the mailbox is closed and
     /// nothing is left.
     pub(crate) fn receive(&self, taken: &mut Vec<T>, timeout: Option<Duration>) -> bool {
+        self.linger();
+        let began = Instant::now();
         let mut state = self.lock();
+        let waits = state.items.is_empty();
         while state.items.is_empty() && !state.closed {
             state.waiting = true;
             state = match timeout {
@@ -83,12 +101,18 @@ impl<T> Mailbox<T> {
                         self.filled.wait_timeout(state, timeout).unwrap_or_else(PoisonError::into_inner);
                     state.waiting = false;
                     std::mem::swap(&mut state.items, taken);
+                    self.received(began);
                     return !(state.closed && taken.is_empty());
                 }
             };
             state.waiting = false;
         }
         std::mem::swap(&mut state.items, taken);
+        if waits {
+            self.received(began);
+        } else {
+            self.is_filled.store(false, Ordering::Relaxed);
+        }
         !(state.closed && taken.is_empty())
     }
 
@@ -100,7 +124,25 @@ impl<T> Mailbox<T> {
     /// Nothing more comes in; the receiver still gets what is there.
     pub(crate) fn close(&self) {
         self.lock().closed = true;
+        self.is_filled.store(true, Ordering::Relaxed);
         self.filled.notify_all();
+    }
+
+    /// Under load something comes within the time that falling asleep and being woken take: then the receiver gives its processor to
+    /// others that are ready, a few times, before it sleeps. One wait that was long, and it sleeps at once again: an idle host is idle.
+    fn linger(&self) {
+        if !self.is_busy.load(Ordering::Relaxed) {
+            return;
+        }
+        let began = Instant::now();
+        while !self.is_filled.load(Ordering::Relaxed) && began.elapsed() < LINGER_MAX {
+            std::thread::yield_now();
+        }
+    }
+
+    fn received(&self, began: Instant) {
+        self.is_filled.store(false, Ordering::Relaxed);
+        self.is_busy.store(began.elapsed() < SHORT_WAIT, Ordering::Relaxed);
     }
 
     fn wake(&self, state: MutexGuard<'_, State<T>>) {
