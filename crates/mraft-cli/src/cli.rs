@@ -383,6 +383,9 @@ pub enum BenchCommand {
         after_help = "Example:\n  mraft bench kv --url http://127.0.0.1:13891 --connections 64 --op write"
     )]
     Kv(BenchKvArgs),
+    /// A node with many groups, stopped and opened again
+    #[command(after_help = "Example:\n  mraft bench reopen --groups 1000")]
+    Reopen(BenchReopenArgs),
     /// What the disk and loopback do by themselves
     #[command(after_help = "Example:\n  mraft bench disk --dir /var/lib/mraft")]
     Disk(BenchDiskArgs),
@@ -462,6 +465,29 @@ pub struct BenchKvArgs {
     /// How to reach the cluster.
     #[command(flatten)]
     pub client: ClientArgs,
+}
+
+/// `mraft bench reopen`.
+#[derive(Clone, Debug, Args)]
+pub struct BenchReopenArgs {
+    /// How many groups
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(0..=16_384))]
+    pub groups: u64,
+    /// Entries that each group's log holds
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u64).range(0..=100_000))]
+    pub entries: u64,
+    /// Where the hosts keep their data; without it a temporary directory is removed at the end
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+    /// Raft port of the first host; the others are 10 apart
+    #[arg(long, value_name = "PORT", default_value_t = 24_890, value_parser = clap::value_parser!(u16).range(1..=65_500))]
+    pub base_port: u16,
+    /// Open the directory once and say how it went: what the command runs in processes of their own
+    #[arg(long, hide = true)]
+    pub measure_only: bool,
+    /// For whom to write.
+    #[command(flatten)]
+    pub output: OutputArgs,
 }
 
 /// `mraft bench disk`.

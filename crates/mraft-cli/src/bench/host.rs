@@ -13,12 +13,10 @@ use mraft_kv::{Caches, KvMachine, KvOptions};
 use mraft_types::{DeploymentId, GroupId, Member, Membership, NodeId, Payload, ReplicaId, Role, SlotSet};
 use serde::Serialize;
 
+use super::latency::Latencies;
 use super::machine::{Machine, measure};
 use crate::cli::StateMachine;
 
-/// Microseconds up to which latencies are counted one by one; beyond, in steps of a millisecond.
-const FINE_US: usize = 20_000;
-const COARSE_BUCKETS: usize = 20_000;
 const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Different keys that a client writes to each group, in turn.
@@ -90,59 +88,11 @@ impl ConcurrentMachine for Counting {
     }
 }
 
-/// Latencies, counted.
-struct Latencies {
-    fine: Vec<u64>,
-    coarse: Vec<u64>,
-    max_us: u64,
-    count: u64,
-}
-
-impl Latencies {
-    fn new() -> Latencies {
-        Latencies { fine: vec![0; FINE_US], coarse: vec![0; COARSE_BUCKETS], max_us: 0, count: 0 }
-    }
-
-    fn record(&mut self, us: u64) {
-        self.count += 1;
-        self.max_us = self.max_us.max(us);
-        match self.fine.get_mut(us as usize) {
-            Some(bucket) => *bucket += 1,
-            None => self.coarse[((us / 1000) as usize).min(COARSE_BUCKETS - 1)] += 1,
-        }
-    }
-
-    fn add(&mut self, other: &Latencies) {
-        self.fine.iter_mut().zip(&other.fine).for_each(|(own, more)| *own += more);
-        self.coarse.iter_mut().zip(&other.coarse).for_each(|(own, more)| *own += more);
-        self.max_us = self.max_us.max(other.max_us);
-        self.count += other.count;
-    }
-
-    fn quantile_us(&self, quantile: f64) -> u64 {
-        let wanted = (self.count as f64 * quantile).ceil() as u64;
-        let mut seen = 0;
-        for (us, count) in self.fine.iter().enumerate() {
-            seen += count;
-            if seen >= wanted {
-                return us as u64;
-            }
-        }
-        for (ms, count) in self.coarse.iter().enumerate() {
-            seen += count;
-            if seen >= wanted {
-                return ms as u64 * 1000;
-            }
-        }
-        self.max_us
-    }
-}
-
 /// Runs the benchmark.
 pub(crate) fn run(options: &HostOptions) -> Result<HostReport, HostError> {
     let io = |error| HostError::Io { path: options.directory.clone(), error };
     let machine = measure(&options.directory).map_err(io)?;
-    let hosts = open_hosts(options)?;
+    let hosts = open_hosts(options, &[1, 2, 3])?;
     spread_leaders(&hosts, &wait_for_leaders(&hosts, options.groups));
     let led = wait_for_leaders(&hosts, options.groups);
     let stop = AtomicBool::new(false);
@@ -205,7 +155,8 @@ pub(crate) fn run(options: &HostOptions) -> Result<HostReport, HostError> {
     })
 }
 
-fn open_hosts(options: &HostOptions) -> Result<Vec<NodeHost>, HostError> {
+/// Opens the hosts with these numbers out of three that all groups live on.
+pub(crate) fn open_hosts(options: &HostOptions, opened: &[u64]) -> Result<Vec<NodeHost>, HostError> {
     let address = |node: u64| format!("127.0.0.1:{}", u64::from(options.base_port) + 10 * (node - 1));
     let nodes: Vec<NodeId> = (1..=3).filter_map(NodeId::new).collect();
     let member = |node: &NodeId| {
@@ -221,7 +172,7 @@ fn open_hosts(options: &HostOptions) -> Result<Vec<NodeHost>, HostError> {
         })
         .collect();
     let mut hosts = Vec::new();
-    for node in &nodes {
+    for node in nodes.iter().filter(|node| opened.contains(&node.get())) {
         let mut config = HostConfig::new(
             DeploymentId(0),
             *node,
@@ -253,7 +204,7 @@ fn open_hosts(options: &HostOptions) -> Result<Vec<NodeHost>, HostError> {
 }
 
 /// Every group with the number of the host that leads it.
-fn wait_for_leaders(hosts: &[NodeHost], groups: u64) -> Vec<(GroupId, usize)> {
+pub(crate) fn wait_for_leaders(hosts: &[NodeHost], groups: u64) -> Vec<(GroupId, usize)> {
     let mut led = Vec::new();
     for group in (0..groups).map(GroupId) {
         loop {

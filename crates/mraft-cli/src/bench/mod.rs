@@ -3,4 +3,7 @@
 //! Benchmarks: figures beside what the same run measured of the machine. Never tests.
 
 pub(crate) mod host;
+pub(crate) mod kv;
+pub(crate) mod latency;
 pub(crate) mod machine;
+pub(crate) mod reopen;

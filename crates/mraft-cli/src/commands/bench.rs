@@ -4,13 +4,17 @@
 
 use std::path::{Path, PathBuf};
 
+use mraft_api::ClientConfig;
 use serde::Serialize;
 use serde_json::Value;
 
 use super::printed;
 use crate::bench::host::HostOptions;
-use crate::bench::{host, machine};
-use crate::cli::{BenchCommand, BenchDiskArgs, BenchHostArgs, Operation};
+use crate::bench::kv::KvBenchOptions;
+use crate::bench::{host, kv, machine, reopen};
+use crate::cli::{
+    BenchCommand, BenchDiskArgs, BenchHostArgs, BenchKvArgs, BenchReopenArgs, Operation, StateMachine,
+};
 use crate::exit::{CommandError, Exit};
 use crate::output::{Format, fields, print};
 
@@ -18,7 +22,8 @@ pub(super) fn run(command: BenchCommand) -> Result<Exit, CommandError> {
     match command {
         BenchCommand::Host(args) => measure_host(&args),
         BenchCommand::Disk(args) => measure_disk(&args),
-        BenchCommand::Kv(_) => Err(CommandError::failed("this build cannot measure a cluster over HTTP yet")),
+        BenchCommand::Kv(args) => measure_kv(&args),
+        BenchCommand::Reopen(args) => measure_reopen(&args),
     }
 }
 
@@ -37,6 +42,47 @@ fn measure_host(args: &BenchHostArgs) -> Result<Exit, CommandError> {
     };
     let report = host::run(&options).map_err(|error| CommandError::failed(error.to_string()))?;
     print_report(args.output.format, &report)
+}
+
+fn measure_kv(args: &BenchKvArgs) -> Result<Exit, CommandError> {
+    let scratch = Scratch::new(None);
+    let options = KvBenchOptions {
+        client: ClientConfig {
+            endpoints: args.client.urls.clone(),
+            ca_file: args.client.ca_file.clone(),
+            timeout: args.client.timeout,
+        },
+        connections: args.connections,
+        value_bytes: usize::try_from(args.value_bytes).unwrap_or(usize::MAX),
+        keys: args.keys,
+        reads: args.op == Operation::Read,
+        seconds: args.seconds,
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime =
+        runtime.map_err(|error| CommandError::failed(format!("the benchmark cannot start: {error}")))?;
+    let report = runtime.block_on(kv::run(&options, &scratch.directory)).map_err(CommandError::failed)?;
+    print_report(args.client.output.format, &report)
+}
+
+fn measure_reopen(args: &BenchReopenArgs) -> Result<Exit, CommandError> {
+    let scratch = Scratch::new(args.dir.as_deref());
+    let options = HostOptions {
+        groups: args.groups,
+        outstanding: 1,
+        value_bytes: 16,
+        reads: false,
+        state_machine: StateMachine::Memory,
+        seconds: 0,
+        client_threads: 1,
+        directory: scratch.directory.clone(),
+        base_port: args.base_port,
+    };
+    let failed = |error: mraft::HostError| CommandError::failed(error.to_string());
+    match args.measure_only {
+        true => print_report(args.output.format, &reopen::open(&options).map_err(failed)?),
+        false => print_report(args.output.format, &reopen::run(&options, args.entries).map_err(failed)?),
+    }
 }
 
 fn measure_disk(args: &BenchDiskArgs) -> Result<Exit, CommandError> {

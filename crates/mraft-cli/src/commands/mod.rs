@@ -56,6 +56,7 @@ pub fn format(cli: &Cli) -> Format {
         Command::Config(ConfigCommand::Check { output, .. }) => return output.format,
         Command::Bench(BenchCommand::Host(args)) => return args.output.format,
         Command::Bench(BenchCommand::Disk(args)) => return args.output.format,
+        Command::Bench(BenchCommand::Reopen(args)) => return args.output.format,
         Command::Bench(BenchCommand::Kv(args)) => &args.client,
         Command::Config(ConfigCommand::Default) | Command::Dev(_) => return Format::Table,
     };

@@ -502,7 +502,7 @@ fn why_not(error: &NodeError) -> String {
 }
 
 /// Resident memory of this process; 0 where the system does not tell.
-fn resident_bytes() -> u64 {
+pub(crate) fn resident_bytes() -> u64 {
     let pages = std::fs::read_to_string("/proc/self/statm").ok().and_then(|text| {
         let resident = text.split_whitespace().nth(1)?;
         resident.parse::<u64>().ok()

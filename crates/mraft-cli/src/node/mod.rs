@@ -21,4 +21,5 @@ mod run;
 mod service;
 mod topology;
 
+pub(crate) use admin::resident_bytes;
 pub use run::run_node;

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use mraft_raft::{Body, Effect, Ignored};
-use mraft_types::{Entry, EntryKind, Index, ReplicaId, Role, Term};
+use mraft_types::{Entry, EntryKind, Index, Membership, ReplicaId, Role, Term};
 
 use super::{Group, Happened};
 
@@ -16,11 +16,13 @@ pub struct Checker {
     votes: BTreeMap<(Term, ReplicaId), ReplicaId>,
     /// Committed entries: their term, and the term in which they were committed.
     chosen: BTreeMap<Index, (Term, Term)>,
-    /// Every entry that was ever written: what it is, and the term of the one before it.
+    /// Every entry that ever left its leader: what it is, and the term of the one before it.
     entries: BTreeMap<(Index, Term), (EntryKind, Vec<u8>, Term)>,
     /// Per replica and round, the least index that a read of this round must see.
     reads: BTreeMap<(ReplicaId, u64), Index>,
     commits: BTreeMap<ReplicaId, Index>,
+    /// Every membership that somebody knew to be committed.
+    memberships: Vec<Membership>,
     pub reads_served: usize,
     pub snapshots_installed: usize,
     pub changes_committed: usize,
@@ -62,6 +64,13 @@ impl Checker {
     fn check_effect(&mut self, group: &Group, id: ReplicaId, effect: Effect) -> Result<(), String> {
         match effect {
             Effect::Send(message) => {
+                if let Body::Append { prev, entries, .. } = &message.body
+                    && group
+                        .raft(id)
+                        .is_some_and(|raft| raft.membership().role(message.to) != Some(Role::Witness))
+                {
+                    self.check_entries(id, prev.term, entries)?;
+                }
                 let vote = match message.body {
                     Body::VoteReply { granted: true } => message.to,
                     Body::Vote { .. } => id,
@@ -70,13 +79,6 @@ impl Checker {
                 let first = *self.votes.entry((message.term, id)).or_insert(vote);
                 if first != vote {
                     return Err(format!("{id} voted for {first} and for {vote} in term {}", message.term));
-                }
-            }
-            Effect::Write(write) => {
-                let is_witness =
-                    group.raft(id).is_some_and(|raft| raft.membership().role(id) == Some(Role::Witness));
-                for entry in write.entries.iter().filter(|_| !is_witness) {
-                    self.check_entry(group, id, entry)?;
                 }
             }
             Effect::ReadReady { round, index } => {
@@ -95,12 +97,14 @@ impl Checker {
                 self.reads.retain(|(owner, void), _| *owner != id || *void > round)
             }
             Effect::Condemned(reason) => return Err(format!("{id} was condemned: {reason}")),
-            Effect::MembershipCommitted(_) => self.changes_committed += 1,
+            Effect::MembershipCommitted(membership) => {
+                self.changes_committed += 1;
+                self.memberships.push(membership);
+            }
             Effect::Install { .. } => self.snapshots_installed += 1,
             Effect::Removed { .. } => {
-                let live = group.nodes.values().filter_map(|node| node.raft.as_ref());
-                let mut newest = live.map(|raft| raft.committed_membership());
-                if !newest.any(|membership| membership.is_removed(id)) {
+                // Whoever told it may be down by now.
+                if !self.memberships.iter().any(|membership| membership.is_removed(id)) {
                     return Err(format!("{id} was told that it is removed, and is not"));
                 }
             }
@@ -109,18 +113,17 @@ impl Checker {
         Ok(())
     }
 
-    /// Log matching: one position, one entry, one past.
-    fn check_entry(&mut self, group: &Group, id: ReplicaId, entry: &Entry) -> Result<(), String> {
-        let Some(before) = group.raft(id).and_then(|raft| raft.term_at(entry.index - 1)) else {
-            return Ok(());
-        };
-        let is = (entry.kind, entry.payload.to_vec(), before);
-        let first = self.entries.entry((entry.index, entry.term)).or_insert_with(|| is.clone());
-        if *first == is {
-            Ok(())
-        } else {
-            Err(format!("{id} wrote {entry:?} behind term {before}; another one is {first:?}"))
+    /// Log matching: one position, one entry, one past. What a leader loses before anybody heard of it never was.
+    fn check_entries(&mut self, id: ReplicaId, mut before: Term, entries: &[Entry]) -> Result<(), String> {
+        for entry in entries {
+            let is = (entry.kind, entry.payload.to_vec(), before);
+            let first = self.entries.entry((entry.index, entry.term)).or_insert_with(|| is.clone());
+            if *first != is {
+                return Err(format!("{id} sent {entry:?} behind term {before}; another one is {first:?}"));
+            }
+            before = entry.term;
         }
+        Ok(())
     }
 
     fn check_replica(&mut self, group: &mut Group, id: ReplicaId) -> Result<(), String> {

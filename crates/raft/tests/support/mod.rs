@@ -175,7 +175,8 @@ pub struct Node {
     pub orders: BTreeMap<ReplicaId, (Index, mraft_types::Term)>,
     /// Snapshots that arrived and wait for the core's word or for the installation.
     pub staged: Vec<(LogStart, Machine)>,
-    pub installing: Option<LogStart>,
+    /// What is being installed is not staged any more: the same snapshot may come a second time meanwhile and be dropped.
+    pub installing: Option<(LogStart, Machine)>,
     /// Reads of the last life: round, answered index.
     pub rounds_ready: Vec<(u64, Index)>,
     pub rounds_void: u64,
@@ -325,7 +326,10 @@ impl Group {
                 let term = node.raft.as_ref().map_or(0, Raft::term);
                 node.orders.insert(to, (at_least, term));
             }
-            Effect::Install { start } => node.installing = Some(start),
+            Effect::Install { start } => {
+                let at = node.staged.iter().position(|(staged, _)| *staged == start).expect("it was staged");
+                node.installing = Some(node.staged.remove(at));
+            }
             Effect::DropSnapshot { start } => node.staged.retain(|(staged, _)| *staged != start),
             Effect::ReadReady { round, index } => node.rounds_ready.push((round, index)),
             Effect::ReadsVoid { round } => node.rounds_void = round,
@@ -462,15 +466,13 @@ impl Group {
     /// Carries the installation out, if one is going on (rule N1, steps 3 to 7).
     pub fn install(&mut self, id: ReplicaId) -> bool {
         let node = self.node_mut(id);
-        let Some(start) = node.installing.take() else { return false };
+        let Some((start, machine)) = node.installing.take() else { return false };
         // The log thread works in order: earlier writes are durable before the checkpoint is.
         let mut number = None;
         for write in node.pending.drain(..) {
             node.disk.write(&write);
             number = Some(write.number);
         }
-        let at = node.staged.iter().position(|(staged, _)| *staged == start).expect("it was staged");
-        let (_, machine) = node.staged.remove(at);
         node.to_apply.clear();
         node.machine = machine.clone();
         node.disk.machine = machine;
