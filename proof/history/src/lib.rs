@@ -1,5 +1,31 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! Histories of operations and the checkers that judge them.
+//! Histories of operations on a key-value store, and the checkers that judge them.
 //!
-//! Invariant: no clock, no chance.
+//! A [`History`] is what clients saw: which operation began when, and what came back, in one order of events over all clients. Each
+//! promise has a checker in a file of its own, named after it; a checker answers with the [`Broken`] promise, or with nothing:
+//!
+//! - [`acknowledged_writes_survive`]: what was acknowledged is there in the end, or something later;
+//! - [`nothing_appears_unwritten`]: whatever is read was written by somebody, to that key, and earlier;
+//! - [`outcomes_are_honest`]: "not applied" is the truth, and a revision belongs to one change;
+//! - [`linearizability`]: per key, there is an order of the operations that explains every answer.
+//!
+//! All of them build on one habit of the clients: no value is ever written twice. Then a value says which write it came from.
+//!
+//! Missing on purpose: batches over several keys and stale reads, about which other promises speak.
+//!
+//! Invariant: no clock, no chance, no product code: what is judged is what clients saw, and judging it twice says the same.
+
+#![forbid(unsafe_code)]
+
+pub mod acknowledged_writes_survive;
+pub mod broken;
+pub mod linearizability;
+pub mod nothing_appears_unwritten;
+pub mod operation;
+pub mod outcomes_are_honest;
+pub mod recorder;
+
+pub use broken::Broken;
+pub use operation::{Call, ClientId, KeyId, Operation, OperationId, Outcome, Revision, Seen, ValueId};
+pub use recorder::{FinalState, History};
