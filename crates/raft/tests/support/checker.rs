@@ -102,11 +102,11 @@ impl Checker {
                 self.memberships.push(membership);
             }
             Effect::Install { .. } => self.snapshots_installed += 1,
-            Effect::Removed { .. } => {
-                // Whoever told it may be down by now.
-                if !self.memberships.iter().any(|membership| membership.is_removed(id)) {
-                    return Err(format!("{id} was told that it is removed, and is not"));
-                }
+            // Whoever told it may be down by now.
+            Effect::Removed { .. }
+                if !self.memberships.iter().any(|membership| membership.is_removed(id)) =>
+            {
+                return Err(format!("{id} was told that it is removed, and is not"));
             }
             _ => {}
         }
