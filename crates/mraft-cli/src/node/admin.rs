@@ -305,12 +305,12 @@ impl Service {
                 }
                 (None, replica, None)
             }
-            ChangeWire::Retire { node } => {
+            ChangeWire::Retire { node, change_index } => {
                 let replica = ReplicaId::new(node.generation.unwrap_or(0), node.node);
                 if members.retired_nodes.contains(&node.node) {
                     return self.unchanged(&status, replica);
                 }
-                (Some(MembershipChange::RetireNode(node.node)), replica, None)
+                (Some(MembershipChange::RetireNode(node.node)), replica, *change_index)
             }
         };
         if self.config.raft.ordered_config_change && expected.is_none() && wanted.is_some() {
@@ -376,9 +376,11 @@ impl Service {
         let topology = self.topology();
         let groups: Vec<GroupId> = topology.groups().keys().copied().collect();
         let mut listed = Vec::new();
+        let mut seen = Vec::new();
         for group in &groups {
             let said = self.route(*group, Question::Detail, 0, until).await?;
             let detail: GroupDetail = self.read_document(*group, said)?;
+            seen.push((*group, detail.change_index));
             if detail.members.iter().any(|member| member.node == node.get()) {
                 listed.push(group.to_string());
             }
@@ -390,8 +392,10 @@ impl Service {
             );
             return Err(NodeError::Refused(why).into());
         }
-        for group in &groups {
-            let question = Question::Change(ChangeWire::Retire { node: NodeName::from(node) });
+        // For the memberships that were just seen: a node that is added meanwhile is not retired unseen.
+        for (group, index) in &seen {
+            let (node, change_index) = (NodeName::from(node), Some(*index));
+            let question = Question::Change(ChangeWire::Retire { node, change_index });
             self.route(*group, question, 0, until).await?;
         }
         Ok(RetireAnswer { node: node.get(), groups: groups.into_iter().map(|group| group.0).collect() })

@@ -89,7 +89,7 @@ pub(super) enum ChangeWire {
     Promote { node: NodeName, change_index: Option<Index> },
     Remove { node: NodeName, change_index: Option<Index> },
     Transfer { node: NodeName },
-    Retire { node: NodeName },
+    Retire { node: NodeName, change_index: Option<Index> },
 }
 
 impl From<Change> for ChangeWire {

@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! A node that is gone for good is replaced with commands, and never comes back.
+
+use std::fs;
+use std::process::Stdio;
+
+use mraft_types::NodeId;
+
+use crate::support::{Dev, Guarded, done, ends, free_base_port, mraft, run, wait_until};
+
+#[test]
+fn a_node_that_is_gone_is_replaced_with_commands() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let base = free_base_port();
+    let arguments = ["--base-port", &base.to_string(), "--groups", "2", "--respawn-after", "never"];
+    let dev = Dev::start(directory.path(), &arguments);
+    let urls: Vec<&str> = dev.nodes[..2].iter().map(|node| node.url.as_str()).collect();
+    for key in 0..20 {
+        done(&urls, &["kv", "put", &format!("key-{key}"), "value"]);
+    }
+    dev.kill(2);
+    let gone = dev.nodes[2].raft.clone();
+
+    let new = format!("127.0.0.1:{}", base + 30);
+    let new_url = format!("http://127.0.0.1:{}", base + 31);
+    let node: NodeId = new.parse().expect("an address is a node id");
+    let file = directory.path().join("new.toml");
+    let joins: String = (0..2).map(|group| format!("[join.{group}]\n{node} = true\n")).collect();
+    let data = directory.path().join("new");
+    fs::write(
+        &file,
+        format!("data_dir = {data:?}\nip = \"127.0.0.1\"\nraft_port = {}\nmemory_ceiling_bytes = \"512MiB\"\n{joins}", base + 30),
+    )
+    .expect("written");
+    let start = || {
+        let mut command = mraft();
+        command.args(["node", "--config"]).arg(&file).stdout(Stdio::null()).stderr(Stdio::null());
+        Guarded(command.spawn().expect("mraft runs"))
+    };
+    let _new = start();
+
+    ends(&urls, &["node", "remove", &gone, "--timeout", "60s"], 1);
+    for group in ["0", "1"] {
+        let added = format!("{new}@{new}");
+        let said = done(&urls, &["group", group, "add-learner", &added, "--timeout", "60s"]);
+        assert!(said.contains(&format!("{node}#1")), "{said}");
+        let again = done(&urls, &["group", group, "add-learner", &added]);
+        assert!(again.contains("it was so already"), "{again}");
+        wait_until("the learner has caught up", || {
+            run(&urls, &["group", group, "promote", &new]).status.success()
+        });
+        done(&urls, &["group", group, "remove", &gone]);
+        wait_until("the three members have the same content", || {
+            let verdict = run(&urls, &["group", group, "verify", "-o", "json"]);
+            let text = String::from_utf8_lossy(&verdict.stdout).into_owned();
+            verdict.status.success() && text.matches("\"hash\": \"").count() == 3
+        });
+        done(&urls, &["group", group, "transfer", &new]);
+    }
+    for key in 0..20 {
+        assert_eq!(done(&[&new_url], &["kv", "get", &format!("key-{key}")]), "value");
+    }
+    let said = done(&urls, &["node", "remove", &gone]);
+    assert!(said.contains("removed for good, in 2 groups"), "{said}");
+    let refused = ends(&urls, &["group", "0", "add-learner", &format!("{gone}@{gone}")], 1);
+    assert!(refused.contains("was removed for good"), "{refused}");
+
+    // The removed machine comes back with its old files: the others refuse it, and it says so.
+    let old = dev.nodes[2].directory.join("node.toml");
+    let child = mraft()
+        .args(["node", "--config"])
+        .arg(&old)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("mraft runs");
+    let _old = Guarded(child);
+    wait_until("the removed node says that it is refused", || {
+        let status = run(&[&dev.nodes[2].url], &["status", "-o", "json"]);
+        String::from_utf8_lossy(&status.stdout).contains("refuses this node")
+    });
+    assert!(dev.stop().success());
+}
+
+#[test]
+fn m6_a_wiped_directory_does_not_come_back_under_its_old_id() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let base = free_base_port().to_string();
+    let arguments = ["--base-port", &base, "--groups", "2", "--respawn-after", "never"];
+    let mut dev = Dev::start(directory.path(), &arguments);
+    let url = [dev.nodes[0].url.as_str()];
+    done(&url, &["kv", "put", "key", "value"]);
+    dev.kill(1);
+    let wiped = dev.nodes[1].clone();
+    dev.wait_for_line("was killed by signal 9");
+    fs::remove_dir_all(wiped.directory.join("data")).expect("the dead node's files");
+    let child = mraft()
+        .args(["node", "--config"])
+        .arg(wiped.directory.join("node.toml"))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("mraft runs");
+    let _node = Guarded(child);
+    wait_until("the wiped node says whose directory it is not", || {
+        let status = run(&[&wiped.url], &["status", "-o", "json"]);
+        let text = String::from_utf8_lossy(&status.stdout).into_owned();
+        text.contains("belongs to instance") && text.contains("this directory is")
+    });
+    let ready = ends(&[&wiped.url], &["kv", "put", "key", "other", "--timeout", "2s"], 6);
+    assert!(!ready.is_empty());
+    assert_eq!(done(&[&dev.nodes[0].url], &["kv", "get", "key"]), "value");
+    assert!(dev.stop().success());
+}
