@@ -138,6 +138,11 @@ impl ApplyWorker {
         self.appliers.get_mut(&group)
     }
 
+    /// Bytes of all machines' state that wait to be persisted, as last seen.
+    pub fn unpersisted_bytes(&self) -> usize {
+        self.unpersisted_bytes_total
+    }
+
     /// Handles one piece of mail.
     pub fn handle(&mut self, mail: ApplyMail, out: &mut ApplyOutput) {
         match mail {

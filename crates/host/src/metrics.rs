@@ -2,7 +2,8 @@
 
 //! What a host counts: how long syncs and applies take, how much of what it did, what it refused and dropped.
 //!
-//! Counting is always on and costs a few atomic additions per turn, never per command. The text form is Prometheus'.
+//! Counting is always on and costs a few atomic additions per turn, never per command. The text form is OpenMetrics, without the
+//! closing line: a counter's family is its name without `_total`.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -60,6 +61,8 @@ impl Histogram {
 pub struct Metrics {
     log_sync: Histogram,
     apply: Histogram,
+    proposal: Histogram,
+    unpersisted_bytes: AtomicU64,
     log_bytes: AtomicU64,
     log_payload_bytes: AtomicU64,
     log_batches: AtomicU64,
@@ -105,6 +108,16 @@ impl Metrics {
         }
     }
 
+    /// Time from a proposal to its answer.
+    pub(crate) fn answered(&self, took: Duration) {
+        self.proposal.record(took);
+    }
+
+    /// Bytes of one apply thread's state that wait to be persisted, as a change of what it said before.
+    pub(crate) fn unpersisted(&self, before: u64, now: u64) {
+        self.unpersisted_bytes.fetch_add(now.wrapping_sub(before), Ordering::Relaxed);
+    }
+
     /// Counts one more under a name with one label.
     pub(crate) fn count(&self, name: &'static str, label: &'static str, value: impl Into<String>) {
         let mut labelled = self.labelled.lock().unwrap_or_else(PoisonError::into_inner);
@@ -139,6 +152,11 @@ impl Metrics {
             "mraft_apply_batch_seconds",
             "One batch of entries through the state machines of an apply thread.",
         );
+        self.proposal.write(
+            out,
+            "mraft_proposal_seconds",
+            "From a proposal at this node to its answer, whatever that was.",
+        );
         let figures = self.figures();
         counter(
             out,
@@ -160,11 +178,18 @@ impl Metrics {
         gauge(out, "mraft_log_segments_free", "Segments that are ready for use.", log.segments_free);
         gauge(out, "mraft_log_size_bytes", "Bytes of all segment files.", log.bytes);
         gauge(out, "mraft_log_index_bytes", "Memory of the log's index.", log.index_bytes);
+        gauge(
+            out,
+            "mraft_unpersisted_bytes",
+            "Bytes of state in memory that wait to be persisted.",
+            self.unpersisted_bytes.load(Ordering::Relaxed),
+        );
         let labelled = self.labelled.lock().unwrap_or_else(PoisonError::into_inner);
         let mut last = "";
         for ((name, label, value), count) in labelled.iter() {
             if *name != last {
-                let _ = writeln!(out, "# TYPE {name} counter");
+                let family = name.strip_suffix("_total").unwrap_or(name);
+                let _ = writeln!(out, "# TYPE {family} counter");
                 last = name;
             }
             let _ = writeln!(out, "{name}{{{label}=\"{}\"}} {count}", value.replace(['\\', '"', '\n'], "_"));
@@ -173,9 +198,10 @@ impl Metrics {
 }
 
 fn counter(out: &mut String, name: &str, help: &str, value: u64) {
-    let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} counter\n{name} {value}");
+    let family = name.strip_suffix("_total").unwrap_or(name);
+    let _ = writeln!(out, "# HELP {family} {help}\n# TYPE {family} counter\n{name} {value}");
 }
 
-fn gauge(out: &mut String, name: &str, help: &str, value: u64) {
+pub(crate) fn gauge(out: &mut String, name: &str, help: &str, value: u64) {
     let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} gauge\n{name} {value}");
 }

@@ -264,7 +264,11 @@ impl NodeHost {
         within: Duration,
         answered: impl FnOnce(Answer) + Send + 'static,
     ) {
-        let ticket = self.inner.completions.call(answered);
+        let (metrics, began) = (Arc::clone(&self.inner.metrics), Instant::now());
+        let ticket = self.inner.completions.call(move |answer| {
+            metrics.answered(began.elapsed());
+            answered(answer);
+        });
         let deadline_tick = self.inner.deadline_tick(within);
         self.inner.input(group, Event::Propose(vec![Proposal { ticket, slot, deadline_tick, body }]));
     }
@@ -388,6 +392,7 @@ impl NodeHost {
     /// Everything that is counted, in Prometheus' text format.
     pub fn write_prometheus(&self, out: &mut String) {
         self.inner.metrics.write_prometheus(out);
+        self.inner.write_queues(out);
         if let Some(peers) = self.peers() {
             peers.write_prometheus(out);
         }

@@ -303,13 +303,35 @@ impl Peers {
     pub(crate) fn write_prometheus(&self, out: &mut String) {
         use std::fmt::Write;
         let stats = self.transport.stats();
-        let _ = writeln!(out, "# TYPE mraft_transport_dropped_total counter");
+        let _ = writeln!(
+            out,
+            "# HELP mraft_transport_dropped Frames that were not sent, by reason.\n# TYPE mraft_transport_dropped counter"
+        );
         for (reason, count) in &stats.dropped {
             let _ = writeln!(out, "mraft_transport_dropped_total{{reason=\"{}\"}} {count}", reason.label());
         }
-        let _ = writeln!(out, "# TYPE mraft_transport_closed_total counter");
+        let _ = writeln!(
+            out,
+            "# HELP mraft_transport_closed Connections that ended, by reason.\n# TYPE mraft_transport_closed counter"
+        );
         for (reason, count) in &stats.closed {
             let _ = writeln!(out, "mraft_transport_closed_total{{reason=\"{}\"}} {count}", reason.label());
+        }
+        let _ = writeln!(
+            out,
+            "# HELP mraft_transport_queue_bytes Bytes that wait to be sent, by peer.\n# TYPE mraft_transport_queue_bytes gauge"
+        );
+        for peer in &stats.peers {
+            let _ =
+                writeln!(out, "mraft_transport_queue_bytes{{node=\"{}\"}} {}", peer.node, peer.queued_bytes);
+        }
+        let _ = writeln!(
+            out,
+            "# HELP mraft_transport_connected Whether frames can be sent, by peer.\n# TYPE mraft_transport_connected gauge"
+        );
+        for peer in &stats.peers {
+            let connected = u8::from(peer.is_connected);
+            let _ = writeln!(out, "mraft_transport_connected{{node=\"{}\"}} {connected}", peer.node);
         }
     }
 

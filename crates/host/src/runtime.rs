@@ -501,6 +501,7 @@ fn fill_thread(shared: &Shared, fills: &Receiver<Option<Fill>>) {
 /// Applies what is committed and answers the callers.
 fn apply_thread(shared: &Shared, thread: usize, mut worker: ApplyWorker) {
     let mut mail = Vec::new();
+    let mut unpersisted_before = 0;
     while shared.applies[thread].receive(&mut mail, None) {
         let began = Instant::now();
         let mut out = ApplyOutput::default();
@@ -509,6 +510,9 @@ fn apply_thread(shared: &Shared, thread: usize, mut worker: ApplyWorker) {
         }
         worker.finish(&mut out);
         shared.metrics.applied(out.commands, began.elapsed());
+        let unpersisted = worker.unpersisted_bytes() as u64;
+        shared.metrics.unpersisted(unpersisted_before, unpersisted);
+        unpersisted_before = unpersisted;
         shared.completions.deliver(out.answers);
         let (applied, others) =
             out.inputs.into_iter().partition(|(_, input)| matches!(input, Input::Applied { .. }));

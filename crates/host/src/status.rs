@@ -4,6 +4,7 @@
 
 use std::sync::PoisonError;
 use std::sync::mpsc::sync_channel;
+use std::time::Duration;
 
 use mraft_logstore::LogStatus;
 use mraft_types::{
@@ -13,8 +14,12 @@ use mraft_types::{
 
 use crate::core::{Core, Input, Look};
 use crate::error::HostError;
+use crate::metrics::gauge;
 use crate::node_host::{Inner, wait};
 use crate::registry::GroupRecord;
+
+/// How long a look at the step workers may take; one that is held up longer is left out of the figures.
+const LOOK_WAIT: Duration = Duration::from_millis(500);
 
 /// A host.
 #[derive(Clone, Debug)]
@@ -108,7 +113,45 @@ pub struct GroupStatus {
     pub failure: Option<String>,
 }
 
+/// What waits in the groups of some step workers.
+#[derive(Clone, Copy, Debug, Default)]
+struct Queues {
+    pending_bytes: u64,
+    pending: u64,
+    apply_lag_max: u64,
+}
+
 impl Inner {
+    /// What waits, over all groups: one look at each step worker.
+    pub(crate) fn write_queues(&self, out: &mut String) {
+        let Ok(shared) = self.shared() else { return };
+        let (reply, seen) = sync_channel(shared.steps.len());
+        for step in &shared.steps {
+            let reply = reply.clone();
+            let look = move |core: &Core| {
+                // Nobody waits any more when the caller gave up.
+                let _ = reply.try_send(queues_of(core));
+            };
+            // A worker that is gone has nothing that waits.
+            let _ = step.send(Input::Look(Look(Box::new(look))));
+        }
+        drop(reply);
+        let mut all = Queues::default();
+        while let Ok(queues) = seen.recv_timeout(LOOK_WAIT) {
+            all.pending_bytes += queues.pending_bytes;
+            all.pending += queues.pending;
+            all.apply_lag_max = all.apply_lag_max.max(queues.apply_lag_max);
+        }
+        gauge(out, "mraft_pending_bytes", "Bytes of proposals that wait for their turn.", all.pending_bytes);
+        gauge(out, "mraft_pending_proposals", "Proposals that wait for their turn.", all.pending);
+        gauge(
+            out,
+            "mraft_apply_lag_entries",
+            "Committed entries that are not applied, of the group with most of them.",
+            all.apply_lag_max,
+        );
+    }
+
     pub(crate) fn status(&self) -> HostStatus {
         let shared = self.shared().ok();
         let mut warnings = Vec::new();
@@ -177,6 +220,19 @@ pub(crate) fn look_at(core: &Core, group: GroupId) -> Option<GroupStatus> {
         condemned: raft.condemned(),
         failure: None,
     })
+}
+
+fn queues_of(core: &Core) -> Queues {
+    let engine = core.engine();
+    let mut queues = Queues::default();
+    for group in engine.group_ids() {
+        let (bytes, count) = engine.pending(group).unwrap_or_default();
+        queues.pending_bytes += bytes as u64;
+        queues.pending += count as u64;
+        let lag = engine.raft(group).map_or(0, |raft| raft.commit().saturating_sub(raft.applied()));
+        queues.apply_lag_max = queues.apply_lag_max.max(lag);
+    }
+    queues
 }
 
 fn progress(raft: &mraft_raft::Raft) -> Vec<PeerProgress> {

@@ -102,7 +102,8 @@ impl Service {
 
     pub(super) fn metrics_now(&self, per_group: bool) -> String {
         let mut out = String::new();
-        self.host.write_prometheus(&mut out);
+        // It looks at the step workers, which may be busy for a moment.
+        tokio::task::block_in_place(|| self.host.write_prometheus(&mut out));
         if per_group && self.config.observability.group_metrics {
             self.group_series(&mut out);
         }
