@@ -64,6 +64,8 @@ pub enum ApplyMail {
         /// Gets the index, the chain and the content's hash.
         done: SyncSender<Result<StateHash, String>>,
     },
+    /// The log holds more segments than it should: every group persists what it can, so that its log can be truncated (rule L5).
+    PersistAll,
     /// Looks up what was found at a checkpoint (rule E8).
     CheckpointHash {
         /// The group.
@@ -196,6 +198,10 @@ impl ApplyWorker {
                 });
                 let _ = done.try_send(hash);
             }
+            ApplyMail::PersistAll => {
+                let groups: Vec<GroupId> = self.appliers.keys().copied().collect();
+                groups.into_iter().for_each(|group| self.press(group, out));
+            }
             ApplyMail::CheckpointHash { group, index, done } => {
                 // Nobody waits any more when the caller gave up.
                 let _ = done.try_send(self.appliers.get(&group).map(|applier| applier.checkpoint(index)));
@@ -222,21 +228,22 @@ impl ApplyWorker {
             self.unpersisted_bytes_total = self.unpersisted_bytes_total.saturating_sub(before) + now;
         }
         if self.unpersisted_bytes_total > self.unpersisted_bytes_max {
-            self.press(out);
+            // The machine that holds most, because all of them together hold too much.
+            let largest = self.unpersisted_bytes.iter().max_by_key(|(_, bytes)| **bytes);
+            if let Some(group) = largest.map(|(group, _)| *group) {
+                self.press(group, out);
+            }
         }
     }
 
-    /// Asks the machine that holds most to persist, because all of them together hold too much.
-    fn press(&mut self, out: &mut ApplyOutput) {
-        let largest = self.unpersisted_bytes.iter().max_by_key(|(_, bytes)| **bytes).map(|(group, _)| *group);
-        if let Some(group) = largest {
-            self.guarded(group, out, |applier, out| {
-                if let Some(job) = applier.background(Urgency::Pressing) {
-                    out.jobs.push((group, job));
-                }
-                Ok(())
-            });
-        }
+    /// Asks a machine to persist what it can.
+    fn press(&mut self, group: GroupId, out: &mut ApplyOutput) {
+        self.guarded(group, out, |applier, out| {
+            if let Some(job) = applier.background(Urgency::Pressing) {
+                out.jobs.push((group, job));
+            }
+            Ok(())
+        });
     }
 
     fn order(&mut self, group: GroupId, order: ApplyOrder, out: &mut ApplyOutput) {

@@ -49,6 +49,9 @@ pub struct HostConfig {
     pub snapshot_entries: u64,
     /// Entries kept behind what the store has persisted (CompactionOverhead).
     pub compaction_overhead_entries: u64,
+    /// Segments that may hold needed records before groups persist their state for the log's sake and keep nothing for followers that lag
+    /// (rule L5).
+    pub log_segments_target: u64,
     /// Bytes of one log segment.
     pub log_segment_bytes: u64,
     /// Most bytes that wait to be sent to one peer (MaxSendQueueSize).
@@ -105,6 +108,7 @@ impl HostConfig {
             unapplied_bytes_max: 256 << 20,
             snapshot_entries: 0,
             compaction_overhead_entries: 250_000,
+            log_segments_target: 8,
             log_segment_bytes: 64 << 20,
             send_queue_bytes_max: 128 << 20,
             receive_queue_bytes_max: 0,

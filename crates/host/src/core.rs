@@ -74,6 +74,8 @@ pub enum Input {
     Log(LogDone),
     /// The log is full (or has room again): no proposals meanwhile (rule D10).
     LogFull(bool),
+    /// The log holds more segments than it should, or not any more (rule L5).
+    LogPressed(bool),
     /// The log failed, or the disk stalled: every replica stops (rules D10, T1).
     StopAll(NotApplied),
     /// The apply side applied and published up to here.
@@ -257,6 +259,8 @@ pub struct Core {
     engine: Engine,
     benches: BTreeMap<GroupId, Bench>,
     log_full: bool,
+    /// The log holds more segments than it should (rule L5): nothing is kept for followers that lag.
+    log_pressed: bool,
     effects: Vec<GroupEffect>,
     out: Output,
 }
@@ -270,6 +274,7 @@ impl Core {
             engine,
             benches: BTreeMap::new(),
             log_full: false,
+            log_pressed: false,
             effects: Vec::new(),
             out: Output::default(),
         }
@@ -309,6 +314,13 @@ impl Core {
             Input::Log(LogDone::InstallStep { group }) => self.install_step_durable(group),
             Input::Log(LogDone::Added { .. } | LogDone::Removed { .. }) => {}
             Input::LogFull(full) => self.log_full = full,
+            Input::LogPressed(pressed) => {
+                self.log_pressed = pressed;
+                if pressed {
+                    let groups: Vec<GroupId> = self.benches.keys().copied().collect();
+                    groups.into_iter().for_each(|group| self.truncate(group));
+                }
+            }
             Input::StopAll(reason) => {
                 for group in std::mem::take(&mut self.benches).into_keys() {
                     self.engine.remove_group(group, &reason);
@@ -461,7 +473,11 @@ impl Core {
     /// Lets the log forget what the store has persisted (rule D11), except what is kept for followers and running snapshots.
     fn truncate(&mut self, group: GroupId) {
         let (Some(bench), Some(raft)) = (self.benches.get(&group), self.engine.raft(group)) else { return };
-        let mut index = bench.persisted.saturating_sub(self.config.compaction_overhead_entries);
+        let (overhead, step) = match self.log_pressed {
+            true => (0, 1),
+            false => (self.config.compaction_overhead_entries, self.config.truncate_step_entries.max(1)),
+        };
+        let mut index = bench.persisted.saturating_sub(overhead);
         for kept_from in bench.sending.values() {
             match kept_from {
                 Some(from) => index = index.min(*from),
@@ -469,9 +485,7 @@ impl Core {
             }
         }
         let start = raft.start().position.index;
-        if bench.installing.is_none()
-            && index >= start.saturating_add(self.config.truncate_step_entries.max(1))
-        {
+        if bench.installing.is_none() && index >= start.saturating_add(step) {
             self.engine.handle_event(group, Event::Truncate { index });
         }
     }

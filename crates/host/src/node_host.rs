@@ -487,6 +487,7 @@ impl Inner {
             background_threads: self.config.background_threads,
             unpersisted_bytes_max: self.config.unpersisted_bytes_max,
             snapshot_entries: self.config.snapshot_entries,
+            log_segments_target: self.config.log_segments_target.max(2),
         };
         let listener: Arc<dyn Listener> = Arc::clone(self) as Arc<dyn Listener>;
         let runtime = Runtime::start(

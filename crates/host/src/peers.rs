@@ -394,6 +394,10 @@ impl Outbox for Peers {
         if let Err(error) = &result {
             tracing::warn!(%group, to = %order.to, "a snapshot was not delivered: {error}; it is tried again");
         }
+        let what = if result.is_ok() { "sent" } else { "not_delivered" };
+        if let Some(inner) = self.inner.upgrade() {
+            inner.metrics().count("mraft_snapshots_total", "what", what);
+        }
         result.is_ok()
     }
 
@@ -690,6 +694,7 @@ impl SnapshotReceiver for Incoming {
             let _ = inner.mail(group, ApplyMail::Discard(group, self.directory));
             return Err(error.to_string());
         }
+        inner.metrics().count("mraft_snapshots_total", "what", "received");
         inner.tell(&HostEvent::SnapshotReceived { group, index });
         let input = Input::Staged {
             group,

@@ -82,6 +82,7 @@ pub(crate) struct Pace {
     pub(crate) background_threads: usize,
     pub(crate) unpersisted_bytes_max: usize,
     pub(crate) snapshot_entries: u64,
+    pub(crate) log_segments_target: u64,
 }
 
 /// What all threads of a host share.
@@ -318,7 +319,8 @@ impl Runtime {
         for (worker, core) in cores.into_iter().enumerate() {
             runtime.spawn("mraft-step", move |shared| step_worker(shared, worker, core))?;
         }
-        runtime.spawn("mraft-log", move |shared| log_thread(shared, log))?;
+        let segments_target = pace.log_segments_target;
+        runtime.spawn("mraft-log", move |shared| log_thread(shared, log, segments_target))?;
         runtime.spawn("mraft-fill", move |shared| fill_thread(shared, &fill_orders))?;
         let share_of_budget = pace.unpersisted_bytes_max / pace.apply_threads.max(1);
         for thread in 0..pace.apply_threads.max(1) {
@@ -411,10 +413,11 @@ fn step_worker(shared: &Shared, worker: usize, mut core: Core) {
 }
 
 /// Makes what waits durable, as one batch; seals and tidies when nothing waits.
-fn log_thread(shared: &Shared, mut log: LogWorker) {
+fn log_thread(shared: &Shared, mut log: LogWorker, segments_target: u64) {
     let mut jobs = Vec::new();
     let mut done = Vec::new();
     let (mut full, mut sealed) = (false, true);
+    let mut pressed_at = 0;
     loop {
         let timeout = match (full, sealed) {
             (true, _) => Some(FULL_RETRY),
@@ -456,6 +459,7 @@ fn log_thread(shared: &Shared, mut log: LogWorker) {
         shared.deliver_inputs(inputs);
         let (health, _) = log.maintain();
         report_log(shared, &mut full, health);
+        pressed_at = press(shared, log.store().status().segments_live, segments_target, pressed_at);
         let (health, fill) = log.lend_fill();
         report_log(shared, &mut full, health);
         if let Some(fill) = fill {
@@ -465,6 +469,27 @@ fn log_thread(shared: &Shared, mut log: LogWorker) {
         shared.metrics.log_status(&log.store().status());
         if !open && full {
             return;
+        }
+    }
+}
+
+/// Rule L5: asks for room once the log is too long, and again for every segment that comes on top. How many there were then.
+fn press(shared: &Shared, segments: u64, target: u64, pressed_at: u64) -> u64 {
+    match (segments > target, pressed_at) {
+        (true, before) if segments > before => {
+            shared.metrics.count("mraft_log_pressed_total", "why", "segments");
+            shared.broadcast(|| Input::LogPressed(true));
+            for apply in &shared.applies {
+                // An apply thread that is gone has nothing to persist.
+                let _ = apply.send(ApplyMail::PersistAll);
+            }
+            segments
+        }
+        (true, before) => before,
+        (false, 0) => 0,
+        (false, _) => {
+            shared.broadcast(|| Input::LogPressed(false));
+            0
         }
     }
 }

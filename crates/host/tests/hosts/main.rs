@@ -6,4 +6,5 @@
 
 mod cluster;
 mod identity;
+mod log_pressure;
 mod support;
