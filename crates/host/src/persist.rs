@@ -185,26 +185,27 @@ impl LogWorker {
     }
 
     fn run_some(&mut self, done: &mut Vec<LogDone>, run: &mut LogRun) -> Result<(), LogError> {
-        match self.waiting.front() {
-            Some(LogJob::Add { .. }) => {
-                if let Some(LogJob::Add { token, replicas }) = self.waiting.pop_front() {
-                    self.store.add_replicas(&replicas)?;
-                    done.push(LogDone::Added { token });
-                }
-                Ok(())
+        let is_write = |job: &LogJob| matches!(job, LogJob::Write { .. } | LogJob::InstallStep { .. });
+        let Some(job) = self.waiting.pop_front_if(|job| !is_write(job)) else {
+            return self.write_batch(done, run);
+        };
+        let result = match &job {
+            LogJob::Add { token, replicas } => {
+                self.store.add_replicas(replicas).map(|()| done.push(LogDone::Added { token: *token }))
             }
-            Some(LogJob::Remove { .. }) => {
-                if let Some(LogJob::Remove { token, key }) = self.waiting.pop_front() {
-                    self.store.remove_replica(key)?;
-                    done.push(LogDone::Removed { token });
-                }
-                Ok(())
+            LogJob::Remove { token, key } => {
+                self.store.remove_replica(*key).map(|()| done.push(LogDone::Removed { token: *token }))
             }
-            Some(LogJob::Filled(_)) => match self.waiting.pop_front() {
-                Some(LogJob::Filled(filled)) => self.store.take_fill(filled),
-                _ => Ok(()),
-            },
-            _ => self.write_batch(done, run),
+            _ => Ok(()),
+        };
+        match (result, job) {
+            // It waits, in order, for room.
+            (Err(error @ LogError::Full { .. }), job) => {
+                self.waiting.push_front(job);
+                Err(error)
+            }
+            (Ok(()), LogJob::Filled(filled)) => self.store.take_fill(filled),
+            (result, _) => result,
         }
     }
 
@@ -273,4 +274,42 @@ pub(crate) fn group_write(key: LogKey, write: mraft_raft::Write) -> GroupWrite {
         (None, None) => None,
     };
     GroupWrite { key, hard_state: write.hard_state, entries: write.entries, mark }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use mraft_disk::memory::Faults;
+    use mraft_disk::{Disk, MemoryDisk};
+    use mraft_logstore::{LogOptions, SegmentLog};
+    use mraft_types::{GroupUid, NodeId, ReplicaId};
+
+    use super::*;
+
+    #[test]
+    fn d10_a_replica_that_finds_the_disk_full_is_added_when_there_is_room() {
+        let disk = Arc::new(MemoryDisk::new());
+        let directory = Path::new("/log");
+        disk.create_dir_all(directory).expect("a directory");
+        let options = LogOptions::new(1 << 20, Box::new(|| 7)).with_batch_bytes_max(1 << 18);
+        let log = SegmentLog::open(Arc::clone(&disk) as Arc<dyn Disk>, directory, options).expect("opened");
+        let mut worker = LogWorker::new(Box::new(log));
+        let key = LogKey {
+            group: GroupId(1),
+            uid: GroupUid([1; 16]),
+            replica: ReplicaId::new(0, NodeId::new(1).expect("a node id")),
+        };
+        let add = LogJob::Add { token: 9, replicas: vec![(key, LogStart::default(), HardState::default())] };
+        let used = disk.files().iter().map(|(_, bytes)| bytes).sum();
+        disk.set_faults(Faults { capacity_bytes: Some(used), ..Faults::default() });
+        let mut done = Vec::new();
+        let (health, _) = worker.run([add], &mut done);
+        assert!(matches!(health, LogHealth::Full) && done.is_empty(), "{health:?} {done:?}");
+        disk.set_faults(Faults::default());
+        let (health, _) = worker.run([], &mut done);
+        assert!(matches!(health, LogHealth::Well), "{health:?}");
+        assert!(matches!(done[..], [LogDone::Added { token: 9 }]), "{done:?}");
+    }
 }
