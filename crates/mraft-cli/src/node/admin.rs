@@ -93,7 +93,7 @@ impl Service {
         let leaders = (missing > 0).then(|| format!("{missing} of {} groups have no leader", groups.len()));
         let ready = vec![
             check("draining", draining),
-            check("log-disk", host.disk_trouble.clone()),
+            check("log-room", host.disk_trouble.clone()),
             check("topology", topology),
             check("groups-have-leaders", leaders),
         ];
