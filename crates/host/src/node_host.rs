@@ -461,14 +461,14 @@ impl Inner {
         }
         let mut cores: Vec<Core> = (0..self.config.step_workers.max(1)).map(|_| self.new_core()).collect();
         let workers = cores.len();
-        let mut mails = Vec::new();
+        let mut appliers = Vec::new();
         for (group, mut replica) in replicas {
             first.extend(replica.first.take());
             self.memberships().insert(group, replica.seat.raft.membership().clone());
             self.lookups_mut().insert(group, replica.applier.lookup());
             self.leaders_mut().insert(group, Leadership { leader: None, term: replica.seat.raft.term() });
             cores[crate::runtime::share(group, workers)].handle(Input::Start(Box::new(replica.seat)));
-            mails.push(ApplyMail::Add(group, Box::new(replica.applier)));
+            appliers.push((group, Box::new(replica.applier)));
         }
         let mut done = Vec::new();
         match worker.run(first, &mut done).0 {
@@ -492,6 +492,7 @@ impl Inner {
         let listener: Arc<dyn Listener> = Arc::clone(self) as Arc<dyn Listener>;
         let runtime = Runtime::start(
             cores,
+            appliers,
             worker,
             Arc::clone(&self.completions),
             Arc::clone(&self.metrics),
@@ -500,12 +501,6 @@ impl Inner {
         )
         .map_err(|error| HostError::io(&self.config.data_directory, error))?;
         let shared = Arc::clone(runtime.shared());
-        for mail in mails {
-            if let ApplyMail::Add(group, _) = &mail {
-                // The thread was started a moment ago.
-                let _ = shared.apply(*group).send(mail);
-            }
-        }
         *self.shared.write().unwrap_or_else(PoisonError::into_inner) = Some(shared);
         *self.runtime.lock().unwrap_or_else(PoisonError::into_inner) = Some(runtime);
         Ok(())

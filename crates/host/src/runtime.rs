@@ -29,6 +29,7 @@ use mraft_logstore::{Fill, LogReader};
 use mraft_types::{GroupId, NodeId};
 use mraft_wire::HostBeat;
 
+use crate::apply::Applier;
 use crate::apply_worker::{ApplyMail, ApplyOutput, ApplyWorker, SnapshotSend};
 use crate::completions::Completions;
 use crate::core::{Core, Envelope, Input, LogReadOrder, Output, log_read_input};
@@ -282,9 +283,11 @@ impl Shared {
 }
 
 impl Runtime {
-    /// Starts the threads. One core per step worker.
+    /// Starts the threads. One core per step worker; the state machines of their groups with them, because a core that knows of
+    /// committed entries hands them out in its first turn.
     pub(crate) fn start(
         cores: Vec<Core>,
+        appliers: Vec<(GroupId, Box<Applier>)>,
         log: LogWorker,
         completions: Arc<Completions>,
         metrics: Arc<Metrics>,
@@ -315,6 +318,10 @@ impl Runtime {
             chores: AtomicUsize::new(0),
             stop: AtomicBool::new(false),
         });
+        for (group, applier) in appliers {
+            // Nobody has closed a mailbox that nobody else knows.
+            let _ = shared.apply(group).send(ApplyMail::Add(group, applier));
+        }
         let runtime = Runtime { shared: Arc::clone(&shared), threads: Mutex::new(Vec::new()) };
         for (worker, core) in cores.into_iter().enumerate() {
             runtime.spawn("mraft-step", move |shared| step_worker(shared, worker, core))?;

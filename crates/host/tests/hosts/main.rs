@@ -7,4 +7,5 @@
 mod cluster;
 mod identity;
 mod log_pressure;
+mod restart;
 mod support;
