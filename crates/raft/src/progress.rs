@@ -15,7 +15,7 @@ use crate::log_view::LogView;
 
 /// One peer, seen by the leader.
 ///
-/// Invariants: matched < next (a next index at or below match would send what is acknowledged already, and a reject of it
+/// Invariants: in the snapshot state there is a shipment, whose end or deadline releases the peer; matched < next (a next index at or below match would send what is acknowledged already, and a reject of it
 /// would move match: raft-rs#557); `in_flight` ascends, lies below next, and its bytes are their sum.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Progress {
@@ -140,24 +140,22 @@ impl Progress {
         self.silent_ticks < config.election_ticks
     }
 
-    pub(crate) fn snapshot_floor(&self) -> Option<Index> {
-        self.shipment.filter(|shipment| shipment.ordered).map(|shipment| shipment.at_least)
-    }
-
     /// The peer has everything up to `matched`. Answers whether that is news.
     pub(crate) fn accepted(&mut self, matched: Index, log_start: Index) -> bool {
         let is_news = matched > self.matched;
         self.matched = self.matched.max(matched);
+        let is_delivered = self.shipment.is_some_and(|shipment| self.matched >= shipment.at_least);
         match &mut self.state {
             State::Probe(_) => self.replicate_from_match(),
             State::Replicate(pipeline) => {
                 pipeline.answered(matched);
                 self.next = self.next.max(matched + 1);
             }
-            State::Snapshot if self.matched >= log_start => self.replicate_from_match(),
+            // It may have what was asked for and still lack what the log has forgotten meanwhile: then the next message finds out.
+            State::Snapshot if self.matched >= log_start || is_delivered => self.replicate_from_match(),
             State::Snapshot => self.next = self.next.max(matched + 1),
         }
-        if self.shipment.is_some_and(|shipment| self.matched >= shipment.at_least) {
+        if is_delivered {
             self.shipment = None;
         }
         is_news
@@ -283,7 +281,8 @@ impl Progress {
             State::Replicate(pipeline) => pipeline.fits(self.matched, self.next),
             _ => true,
         };
-        if self.matched < self.next && self.matched <= last && pipeline_fits {
+        let is_released = !matches!(self.state, State::Snapshot) || self.shipment.is_some();
+        if self.matched < self.next && self.matched <= last && pipeline_fits && is_released {
             Ok(())
         } else {
             Err(format!("progress does not fit a log that ends at {last}: {self:?}"))

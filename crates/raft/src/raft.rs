@@ -392,15 +392,6 @@ impl Raft {
         }
     }
 
-    /// Rule N2: entries above this index are needed by a peer to which a snapshot is on its way; the log should not be
-    /// truncated above it until then.
-    pub fn snapshot_floor(&self) -> Option<Index> {
-        match &self.standing {
-            Standing::Leader(leader) => leader.peers.values().filter_map(|peer| peer.snapshot_floor()).min(),
-            _ => None,
-        }
-    }
-
     /// What was ignored since the last call, and why.
     pub fn take_ignored(&mut self) -> BTreeMap<Ignored, u32> {
         std::mem::take(&mut self.ignored)

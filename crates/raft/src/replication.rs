@@ -334,7 +334,9 @@ impl Voice<'_> {
     }
 
     fn replicate(&mut self, to: ReplicaId, peer: &mut Progress) {
-        if !matches!(peer.state, State::Snapshot) && self.log.term_at(peer.next - 1).is_none() {
+        // A peer that is waited for may have been sent a snapshot in vain just now: first it has to give a sign of life (rule N2).
+        let is_waited_for = matches!(peer.state, State::Snapshot | State::Probe(Probe::Waiting));
+        if !is_waited_for && self.log.term_at(peer.next - 1).is_none() {
             let at_least = self.log.member_since(to).max(self.log.start_index());
             peer.needs_snapshot(at_least, self.config.snapshot_deadline_ticks);
         }

@@ -274,8 +274,13 @@ impl Play {
             14 => {
                 let ok = self.dice.chance(80);
                 let orders: Vec<ReplicaId> = self.group.node(id).orders.keys().copied().collect();
-                if let Some(to) = self.dice.pick(&orders) {
-                    self.group.ship(id, to, ok);
+                let unheard: Vec<ReplicaId> = self.group.node(id).shipped.keys().copied().collect();
+                let is_heard = self.dice.chance(50);
+                match (self.dice.pick(&unheard), self.dice.pick(&orders)) {
+                    (Some(to), _) if is_heard => _ = self.group.shipped(id, to),
+                    (_, Some(to)) if ok && !is_heard => _ = self.group.ship_unheard(id, to),
+                    (_, Some(to)) => _ = self.group.ship(id, to, ok),
+                    _ => {}
                 }
                 format!("ship from {id}")
             }
@@ -400,6 +405,10 @@ impl Play {
                 self.group.deliver_at(0);
             }
             for id in &ids {
+                let unheard: Vec<ReplicaId> = self.group.node(*id).shipped.keys().copied().collect();
+                for to in unheard {
+                    self.group.shipped(*id, to);
+                }
                 let orders: Vec<ReplicaId> = self.group.node(*id).orders.keys().copied().collect();
                 for to in orders {
                     self.group.ship(*id, to, true);

@@ -21,7 +21,8 @@
 //! change 1 add 4|promote 4|demote 3|remove 3|retire 3 [expecting=N]
 //! transfer 1 to 2
 //! truncate 1 [keep=N]         the store persists what it applied; the log forgets it
-//! ship 1->3 [fails]           the snapshot that was asked for arrives; install 3 carries it out
+//! ship 1->3 [fails|unheard]   the snapshot that was asked for arrives; install 3 carries it out
+//! shipped 1->3                1 hears that a snapshot that was shipped unheard has arrived
 //! lost 1 node 2 · suspect 1 node 2 after N · condemn 1 · lose-log 1 from 5
 //! status [1] · log 1
 //! expect 1 FIELD VALUE        life, term, leader, commit, applied, last, durable, start, members, commands, removed
@@ -265,8 +266,18 @@ impl Stage {
             }
             "ship" => {
                 let (from, to) = link(words[0])?;
-                if !group.ship(from, to, words.last() != Some(&"fails")) {
+                let is_asked_for = match words.last() {
+                    Some(&"unheard") => group.ship_unheard(from, to),
+                    last => group.ship(from, to, last != Some(&"fails")),
+                };
+                if !is_asked_for {
                     return Ok("nobody asked for that".to_owned());
+                }
+            }
+            "shipped" => {
+                let (from, to) = link(words[0])?;
+                if !group.shipped(from, to) {
+                    return Ok("nothing was shipped".to_owned());
                 }
             }
             "install" => {

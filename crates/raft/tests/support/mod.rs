@@ -173,6 +173,8 @@ pub struct Node {
     /// Snapshots that the core asked for: to whom, covering at least this.
     /// Snapshots asked for: the least index, and the term in which the leader asked.
     pub orders: BTreeMap<ReplicaId, (Index, mraft_types::Term)>,
+    /// Snapshots of whose end this sender has not heard, and whether they arrived.
+    pub shipped: BTreeMap<ReplicaId, bool>,
     /// Snapshots that arrived and wait for the core's word or for the installation.
     pub staged: Vec<(LogStart, Machine)>,
     /// What is being installed is not staged any more: the same snapshot may come a second time meanwhile and be dropped.
@@ -235,6 +237,7 @@ impl Group {
             apply_held: false,
             to_apply: VecDeque::new(),
             orders: BTreeMap::new(),
+            shipped: BTreeMap::new(),
             staged: Vec::new(),
             installing: None,
             rounds_ready: Vec::new(),
@@ -393,10 +396,7 @@ impl Group {
         let node = self.node_mut(id);
         node.disk.machine = node.machine.clone();
         let Some(raft) = &node.raft else { return };
-        let mut index = node.machine.applied.index.saturating_sub(keep);
-        if let Some(floor) = raft.snapshot_floor() {
-            index = index.min(floor);
-        }
+        let index = node.machine.applied.index.saturating_sub(keep);
         let Some(term) = raft.term_at(index) else { return };
         let start = LogStart { position: LogPosition { index, term }, membership: Membership::default() };
         self.step(id, Event::Truncate { start });
@@ -428,6 +428,7 @@ impl Group {
         node.pending.clear();
         node.to_apply.clear();
         node.orders.clear();
+        node.shipped.clear();
         node.staged.clear();
         node.installing = None;
         node.rounds_ready.clear();
@@ -444,12 +445,37 @@ impl Group {
 
     /// The snapshot that was asked for arrives whole, or not.
     pub fn ship(&mut self, from: ReplicaId, to: ReplicaId, ok: bool) -> bool {
-        let node = self.node_mut(from);
-        let Some((at_least, term)) = node.orders.get(&to).copied() else { return false };
-        let machine = node.machine.clone();
-        if node.raft.is_none() {
-            return false;
+        match self.stream(from, to, ok) {
+            Some(arrives) => {
+                self.step(from, Event::SnapshotSent { to, ok: arrives });
+                true
+            }
+            None => false,
         }
+    }
+
+    /// The same, but the sender does not hear of it yet: that is [`Group::shipped`].
+    pub fn ship_unheard(&mut self, from: ReplicaId, to: ReplicaId) -> bool {
+        let arrives = self.stream(from, to, true);
+        if let Some(arrives) = arrives {
+            self.node_mut(from).shipped.insert(to, arrives);
+        }
+        arrives.is_some()
+    }
+
+    /// The sender hears what became of a snapshot.
+    pub fn shipped(&mut self, from: ReplicaId, to: ReplicaId) -> bool {
+        let Some(ok) = self.node_mut(from).shipped.remove(&to) else { return false };
+        self.step(from, Event::SnapshotSent { to, ok });
+        true
+    }
+
+    /// Whether it arrived; `None` when nobody asked for it.
+    fn stream(&mut self, from: ReplicaId, to: ReplicaId, ok: bool) -> Option<bool> {
+        let node = self.node_mut(from);
+        let (at_least, term) = node.orders.get(&to).copied()?;
+        let machine = node.machine.clone();
+        node.raft.as_ref()?;
         assert!(machine.applied.index >= at_least, "a snapshot was ordered that cannot be made");
         let start = LogStart { position: machine.applied, membership: machine.membership.clone() };
         node.orders.remove(&to);
@@ -459,8 +485,7 @@ impl Group {
             receiver.staged.push((start.clone(), machine));
             self.step(to, Event::SnapshotReceived { from, term, start });
         }
-        self.step(from, Event::SnapshotSent { to, ok: arrives });
-        true
+        Some(arrives)
     }
 
     /// Carries the installation out, if one is going on (rule N1, steps 3 to 7).
