@@ -281,7 +281,14 @@ impl ApplyWorker {
                 out.sends.push(SnapshotSend { group, order, meta, view });
             }
             // A view that fails is no reason to stop a replica that serves: the follower is tried again.
-            Ok(_) | Err(_) => {
+            unusable => {
+                let reason = match unusable {
+                    Ok((meta, _)) => {
+                        format!("it would cover {} where {} is needed", meta.applied.index, order.at_least)
+                    }
+                    Err(error) => error.to_string(),
+                };
+                tracing::warn!(%group, %to, "no snapshot can be made now: {reason}; it is tried again");
                 out.inputs.push((group, Input::Group(group, Event::SnapshotSent { to, ok: false })))
             }
         }

@@ -244,7 +244,7 @@ struct Bench {
     key: LogKey,
     /// As last written: marks of an installation carry it too (rule L4).
     hard_state: HardState,
-    /// The one snapshot that lies staged, if any: a newer one replaces it.
+    /// The one snapshot that lies staged, until the core took or dropped it.
     staged: Option<(LogStart, u64)>,
     installing: Option<Installing>,
     /// Snapshots on their way, with the index from which on entries are kept; `None` until the view is open.
@@ -334,13 +334,12 @@ impl Core {
                 }
             }
             Input::Staged { group, from, term, start, directory } => {
-                let Some(bench) = self.benches.get_mut(&group) else {
+                // One at a time: the core was told of the first and will ask for that very one. A second is sent again if it is needed.
+                let Some(bench) = self.benches.get_mut(&group).filter(|bench| bench.staged.is_none()) else {
                     self.out.applies.push((group, ApplyOrder::Discard { directory }));
                     return;
                 };
-                if let Some((_, old)) = bench.staged.replace((start.clone(), directory)) {
-                    self.out.applies.push((group, ApplyOrder::Discard { directory: old }));
-                }
+                bench.staged = Some((start.clone(), directory));
                 self.engine.handle_event(group, Event::SnapshotReceived { from, term, start });
             }
             Input::Switched { group } => self.switched(group),
@@ -502,4 +501,86 @@ impl Bench {
 /// Answer to a [`LogReadOrder`] as an input: the entries, or none when the log does not have them.
 pub fn log_read_input(order: &LogReadOrder, entries: Vec<Entry>) -> Input {
     Input::Group(order.key.group, Event::LogRead { to: order.to, entries })
+}
+
+#[cfg(test)]
+mod tests {
+    use mraft_raft::{Config, Restored};
+    use mraft_types::{DeploymentId, LogPosition, Member, Membership, Role, SlotSet};
+
+    use super::*;
+    use crate::meta::GroupMeta;
+
+    const GROUP: GroupId = GroupId(3);
+
+    fn replica(node: u64) -> ReplicaId {
+        ReplicaId::new(0, NodeId::new(node).expect("a node id"))
+    }
+
+    fn members() -> Membership {
+        let member = |node| (replica(node), Member { role: Role::Voter, raft_address: format!("h:{node}") });
+        Membership { members: (1..=3).map(member).collect(), ..Membership::default() }
+    }
+
+    /// A core with one follower of a fresh group.
+    fn core() -> Core {
+        let genesis = GroupMeta::genesis(DeploymentId(1), GROUP, members(), SlotSet::default());
+        let start = genesis.log_start();
+        let config = Config {
+            id: replica(1),
+            election_ticks: 10,
+            heartbeat_ticks: 2,
+            check_quorum: true,
+            append_bytes_max: 1 << 20,
+            inflight_bytes_max: 1 << 20,
+            inflight_messages_max: 16,
+            unapplied_bytes_max: 1 << 20,
+            cache_bytes_max: 1 << 20,
+            snapshot_deadline_ticks: 100,
+        };
+        let restored = Restored {
+            hard_state: HardState { term: start.position.term, vote: None, commit: start.position.index },
+            last_index: start.position.index,
+            terms: vec![(start.position.index, start.position.term)],
+            applied: start.position,
+            start,
+            memberships: Vec::new(),
+            condemned: None,
+        };
+        let raft = Raft::new(config, restored).expect("a fresh group");
+        let node = replica(1).node();
+        let mut core = Core::new(CoreConfig {
+            node,
+            limits: Limits::default(),
+            compaction_overhead_entries: 0,
+            truncate_step_entries: 1,
+        });
+        let key = LogKey { group: GROUP, uid: genesis.uid, replica: replica(1) };
+        core.handle(Input::Start(Box::new(Seat { key, raft, feature_level: genesis.feature_level })));
+        core.turn();
+        core
+    }
+
+    fn staged(index: Index, directory: u64) -> Input {
+        let start = LogStart { position: LogPosition { index, term: 2 }, membership: members() };
+        Input::Staged { group: GROUP, from: replica(2), term: 2, start, directory }
+    }
+
+    #[test]
+    fn n1_a_second_snapshot_that_arrives_before_the_first_is_taken_does_not_stop_the_installation() {
+        let mut core = core();
+        core.handle(staged(20, 7));
+        core.handle(staged(30, 8));
+        let out = core.turn();
+        let discarded =
+            |(_, order): &(GroupId, ApplyOrder)| matches!(order, ApplyOrder::Discard { directory: 8 });
+        assert!(out.applies.iter().any(discarded), "{:?}", out.applies);
+        let begins = |job: &LogJob| match job {
+            LogJob::InstallStep { write, .. } => {
+                matches!(&write.mark, Some(Mark::InstallBegin { directory: 7, .. }))
+            }
+            _ => false,
+        };
+        assert!(out.log.iter().any(begins), "{:?}", out.log);
+    }
 }

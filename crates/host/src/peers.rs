@@ -384,6 +384,11 @@ impl Outbox for Peers {
         };
         let (done, ended) = sync_channel(1);
         let to = order.to.node();
+        if !self.transport.is_connected(to) {
+            // Everybody was told that the node is away; the core asks again when it answers.
+            tracing::debug!(%group, to = %order.to, "a snapshot is needed by a node that is not connected");
+            return false;
+        }
         // When the host closes, nobody waits for the end any more.
         let done = Box::new(move |result| _ = done.try_send(result));
         let begun = self.transport.send_snapshot(to, header, Box::new(Source { view }), done);

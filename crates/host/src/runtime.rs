@@ -45,6 +45,8 @@ const FULL_RETRY: Duration = Duration::from_millis(200);
 const BACKGROUND_JOBS_MAX: usize = 4096;
 /// Snapshots that wait for their turn to be streamed; one more is refused and tried again by the core (rule N2).
 const SNAPSHOT_SENDS_MAX: usize = 64;
+/// Snapshots streamed at once: one slow receiver must not keep the others waiting. As many as the transport allows.
+const SNAPSHOT_THREADS: usize = 4;
 
 /// Chores at once: replicas that join or are deleted, each with waits of its own. One more is refused, and asked for again.
 const CHORES_MAX: usize = 64;
@@ -340,7 +342,11 @@ impl Runtime {
             runtime
                 .spawn("mraft-background", move |shared| background_thread(shared, &jobs, reader.as_ref()))?;
         }
-        runtime.spawn("mraft-snapshots", move |shared| snapshot_thread(shared, &snapshot_sends))?;
+        let snapshot_sends = Arc::new(Mutex::new(snapshot_sends));
+        for _ in 0..SNAPSHOT_THREADS {
+            let sends = Arc::clone(&snapshot_sends);
+            runtime.spawn("mraft-snapshots", move |shared| snapshot_thread(shared, &sends))?;
+        }
         runtime.spawn("mraft-ticker", move |shared| ticker(shared, &pace))?;
         Ok(runtime)
     }
@@ -596,10 +602,12 @@ fn background_thread(shared: &Shared, jobs: &Mutex<Receiver<Background>>, log: &
     }
 }
 
-/// Streams snapshots, one at a time: their rate is limited anyway.
-fn snapshot_thread(shared: &Shared, sends: &Receiver<SnapshotSend>) {
+/// Streams snapshots, one at a time.
+fn snapshot_thread(shared: &Shared, sends: &Mutex<Receiver<SnapshotSend>>) {
     while !shared.stop.load(Ordering::Relaxed) {
-        let Ok(send) = sends.recv_timeout(Duration::from_millis(100)) else { continue };
+        let send =
+            sends.lock().unwrap_or_else(PoisonError::into_inner).recv_timeout(Duration::from_millis(100));
+        let Ok(send) = send else { continue };
         let (group, to) = (send.group, send.order.to);
         let ok = shared.outbox().is_some_and(|outbox| outbox.stream(send));
         let event = mraft_engine::event::Event::SnapshotSent { to, ok };

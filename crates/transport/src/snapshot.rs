@@ -27,7 +27,8 @@ pub(crate) fn send(
         Ok(()) => shared.counters.snapshots_sent.add(1),
         Err(failed) => {
             shared.counters.snapshots_failed.add(1);
-            tracing::info!(%node, group = %header.group, "sending a snapshot failed: {failed}");
+            // The caller is told, and says it where it knows what follows.
+            tracing::debug!(%node, group = %header.group, "sending a snapshot failed: {failed}");
         }
     }
     result
