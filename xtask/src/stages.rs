@@ -33,7 +33,11 @@ const STAGES: &[Stage] = &[
             "warnings",
         ],
     },
-    Stage { name: "tests", command: &["cargo", "test", "--workspace", "--locked", "--no-fail-fast"] },
+    Stage {
+        name: "tests",
+        // The process faults come later, against a binary that was built for them.
+        command: &["cargo", "test", "--workspace", "--exclude", "mraft-faults", "--locked", "--no-fail-fast"],
+    },
     Stage {
         name: "embedded example",
         command: &["cargo", "run", "--quiet", "--locked", "--package", "mraft", "--example", "embedded"],
@@ -69,6 +73,21 @@ const STAGES: &[Stage] = &[
             "mraft-sim",
             "--",
             "--planted",
+        ],
+    },
+    Stage {
+        name: "process faults",
+        command: &[
+            "cargo",
+            "test",
+            "--quiet",
+            "--locked",
+            "--profile",
+            "sim",
+            "--package",
+            "mraft-faults",
+            "--",
+            "--nocapture",
         ],
     },
 ];

@@ -1,0 +1,276 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! Clients that never stop until they are told to, and record what they saw.
+//!
+//! *Writers* have keys of their own, which they overwrite with value after value, so that many writes are under way at any moment and
+//! each key says which of its writes survived. *Rivals* share a few keys, read, write, delete, and compare-and-set what they saw last, so
+//! that the order of operations matters. Both leave it to the typed client to send again what certainly was not applied.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use mraft_api::client::Client;
+use mraft_api::{ClientError, Condition, Consistency, ErrorCode};
+use mraft_history::{Call, ClientId, History, KeyId, OperationId, Outcome, Seen, ValueId};
+use tokio::task::JoinSet;
+
+use crate::cluster::Cluster;
+use crate::failure::{Failure, Result};
+use crate::values::{self, Dice};
+
+/// How large a load is.
+#[derive(Clone, Copy, Debug)]
+pub struct Size {
+    /// Clients with keys of their own.
+    pub writers: u32,
+    /// Keys of each of them.
+    pub keys_per_writer: u64,
+    /// Clients that share keys.
+    pub rivals: u32,
+    /// Keys that they share; a few rivals per key, or nobody could say what the order was.
+    pub shared_keys: u64,
+}
+
+/// Clients that share one typed client and so its connections; not more than it keeps alive.
+const CLIENTS_PER_CONNECTION_POOL: u32 = 32;
+/// Of so many operations of a writer one is a read, …
+const READ_EVERY: u64 = 16;
+/// … and of so many one is a delete.
+const DELETE_EVERY: u64 = 64;
+/// Shared keys have numbers from here on.
+const SHARED_KEYS_FROM: KeyId = 1 << 32;
+/// Answers that break the contract; more than these say nothing new.
+const ODDITIES_MAX: usize = 16;
+
+/// A running load.
+#[derive(Debug)]
+pub struct Load {
+    shared: Arc<Shared>,
+    clients: JoinSet<()>,
+}
+
+/// What a load saw.
+#[derive(Debug)]
+pub struct Recorded {
+    /// Every operation.
+    pub history: History,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    history: Mutex<History>,
+    next_value: AtomicU64,
+    writes_in_flight: AtomicU64,
+    writes_acknowledged: AtomicU64,
+    is_stopping: AtomicBool,
+    oddities: Mutex<Vec<String>>,
+}
+
+impl Load {
+    /// Starts it; its clients ask all nodes of the cluster, each group of them another one first.
+    pub fn start(cluster: &Cluster, size: Size) -> Result<Load> {
+        let shared = Arc::new(Shared::default());
+        let mut clients = JoinSet::new();
+        let mut pools: Vec<Client> = Vec::new();
+        for number in 0..size.writers + size.rivals {
+            if number % CLIENTS_PER_CONNECTION_POOL == 0 {
+                pools.push(cluster.client(pools.len() % cluster.nodes.len())?);
+            }
+            let Some(client) = pools.last().cloned() else { continue };
+            let dice = Dice::new(u64::from(number));
+            let worker = Worker { number, client, dice, shared: Arc::clone(&shared) };
+            match number.checked_sub(size.writers) {
+                None => {
+                    let first = u64::from(number) * size.keys_per_writer;
+                    clients.spawn(worker.write(first..first + size.keys_per_writer));
+                }
+                Some(rival) => {
+                    let key = SHARED_KEYS_FROM + u64::from(rival) % size.shared_keys;
+                    clients.spawn(worker.compete(key));
+                }
+            }
+        }
+        Ok(Load { shared, clients })
+    }
+
+    /// Writes that were begun and not answered.
+    pub fn writes_in_flight(&self) -> u64 {
+        self.shared.writes_in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Writes that were acknowledged.
+    pub fn writes_acknowledged(&self) -> u64 {
+        self.shared.writes_acknowledged.load(Ordering::Relaxed)
+    }
+
+    /// Lets every client finish what it has begun, and hands over what they saw.
+    pub async fn finish(mut self) -> Result<Recorded> {
+        self.shared.is_stopping.store(true, Ordering::Relaxed);
+        while let Some(ended) = self.clients.join_next().await {
+            ended.map_err(Failure::new)?;
+        }
+        let oddities = std::mem::take(&mut *lock(&self.shared.oddities));
+        match oddities.is_empty() {
+            true => Ok(Recorded { history: std::mem::take(&mut *lock(&self.shared.history)) }),
+            false => Err(Failure::new(format_args!("odd answers:\n{}", oddities.join("\n")))),
+        }
+    }
+}
+
+/// One client.
+struct Worker {
+    number: ClientId,
+    client: Client,
+    dice: Dice,
+    shared: Arc<Shared>,
+}
+
+impl Worker {
+    async fn write(mut self, keys: std::ops::Range<KeyId>) {
+        let mut rounds = 0_u64;
+        while !self.shared.is_stopping.load(Ordering::Relaxed) {
+            rounds += 1;
+            let key = keys.start + self.dice.below(keys.end - keys.start);
+            if rounds.is_multiple_of(DELETE_EVERY) {
+                self.delete(key).await;
+            } else if rounds.is_multiple_of(READ_EVERY) {
+                self.get(key).await;
+            } else {
+                self.put(key, None).await;
+            }
+        }
+    }
+
+    async fn compete(mut self, key: KeyId) {
+        // What it knows of the key: `None` when it has to look first.
+        let mut known: Option<Option<Seen>> = None;
+        while !self.shared.is_stopping.load(Ordering::Relaxed) {
+            let written = match (self.dice.below(16), known) {
+                (0, _) => {
+                    self.delete(key).await;
+                    None
+                }
+                (1..=3, _) => self.put(key, None).await,
+                (4..=11, Some(expected)) => self.put(key, Some(expected)).await,
+                _ => {
+                    known = self.get(key).await;
+                    continue;
+                }
+            };
+            known = written.map(Some);
+        }
+    }
+
+    /// What was there, if an answer came.
+    async fn get(&self, key: KeyId) -> Option<Option<Seen>> {
+        let id = self.invoke(key, Call::Get);
+        let answer = self.client.get(&values::key(key), Consistency::Linearizable).await;
+        let outcome = match answer {
+            Ok(None) => Outcome::Read(None),
+            Ok(Some(got)) => match values::value_of(&got.value) {
+                Some(value) => Outcome::Read(Some(Seen { value, revision: got.served.revision })),
+                None => self.odd(format!("key {key} holds bytes that nobody wrote: {:?}", lossy(&got.value))),
+            },
+            Err(error) => self.failed(&error),
+        };
+        self.complete(id, outcome);
+        match outcome {
+            Outcome::Read(seen) => Some(seen),
+            _ => None,
+        }
+    }
+
+    /// Writes a new value, if asked to only over what it expects; the value, if it was acknowledged.
+    async fn put(&self, key: KeyId, expected: Option<Option<Seen>>) -> Option<Seen> {
+        let value: ValueId = self.shared.next_value.fetch_add(1, Ordering::Relaxed) + 1;
+        let (call, condition) = match expected {
+            None => (Call::Put(value), Condition::None),
+            Some(None) => (Call::CompareAndSet { expected: None, value }, Condition::Absent),
+            Some(Some(seen)) => (
+                Call::CompareAndSet { expected: Some(seen.value), value },
+                Condition::Revision(seen.revision),
+            ),
+        };
+        let (name, bytes) = (values::key(key), values::value(value));
+        let id = self.invoke(key, call);
+        let answer = self.counted(self.client.put(&name, &bytes, condition)).await;
+        let outcome = match answer {
+            Ok(answer) => Outcome::Written(answer.served.revision),
+            Err(ClientError::Problem(problem))
+                if problem.code == ErrorCode::ConditionFailed && expected.is_some() =>
+            {
+                Outcome::ConditionFailed
+            }
+            Err(error) => self.failed(&error),
+        };
+        self.complete(id, outcome);
+        match outcome {
+            Outcome::Written(revision) => Some(Seen { value, revision }),
+            _ => None,
+        }
+    }
+
+    async fn delete(&self, key: KeyId) {
+        let name = values::key(key);
+        let id = self.invoke(key, Call::Delete);
+        let answer = self.counted(self.client.delete(&name, Condition::None)).await;
+        let outcome = match answer {
+            Ok(answer) => Outcome::Deleted(answer.deleted == 1),
+            Err(error) => self.failed(&error),
+        };
+        self.complete(id, outcome);
+    }
+
+    async fn counted<T>(
+        &self,
+        write: impl Future<Output = std::result::Result<T, ClientError>>,
+    ) -> std::result::Result<T, ClientError> {
+        self.shared.writes_in_flight.fetch_add(1, Ordering::Relaxed);
+        let answer = write.await;
+        self.shared.writes_in_flight.fetch_sub(1, Ordering::Relaxed);
+        if answer.is_ok() {
+            self.shared.writes_acknowledged.fetch_add(1, Ordering::Relaxed);
+        }
+        answer
+    }
+
+    fn failed(&self, error: &ClientError) -> Outcome {
+        match error {
+            ClientError::BadAnswer { .. } => return self.odd(error.to_string()),
+            ClientError::Problem(problem) if problem.code == ErrorCode::Internal => {
+                return self.odd(error.to_string());
+            }
+            _ => {}
+        }
+        match error.outcome() {
+            mraft_api::Outcome::NotApplied => Outcome::NotApplied,
+            mraft_api::Outcome::Unknown => Outcome::Unknown,
+            mraft_api::Outcome::Applied => self.odd(format!("an error that was applied: {error}")),
+        }
+    }
+
+    /// Something that no node may answer.
+    fn odd(&self, what: String) -> Outcome {
+        let mut oddities = lock(&self.shared.oddities);
+        if oddities.len() < ODDITIES_MAX {
+            oddities.push(what);
+        }
+        Outcome::Unknown
+    }
+
+    fn invoke(&self, key: KeyId, call: Call) -> OperationId {
+        lock(&self.shared.history).invoke(self.number, key, call)
+    }
+
+    fn complete(&self, id: OperationId, outcome: Outcome) {
+        lock(&self.shared.history).complete(id, outcome);
+    }
+}
+
+fn lossy(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(&bytes[..bytes.len().min(64)]).into_owned()
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

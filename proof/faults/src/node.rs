@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! One node: its addresses, its directory, and its process while it has one.
+
+use std::fs::{self, File};
+use std::io::{Read, Seek, SeekFrom};
+use std::net::SocketAddrV4;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+
+use mraft_types::NodeId;
+
+use crate::failure::{Failure, Result};
+
+/// How much of a node's last words is shown.
+const LAST_WORDS_BYTES_MAX: i64 = 4 << 10;
+
+/// A node of a cluster.
+#[derive(Debug)]
+pub struct Node {
+    /// Who it is.
+    pub id: NodeId,
+    /// Where its peers reach it.
+    pub raft: SocketAddrV4,
+    /// Where its clients reach it.
+    pub http: SocketAddrV4,
+    home: PathBuf,
+    process: Option<Child>,
+}
+
+impl Node {
+    /// A node that was never started, living in `home`.
+    pub fn new(raft: SocketAddrV4, http: SocketAddrV4, home: PathBuf) -> Result<Node> {
+        let id = NodeId::from_address(raft).ok_or_else(|| Failure::new(format_args!("{raft} is no node")))?;
+        fs::create_dir_all(&home)?;
+        Ok(Node { id, raft, http, home, process: None })
+    }
+
+    /// Where it keeps what it must not lose.
+    pub fn data(&self) -> PathBuf {
+        self.home.join("data")
+    }
+
+    /// Where clients reach it, as a URL.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.http)
+    }
+
+    /// Whether it has a process.
+    pub fn is_running(&self) -> bool {
+        self.process.is_some()
+    }
+
+    /// Writes its configuration and starts it.
+    pub fn start(&mut self, binary: &Path, configuration: &str) -> Result<()> {
+        if self.process.is_some() {
+            return Err(Failure::new(format_args!("node {} is running already", self.id)));
+        }
+        let file = self.home.join("node.toml");
+        fs::write(&file, configuration)?;
+        let words = File::options().create(true).append(true).open(self.words())?;
+        let mut command = Command::new(binary);
+        // It stops by itself when our end of its standard input closes, also if we are killed.
+        command.arg("node").arg("--config").arg(file).arg("--exit-with-stdin");
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::from(words));
+        for (name, _) in std::env::vars_os() {
+            if name.to_str().is_some_and(|name| name.starts_with("MRAFT_")) {
+                command.env_remove(name);
+            }
+        }
+        let started = command.spawn();
+        self.process =
+            Some(started.map_err(|error| Failure::new(format_args!("{}: {error}", binary.display())))?);
+        Ok(())
+    }
+
+    /// SIGKILL, and waits until it is dead.
+    pub fn kill(&mut self) -> Result<()> {
+        let Some(mut process) = self.process.take() else {
+            return Err(Failure::new(format_args!("node {} has no process to kill", self.id)));
+        };
+        if let Some(status) = process.try_wait()? {
+            return Err(self.ended_by_itself(status));
+        }
+        process.kill()?;
+        process.wait()?;
+        Ok(())
+    }
+
+    /// Asks it to drain and stop, and waits for its end.
+    pub fn stop(&mut self) -> Result<()> {
+        let Some(mut process) = self.process.take() else { return Ok(()) };
+        drop(process.stdin.take());
+        let status = process.wait()?;
+        if status.success() { Ok(()) } else { Err(self.ended_by_itself(status)) }
+    }
+
+    /// An error if its process ended although nobody killed it.
+    pub fn must_be_well(&mut self) -> Result<()> {
+        let Some(process) = &mut self.process else { return Ok(()) };
+        match process.try_wait()? {
+            None => Ok(()),
+            Some(status) => {
+                self.process = None;
+                Err(self.ended_by_itself(status))
+            }
+        }
+    }
+
+    /// What it wrote to its standard error over all its lives.
+    pub fn said(&self) -> Result<String> {
+        Ok(String::from_utf8_lossy(&fs::read(self.words())?).into_owned())
+    }
+
+    /// The end of that.
+    pub fn last_words(&self) -> String {
+        let read = || {
+            let mut file = File::open(self.words())?;
+            let length = i64::try_from(file.metadata()?.len()).unwrap_or(i64::MAX);
+            file.seek(SeekFrom::End(-length.min(LAST_WORDS_BYTES_MAX)))?;
+            let mut bytes = Vec::new();
+            file.read_to_end(&mut bytes)?;
+            Ok::<_, std::io::Error>(String::from_utf8_lossy(&bytes).into_owned())
+        };
+        read().unwrap_or_else(|error| format!("(its words cannot be read: {error})"))
+    }
+
+    fn words(&self) -> PathBuf {
+        self.home.join("stderr")
+    }
+
+    fn ended_by_itself(&self, status: ExitStatus) -> Failure {
+        Failure::new(format_args!(
+            "node {} ended with {status}; it said last:\n{}",
+            self.id,
+            self.last_words()
+        ))
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            // Nothing is left behind, whatever happened to the scenario.
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+    }
+}

@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! What scenarios wait for between their steps.
+
+use mraft_faults::cluster::Cluster;
+use mraft_faults::failure::Result;
+use mraft_faults::load::Load;
+use mraft_faults::wait;
+
+/// Waits until so many more writes are acknowledged; every running node must stay well meanwhile.
+pub async fn progress(cluster: &mut Cluster, load: &Load, when: &str, more: u64) -> Result<()> {
+    let goal = load.writes_acknowledged() + more;
+    let what = format!("{more} more writes are acknowledged while {when}");
+    wait::until(&what, async || {
+        cluster.nodes.iter_mut().try_for_each(|node| node.must_be_well())?;
+        let acknowledged = load.writes_acknowledged();
+        wait::is(acknowledged >= goal, || format!("{} are missing", goal - acknowledged))
+    })
+    .await
+}
+
+/// Waits until the others have truncated entries, in every group, that the dead node lacks.
+pub async fn is_left_behind(cluster: &Cluster, dead: usize) -> Result<()> {
+    let client = cluster.client((dead + 1) % cluster.nodes.len())?;
+    for group in 0..cluster.shape.groups {
+        let before = wait::until("a group is described", async || Ok(client.group(group).await?)).await?;
+        let what = format!("group {group} has truncated its log beyond {}", before.log_last);
+        wait::until(&what, async || {
+            let first = client.group(group).await?.log_first;
+            wait::is(first > before.log_last, || format!("it begins at {first}"))
+        })
+        .await?;
+    }
+    Ok(())
+}
