@@ -55,7 +55,7 @@ enum Order {
 fn check_key(operations: &[Operation], order: Order, configurations_max: usize) -> Result<usize, String> {
     let mut steps = steps(operations);
     if order == Order::Any {
-        steps.iter_mut().for_each(|step| step.revision = None);
+        steps.iter_mut().for_each(|step| (step.revision, step.expected_revision) = (None, None));
     }
     let mut answers: Vec<usize> =
         (0..steps.len()).filter(|at| steps[*at].returned != Operation::NEVER).collect();
@@ -85,6 +85,7 @@ fn check_key(operations: &[Operation], order: Order, configurations_max: usize) 
         }
         configurations = found.configurations;
         open.settle(&mut configurations);
+        open.forget_expectations(&steps, &configurations);
         pending.retain(|at| *at != answered);
     }
     Ok(hardest)
@@ -119,6 +120,12 @@ impl Open {
             self.named.remove(&at);
             self.nameless.insert(at);
         }
+    }
+
+    /// A compare-and-set whose expected value is in the past, whatever the order was, cannot happen any more.
+    fn forget_expectations(&mut self, steps: &[Step], configurations: &[Configuration]) {
+        let Some(oldest) = configurations.iter().map(|from| from.revision).min() else { return };
+        self.named.retain(|at| steps[*at].expected_revision.is_none_or(|expected| expected >= oldest));
     }
 
     /// What is in the order in every configuration is no choice any more.
@@ -185,6 +192,8 @@ struct Step {
     seen_until: u64,
     /// The revision that it gave the key, if anybody was told.
     revision: Option<Revision>,
+    /// The revision of the value that it expects, if anybody was told.
+    expected_revision: Option<Revision>,
 }
 
 /// Where a search may stand between two answers.
@@ -396,7 +405,19 @@ fn steps(operations: &[Operation]) -> Vec<Step> {
         let (invoked, returned) = (operation.invoked, operation.returned);
         let seen_until = operation.writes().and_then(|value| named.get(&value)).copied().unwrap_or(0);
         let revision = operation.writes().and_then(|value| told.get(&value)).copied();
-        let step = |action| Step { operation: place, action, invoked, returned, seen_until, revision };
+        let expected_revision = match operation.call {
+            Call::CompareAndSet { expected: Some(expected), .. } => told.get(&expected).copied(),
+            _ => None,
+        };
+        let step = |action| Step {
+            operation: place,
+            action,
+            invoked,
+            returned,
+            seen_until,
+            revision,
+            expected_revision,
+        };
         action(operation).map(step)
     };
     operations.iter().enumerate().filter_map(step).collect()
