@@ -7,6 +7,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::iter::Peekable;
 use std::sync::Arc;
 
 use mraft_engine::effect::{Answer, ApplyJob, EntryTickets};
@@ -95,6 +96,9 @@ pub struct Applied {
     pub commands: u64,
 }
 
+/// Who waits for a job's entries, in their order.
+pub type Tickets = Peekable<std::vec::IntoIter<EntryTickets>>;
+
 /// One group's state machine and its meta.
 pub struct Applier {
     key: LogKey,
@@ -159,25 +163,26 @@ impl Applier {
         self.machine.as_mut()
     }
 
-    /// Applies a job's entries and publishes them.
-    pub fn apply(&mut self, job: ApplyJob, log: &dyn LogReader) -> Result<Applied, ApplyError> {
-        let mut applied = Applied::default();
-        let mut tickets = job.tickets.into_iter().peekable();
-        match job.entries {
-            Some(entries) => self.apply_entries(&entries, &mut tickets, &mut applied)?,
-            None => {
-                let mut next = job.first;
-                while next <= job.last {
-                    let entries =
-                        log.entries(self.key, next, job.last, LOG_READ_BYTES_MAX).map_err(ApplyError::Log)?;
-                    let last =
-                        entries.last().ok_or(ApplyError::Log(LogError::NotHere { index: next }))?.index;
-                    self.apply_entries(&entries, &mut tickets, &mut applied)?;
-                    next = last + 1;
-                }
-            }
+    /// Applies a job's entries and publishes them. `tickets` are the job's: those that are left afterwards were not answered.
+    pub fn apply(
+        &mut self,
+        job: ApplyJob,
+        tickets: &mut Tickets,
+        log: &dyn LogReader,
+        applied: &mut Applied,
+    ) -> Result<(), ApplyError> {
+        if let Some(entries) = job.entries {
+            return self.apply_entries(&entries, tickets, applied);
         }
-        Ok(applied)
+        let mut next = job.first;
+        while next <= job.last {
+            let entries =
+                log.entries(self.key, next, job.last, LOG_READ_BYTES_MAX).map_err(ApplyError::Log)?;
+            let last = entries.last().ok_or(ApplyError::Log(LogError::NotHere { index: next }))?.index;
+            self.apply_entries(&entries, tickets, applied)?;
+            next = last + 1;
+        }
+        Ok(())
     }
 
     /// A job for somebody else, if the machine has one.
@@ -202,7 +207,7 @@ impl Applier {
     fn apply_entries(
         &mut self,
         entries: &[Entry],
-        tickets: &mut std::iter::Peekable<impl Iterator<Item = EntryTickets>>,
+        tickets: &mut Tickets,
         applied: &mut Applied,
     ) -> Result<(), ApplyError> {
         let mut rest = entries;
@@ -217,7 +222,7 @@ impl Applier {
     fn apply_piece(
         &mut self,
         entries: &[Entry],
-        tickets: &mut std::iter::Peekable<impl Iterator<Item = EntryTickets>>,
+        tickets: &mut Tickets,
         applied: &mut Applied,
     ) -> Result<usize, ApplyError> {
         let mut commands = Vec::new();

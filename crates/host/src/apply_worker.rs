@@ -10,13 +10,15 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 
+use mraft_engine::NOBODY;
 use mraft_engine::effect::Answer;
+use mraft_engine::error::Unknown;
 use mraft_engine::event::{Event, Ticket};
 use mraft_engine::machine::{BackgroundJob, MachineError, SnapshotStage, SnapshotView, Urgency};
 use mraft_logstore::LogReader;
 use mraft_types::{GroupId, Index};
 
-use crate::apply::{Applier, ApplyError, CheckpointHash, StateHash};
+use crate::apply::{Applied, Applier, ApplyError, CheckpointHash, StateHash};
 use crate::core::{ApplyOrder, Input, SnapshotOrder};
 use crate::meta::GroupMeta;
 
@@ -250,12 +252,18 @@ impl ApplyWorker {
         let log = Arc::clone(&self.log);
         self.touched.insert(group);
         match order {
-            ApplyOrder::Job(job) => self.guarded(group, out, |applier, out| {
-                let mut applied = applier.apply(job, log.as_ref())?;
+            ApplyOrder::Job(mut job) => {
+                let mut applied = Applied::default();
+                let mut tickets = std::mem::take(&mut job.tickets).into_iter().peekable();
+                self.guarded(group, out, |applier, _| {
+                    applier.apply(job, &mut tickets, log.as_ref(), &mut applied)
+                });
                 out.answers.append(&mut applied.answers);
                 out.commands += applied.commands;
-                Ok(())
-            }),
+                // The replica stopped here or before: the commands are committed, and nobody will ever answer them.
+                let unanswered = tickets.flat_map(|own| own.tickets).filter(|ticket| *ticket != NOBODY);
+                out.answers.extend(unanswered.map(|ticket| (ticket, Answer::Unknown(Unknown::Stopped))));
+            }
             ApplyOrder::Switch { directory } => self.guarded(group, out, |applier, out| {
                 applier.switch(directory)?;
                 out.inputs.push((group, Input::Switched { group }));

@@ -150,8 +150,17 @@ impl NodeHost {
         machines: Machines,
         requests: Option<Arc<dyn RequestHandler>>,
     ) -> Result<NodeHost, HostError> {
+        NodeHost::open_on(Arc::new(RealDisk::new()), config, machines, requests)
+    }
+
+    /// The same on a disk that the caller made: one that fails, in tests.
+    pub fn open_on(
+        disk: Arc<dyn Disk>,
+        config: HostConfig,
+        machines: Machines,
+        requests: Option<Arc<dyn RequestHandler>>,
+    ) -> Result<NodeHost, HostError> {
         config.validate()?;
-        let disk: Arc<dyn Disk> = Arc::new(RealDisk::new());
         let (data, wal) = (config.data_directory.clone(), config.wal_directory());
         let claim = Claim {
             deployment: config.deployment,

@@ -9,3 +9,4 @@ mod identity;
 mod log_pressure;
 mod restart;
 mod support;
+mod trouble;

@@ -108,10 +108,13 @@ impl Cluster {
 
     /// Opens a node's directory; snapshots after every 10 entries, so that tests reach them.
     pub fn try_open(&self, config: HostConfig) -> Result<NodeHost, HostError> {
-        let machines = Machines::new().with("list", |context| {
+        NodeHost::open(config, self.machines(), None)
+    }
+
+    pub fn machines(&self) -> Machines {
+        Machines::new().with("list", |context| {
             Ok(in_memory(context.disk.clone(), context.directory.clone(), 10, List::default()))
-        });
-        NodeHost::open(config, machines, None)
+        })
     }
 
     pub fn open(&mut self, node: u64) -> Result<(), HostError> {

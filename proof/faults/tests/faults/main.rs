@@ -18,8 +18,8 @@ static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 /// Runs a scenario to its end.
 fn run(scenario: impl AsyncFnOnce() -> Result<()>) {
     let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
-    if let Err(failure) = runtime.block_on(scenario()) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::from);
+    if let Err(failure) = runtime.and_then(|runtime| runtime.block_on(scenario())) {
         panic!("{failure}");
     }
 }

@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! One core played by hand: what it asks for, and when.
+
+use mraft_engine::packing::NO_SLOT;
+use mraft_raft::message::Body;
+use mraft_raft::{Config, Restored};
+use mraft_types::{DeploymentId, LogPosition, Member, Membership, Role, SlotSet};
+
+use super::*;
+use crate::meta::GroupMeta;
+
+const GROUP: GroupId = GroupId(3);
+
+fn replica(node: u64) -> ReplicaId {
+    ReplicaId::new(0, NodeId::new(node).expect("a node id"))
+}
+
+fn members() -> Membership {
+    let member = |node| (replica(node), Member { role: Role::Voter, raft_address: format!("h:{node}") });
+    Membership { members: (1..=3).map(member).collect(), ..Membership::default() }
+}
+
+/// A core with one follower of a fresh group.
+fn core() -> Core {
+    let genesis = GroupMeta::genesis(DeploymentId(1), GROUP, members(), SlotSet::default());
+    let start = genesis.log_start();
+    let config = Config {
+        id: replica(1),
+        election_ticks: 10,
+        heartbeat_ticks: 2,
+        check_quorum: true,
+        append_bytes_max: 1 << 20,
+        inflight_bytes_max: 1 << 20,
+        inflight_messages_max: 16,
+        unapplied_bytes_max: 1 << 20,
+        cache_bytes_max: 1 << 20,
+        snapshot_deadline_ticks: 100,
+    };
+    let restored = Restored {
+        hard_state: HardState { term: start.position.term, vote: None, commit: start.position.index },
+        last_index: start.position.index,
+        terms: vec![(start.position.index, start.position.term)],
+        applied: start.position,
+        start,
+        memberships: Vec::new(),
+        condemned: None,
+    };
+    let raft = Raft::new(config, restored).expect("a fresh group");
+    let node = replica(1).node();
+    let mut core = Core::new(CoreConfig {
+        node,
+        limits: Limits::default(),
+        compaction_overhead_entries: 0,
+        truncate_step_entries: 1,
+    });
+    let key = LogKey { group: GROUP, uid: genesis.uid, replica: replica(1) };
+    core.handle(Input::Start(Box::new(Seat { key, raft, feature_level: genesis.feature_level })));
+    core.turn();
+    core
+}
+
+fn staged(index: Index, directory: u64) -> Input {
+    let start = LogStart { position: LogPosition { index, term: 2 }, membership: members() };
+    Input::Staged { group: GROUP, from: replica(2), term: 2, start, directory }
+}
+
+#[test]
+fn n1_a_second_snapshot_that_arrives_before_the_first_is_taken_does_not_stop_the_installation() {
+    let mut core = core();
+    core.handle(staged(20, 7));
+    core.handle(staged(30, 8));
+    let out = core.turn();
+    let discarded =
+        |(_, order): &(GroupId, ApplyOrder)| matches!(order, ApplyOrder::Discard { directory: 8 });
+    assert!(out.applies.iter().any(discarded), "{:?}", out.applies);
+    let begins = |job: &LogJob| match job {
+        LogJob::InstallStep { write, .. } => {
+            matches!(&write.mark, Some(Mark::InstallBegin { directory: 7, .. }))
+        }
+        _ => false,
+    };
+    assert!(out.log.iter().any(begins), "{:?}", out.log);
+}
+
+fn message(from: u64, term: Term, body: Body) -> Message {
+    Message { from: replica(from), to: replica(1), term, body }
+}
+
+fn hear(core: &mut Core, uid: GroupUid, message: Message) -> Output {
+    core.handle(Input::Group(GROUP, Event::Message { uid, message }));
+    core.turn()
+}
+
+/// Everything that leaves the node for other replicas.
+fn said(out: &Output) -> Vec<&Message> {
+    out.messages.values().flatten().map(|envelope| &envelope.message).collect()
+}
+
+fn vote_request() -> Message {
+    message(2, 5, Body::Vote { last: LogPosition { index: 1, term: 1 }, transfer: true })
+}
+
+#[test]
+fn d5_a_vote_leaves_when_the_log_said_that_it_is_durable_and_not_before() {
+    let mut core = core();
+    let uid = core.engine().uid(GROUP).expect("the group");
+    let out = hear(&mut core, uid, vote_request());
+    assert!(said(&out).is_empty(), "{out:?}");
+    let [LogJob::Write { number, .. }] = out.log.as_slice() else { unreachable!("{out:?}") };
+    for _ in 0..3 {
+        core.handle(Input::Node(NodeEvent::Tick { random: 7 }));
+        assert!(said(&core.turn()).is_empty());
+    }
+    core.handle(Input::Log(LogDone::Persisted { group: GROUP, number: *number }));
+    let out = core.turn();
+    assert!(matches!(said(&out)[..], [Message { body: Body::VoteReply { granted: true }, .. }]), "{out:?}");
+}
+
+#[test]
+fn m8_a_message_of_another_founding_or_for_another_replica_changes_nothing() {
+    let mut core = core();
+    let uid = core.engine().uid(GROUP).expect("the group");
+    let out = hear(&mut core, GroupUid([9; 16]), vote_request());
+    assert!(said(&out).is_empty() && out.log.is_empty(), "{out:?}");
+    assert!(out.notices.iter().any(|(_, notice)| matches!(notice, Notice::ForeignUid { .. })), "{out:?}");
+    let earlier_generation = ReplicaId::new(1, replica(1).node());
+    let out = hear(&mut core, uid, Message { to: earlier_generation, ..vote_request() });
+    assert!(said(&out).is_empty() && out.log.is_empty(), "{out:?}");
+    assert_eq!(core.engine().raft(GROUP).map(Raft::term), Some(1));
+}
+
+#[test]
+fn e4_a_proposal_at_a_follower_is_not_applied_and_never_becomes_a_message() {
+    let mut core = core();
+    let proposal = mraft_engine::event::Proposal {
+        ticket: Ticket(4),
+        slot: NO_SLOT,
+        deadline_tick: u64::MAX,
+        body: "x".into(),
+    };
+    core.handle(Input::Group(GROUP, Event::Propose(vec![proposal])));
+    let out = core.turn();
+    assert!(said(&out).is_empty() && out.log.is_empty(), "{out:?}");
+    assert_eq!(out.answers, [(Ticket(4), Answer::NotApplied(NotApplied::NotLeader(None)))]);
+}
+
+/// A follower that hears its leader, tick by tick, until the leader is suspected; the ticks until it asks for votes then.
+fn ticks_until_it_campaigns(suspects: bool) -> Option<u32> {
+    let mut core = core();
+    let uid = core.engine().uid(GROUP).expect("the group");
+    let heartbeat = || message(2, 1, Body::Heartbeat { commit: 1, matched: 0, round: 0 });
+    hear(&mut core, uid, heartbeat());
+    if suspects {
+        core.handle(Input::Node(NodeEvent::NodeSuspected { node: replica(2).node() }));
+    }
+    (1..=60).find(|tick| {
+        core.set_now(Now { tick: u64::from(*tick), ..Now::default() });
+        core.handle(Input::Node(NodeEvent::Tick { random: 7 }));
+        if !suspects {
+            core.handle(Input::Group(GROUP, Event::Message { uid, message: heartbeat() }));
+        }
+        let out = core.turn();
+        said(&out).iter().any(|message| matches!(message.body, Body::PreVote { .. }))
+    })
+}
+
+#[test]
+fn t5_the_groups_of_a_suspected_node_elect_before_an_election_timeout_has_passed() {
+    assert_eq!(ticks_until_it_campaigns(false), None);
+    let ticks = ticks_until_it_campaigns(true).expect("it campaigns");
+    assert!(ticks < 10, "{ticks} ticks");
+}
