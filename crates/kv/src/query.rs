@@ -228,6 +228,19 @@ impl QueryAnswer {
     }
 }
 
+/// The applied index that an answer to a get or a scan is of, without reading the rest.
+pub fn applied_of(answer: &[u8]) -> Result<u64, DecodeError> {
+    let mut reader = Reader::new(answer);
+    reader.u8("version")?;
+    match reader.u8("kind")? {
+        GET | SCAN => {
+            reader.varint("group_revision")?;
+            reader.varint("applied")
+        }
+        other => Err(DecodeError::Unknown("kind", u64::from(other))),
+    }
+}
+
 pub(crate) fn put_refusal(refusal: QueryRefusal, out: &mut Vec<u8>) {
     out.extend_from_slice(&[VERSION, REFUSED, refusal as u8]);
 }

@@ -33,25 +33,11 @@ impl Service {
                 let index = self.confirmed(group, ReadKind::Linearizable, until).await?;
                 self.look_up(group, query, index)
             }
-            Question::ReadIndex => {
-                let index = self.confirmed(group, ReadKind::IndexOnly, until).await?;
-                Ok(Said::Data(self.data(group, index, Payload::new())))
-            }
-            Question::Write { slot, command } => {
+            Question::ReadIndex | Question::Write { .. } => {
                 let (sender, answered) = oneshot::channel();
-                let within = self.left(group, until)?;
                 // The receiver is gone when the client is.
-                let done = move |answer| _ = sender.send(answer);
-                self.host.propose(group, *slot, command.clone(), within, done);
-                match self.answered(group, answered).await? {
-                    Answer::Applied { position, result } => {
-                        Ok(Said::Data(self.data(group, position.index, result)))
-                    }
-                    Answer::Moved { epoch } => {
-                        Err(Missed::again(self.failure(NodeError::Moved { epoch }, group, None)))
-                    }
-                    other => Err(self.odd(group, &other)),
-                }
+                self.begin(group, question, until, move |said| _ = sender.send(said));
+                answered.await.unwrap_or_else(|_| Err(Missed::last(self.unknown(group, Unknown::Stopped))))
             }
             Question::Change(change) => self.change_here(group, change, until).await,
             Question::Detail => {
@@ -60,6 +46,41 @@ impl Service {
             }
             Question::Hash(index) => self.hash_here(group, *index, until).await,
             Question::Verify => self.verify_here(group, until).await,
+        }
+    }
+
+    /// Begins a write or a question for the read index. `done` runs on a thread of the host, so that a peer is answered without waking
+    /// a thread of the doors; looking something up there could keep the host waiting for its disk.
+    pub(super) fn begin(
+        self: &Arc<Self>,
+        group: GroupId,
+        question: &Question,
+        until: Instant,
+        done: impl FnOnce(Result<Said, Missed>) + Send + 'static,
+    ) {
+        let within = match self.left(group, until) {
+            Ok(within) => within,
+            Err(missed) => return done(Err(missed)),
+        };
+        let service = Arc::clone(self);
+        match question {
+            Question::Write { slot, command } => {
+                self.host.propose(group, *slot, command.clone(), within, move |answer| {
+                    done(service.unless_failed(group, answer).and_then(|answer| match answer {
+                        Answer::Applied { position, result } => {
+                            Ok(Said::Data(service.data(group, position.index, result)))
+                        }
+                        Answer::Moved { epoch } => {
+                            Err(Missed::again(service.failure(NodeError::Moved { epoch }, group, None)))
+                        }
+                        other => Err(service.odd(group, &other)),
+                    }));
+                });
+            }
+            _ => self.host.read(group, ReadKind::IndexOnly, within, move |answer| {
+                let index = service.read_index(group, answer);
+                done(index.map(|index| Said::Data(service.data(group, index, Payload::new()))));
+            }),
         }
     }
 
@@ -75,6 +96,13 @@ impl Service {
             let odd = NodeError::Internal("only reads are answered behind the leader".to_owned());
             return Err(Missed::last(self.failure(odd, group, None)));
         };
+        // Mostly it was applied while the leader was asked.
+        let said = self.look_up(group, query, index)?;
+        if let Said::Data(data) = &said
+            && mraft_kv::query::applied_of(&data.answer).is_ok_and(|applied| applied >= index)
+        {
+            return Ok(said);
+        }
         let index = self.confirmed(group, ReadKind::AppliedThrough(index), until).await?;
         self.look_up(group, query, index)
     }
@@ -83,7 +111,11 @@ impl Service {
         let (sender, answered) = oneshot::channel();
         let within = self.left(group, until)?;
         self.host.read(group, kind, within, move |answer| _ = sender.send(answer));
-        match self.answered(group, answered).await? {
+        self.read_index(group, self.answered(group, answered).await?)
+    }
+
+    fn read_index(&self, group: GroupId, answer: Answer) -> Result<Index, Missed> {
+        match self.unless_failed(group, answer)? {
             Answer::ReadReady { index } => Ok(index),
             other => Err(self.odd(group, &other)),
         }
@@ -123,10 +155,16 @@ impl Service {
         answered: oneshot::Receiver<Answer>,
     ) -> Result<Answer, Missed> {
         match answered.await {
-            Ok(Answer::NotApplied(why)) => Err(self.not_applied(group, why)),
-            Ok(Answer::Unknown(why)) => Err(Missed::last(self.unknown(group, why))),
-            Ok(answer) => Ok(answer),
+            Ok(answer) => self.unless_failed(group, answer),
             Err(_) => Err(Missed::last(self.unknown(group, Unknown::Stopped))),
+        }
+    }
+
+    fn unless_failed(&self, group: GroupId, answer: Answer) -> Result<Answer, Missed> {
+        match answer {
+            Answer::NotApplied(why) => Err(self.not_applied(group, why)),
+            Answer::Unknown(why) => Err(Missed::last(self.unknown(group, why))),
+            answer => Ok(answer),
         }
     }
 

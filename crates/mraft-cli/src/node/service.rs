@@ -14,7 +14,7 @@ use mraft_gateway::needs::{Failure, NodeError};
 use mraft_types::{GroupId, NodeId};
 use mraft_wire::{Request, RequestKind};
 
-use super::exchange::{self, Asked, Rare, Said};
+use super::exchange::{self, Asked, Question, Rare, Said};
 use super::topology::Topology;
 use crate::config::NodeConfig;
 
@@ -182,16 +182,43 @@ impl Service {
         asked.map_err(|missed| missed.failure)
     }
 
-    /// Answers what a peer asks.
-    async fn answer(self: Arc<Self>, request: Request) -> mraft_types::Payload {
+    /// A peer asks. What this node can begin as the group's leader is begun here and now, on the transport's thread, and answered from
+    /// the host's; everything else is a task of the doors.
+    fn heard(self: &Arc<Self>, request: Request, reply: Reply) {
         let until = Instant::now() + Duration::from_millis(u64::from(request.remaining_ms));
-        let result = match exchange::decode_question(request.kind, &request.body) {
-            Ok(Asked::Group(group, question)) => self.route(group, question, request.hops, until).await,
-            Ok(Asked::Node) => self.document(&self.status_now()),
-            Ok(Asked::Topology) => Ok(Said::Document(mraft_types::Payload::from(self.topology().encode()))),
-            Err(why) => Err(NodeError::Refused(why).into()),
+        let asked = match exchange::decode_question(request.kind, &request.body) {
+            Ok(asked) => asked,
+            Err(why) => return reply.send(exchange::encode_answer(&Err(NodeError::Refused(why).into()))),
         };
-        exchange::encode_answer(&result)
+        match asked {
+            Asked::Group(group, question) if self.begins(group, &question) => {
+                self.begin(group, &question, until, move |said| {
+                    reply.send(exchange::encode_answer(&said.map_err(|missed| missed.failure)));
+                });
+            }
+            asked => {
+                let service = Arc::clone(self);
+                self.runtime.spawn(async move {
+                    let result = match asked {
+                        Asked::Group(group, question) => {
+                            service.route(group, question, request.hops, until).await
+                        }
+                        Asked::Node => service.document(&service.status_now()),
+                        Asked::Topology => {
+                            Ok(Said::Document(mraft_types::Payload::from(service.topology().encode())))
+                        }
+                    };
+                    reply.send(exchange::encode_answer(&result));
+                });
+            }
+        }
+    }
+
+    /// Whether [`Service::begin`] answers it, and this node leads the group.
+    fn begins(&self, group: GroupId, question: &Question) -> bool {
+        let is_brief = matches!(question, Question::ReadIndex | Question::Write { .. });
+        let leader = || self.host.leader(group).and_then(|known| known.leader);
+        is_brief && leader().is_some_and(|leader| leader.node() == self.node())
     }
 
     pub(super) fn document(&self, document: &impl serde::Serialize) -> Result<Said, Box<Failure>> {
@@ -216,10 +243,7 @@ impl Answerer {
 impl RequestHandler for Answerer {
     fn request(&self, _from: NodeId, request: Request, reply: Reply) {
         match self.0.get().and_then(Weak::upgrade) {
-            Some(service) => {
-                let runtime = service.runtime.clone();
-                runtime.spawn(async move { reply.send(service.answer(request).await) });
-            }
+            Some(service) => service.heard(request, reply),
             None => reply.send(exchange::encode_answer(&Err(NodeError::Stopping.into()))),
         }
     }
