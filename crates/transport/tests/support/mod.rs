@@ -435,11 +435,19 @@ impl RawPeer {
 
     /// Dials as `from` and gets through the hello.
     pub fn greeted(from: NodeId, to: &TestNode, purpose: Purpose) -> RawPeer {
+        RawPeer::try_greeted(from, to, purpose).expect("an answer")
+    }
+
+    /// The same; `None` when the real `from` dialed at that moment and took its place again.
+    pub fn try_greeted(from: NodeId, to: &TestNode, purpose: Purpose) -> Option<RawPeer> {
         let mut raw = RawPeer::dial(to.transport.local_address());
         raw.write(FrameKind::Hello, |out| hello(from, to.id, purpose).encode(out));
-        assert!(matches!(raw.read_reply(), HelloReply::Accepted { .. }));
+        let frame = raw.read()?;
+        assert_eq!(frame.kind, FrameKind::HelloReply);
+        let reply = HelloReply::decode(&frame.payload).expect("a good reply");
+        assert!(matches!(reply, HelloReply::Accepted { .. }), "{reply:?}");
         raw.write(FrameKind::HelloConfirm, |out| HelloConfirm::Accepted.encode(out));
-        raw
+        Some(raw)
     }
 
     /// Answers a hello as node `id`, and hears that it is accepted.
