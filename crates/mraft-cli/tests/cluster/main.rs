@@ -5,5 +5,6 @@
 #![allow(clippy::expect_used, clippy::panic, reason = "a test that cannot go on must stop")]
 
 mod changes;
+mod fixture;
 mod life;
 mod support;
