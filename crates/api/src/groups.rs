@@ -78,6 +78,9 @@ pub struct GroupDetail {
     pub log_last: u64,
     /// Index that a crash would come back with from the store.
     pub persisted: u64,
+    /// Known by the leader only: up to this index all voters are known to have had the same state (rule E8), since it leads.
+    #[serde(default)]
+    pub compared: u64,
     /// The chain hash of the applied state at `applied`, in hexadecimal digits (rule E8), if the machine keeps one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub chain_hash: Option<String>,

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! Bounds of one group's queues.
+//! Bounds of one group's queues, and how often its replicas are compared.
 
 use mraft_types::limits::{COMMAND_BYTES_MAX, ENTRY_BYTES_MAX, ENTRY_BYTES_TARGET};
 
-/// Bounds that every node may choose for itself.
+/// Bounds and paces that every node may choose for itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Packing closes an entry when its payload reaches this. Larger entries amortise more, smaller ones reach followers sooner.
@@ -17,6 +17,10 @@ pub struct Limits {
     pub reads_max: usize,
     /// Most entry bytes that one apply job carries; a larger span becomes several jobs.
     pub apply_bytes_max: usize,
+    /// A leader has the replicas' hash chains compared this often while something is written; 0 for never (rule E8).
+    pub compare_every_ticks: u64,
+    /// The same for the whole content, which must be read for it; 0 for never.
+    pub compare_content_every_ticks: u64,
 }
 
 impl Default for Limits {
@@ -27,6 +31,8 @@ impl Default for Limits {
             pending_count_max: 1 << 18,
             reads_max: 1 << 18,
             apply_bytes_max: 4 << 20,
+            compare_every_ticks: 500,
+            compare_content_every_ticks: 180_000,
         }
     }
 }

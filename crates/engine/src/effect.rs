@@ -10,6 +10,7 @@ use mraft_types::{
     ReplicaId, Term,
 };
 
+use crate::comparison::StateHash;
 use crate::error::{NotApplied, Unknown};
 use crate::event::Ticket;
 
@@ -87,6 +88,17 @@ pub enum Effect {
     Write(Write),
     /// Apply; answered by `Event::Applied`, and the tickets directly.
     Apply(ApplyJob),
+    /// Tell the leader what the state here hashes to at a checkpoint (rule E8). It may be lost.
+    TellHash {
+        /// The group's founding.
+        uid: GroupUid,
+        /// Who found it.
+        from: ReplicaId,
+        /// The leader.
+        to: ReplicaId,
+        /// What was found.
+        hash: StateHash,
+    },
     /// Answer a caller.
     Answer(Ticket, Answer),
     /// Read entries for a follower; answered by `Event::LogRead`.
@@ -140,6 +152,22 @@ pub enum Notice {
     MembershipCommitted(Membership),
     /// The replica is condemned.
     Condemned(CondemnedReason),
+    /// These replicas have another state than the majority; they condemn themselves (rule E8).
+    Diverged {
+        /// What the majority has.
+        majority: StateHash,
+        /// Who has not.
+        others: Vec<ReplicaId>,
+    },
+    /// No majority of voters has the same state: the group does not serve (rule E8).
+    Disputed {
+        /// At this checkpoint.
+        index: Index,
+        /// Who found what.
+        found: Vec<(ReplicaId, StateHash)>,
+    },
+    /// A majority has the same state again, and the group serves.
+    Settled,
     /// The replica was removed from its group.
     Removed {
         /// ConfigChangeID of the membership without it.

@@ -136,6 +136,12 @@ impl Engine {
         self.groups.get(&id).map(|group| &group.raft)
     }
 
+    /// Up to which entry all voters of a group are known to have the same state, and at which checkpoint they were found to differ
+    /// without a majority, since this replica leads (rule E8).
+    pub fn compared(&self, id: GroupId) -> Option<(Index, Option<Index>)> {
+        self.groups.get(&id).map(|group| (group.comparison.agreed(), group.comparison.disputed()))
+    }
+
     /// What a group's state machine has published.
     pub fn applied(&self, id: GroupId) -> Option<Index> {
         self.groups.get(&id).map(Group::applied)
@@ -196,6 +202,8 @@ impl Engine {
             Event::Message { .. }
             | Event::Persisted { .. }
             | Event::Applied { .. }
+            | Event::Hashed(_)
+            | Event::PeerHashed { .. }
             | Event::LogRead { .. }
             | Event::SnapshotReceived { .. }
             | Event::SnapshotInstalled { .. }

@@ -5,7 +5,7 @@
 use std::fmt;
 
 use mraft_raft::ChangeError;
-use mraft_types::{CondemnedReason, ReplicaId};
+use mraft_types::{CondemnedReason, Index, ReplicaId};
 
 /// Not applied, and never will be: safe to try again elsewhere.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +27,8 @@ pub enum NotApplied {
     Stopping,
     /// The replica is condemned.
     Condemned(CondemnedReason),
+    /// The replicas' states differ at this entry, and no majority of voters has the same: nobody knows which is right (rule E8).
+    Disputed(Index),
     /// The command is larger than it may be.
     TooLarge {
         /// Its bytes.
@@ -68,6 +70,10 @@ impl fmt::Display for NotApplied {
             NotApplied::NoSuchGroup => f.write_str("the group is not on this node"),
             NotApplied::Stopping => f.write_str("the replica is stopping"),
             NotApplied::Condemned(reason) => write!(f, "the replica is condemned: {reason}"),
+            NotApplied::Disputed(index) => write!(
+                f,
+                "the replicas' states differ at entry {index} and no majority has the same: the group serves again when one is found"
+            ),
             NotApplied::TooLarge { bytes, max_bytes } => {
                 write!(f, "the command has {bytes} bytes, more than the {max_bytes} it may have")
             }

@@ -8,6 +8,8 @@ use mraft_types::{
     Term,
 };
 
+use crate::comparison::StateHash;
+
 /// Names a caller's request; opaque to the engine, unique among the requests of one caller that are under way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Ticket(pub u64);
@@ -97,6 +99,17 @@ pub enum Event {
     Applied {
         /// The index.
         index: Index,
+    },
+    /// The state here hashes to this at a checkpoint (rule E8).
+    Hashed(StateHash),
+    /// Another replica says what it found at a checkpoint.
+    PeerHashed {
+        /// The founding that it names.
+        uid: GroupUid,
+        /// Who.
+        from: ReplicaId,
+        /// What it found.
+        hash: StateHash,
     },
     /// Answer to [`crate::effect::Effect::ReadLog`].
     LogRead {

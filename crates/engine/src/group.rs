@@ -8,13 +8,14 @@ use mraft_types::{
     ChangeRefused, GroupUid, Index, LogPosition, LogStart, MembershipChange, NodeId, ReplicaId,
 };
 
+use crate::comparison::{Comparison, Depth, StateHash, Verdict};
 use crate::config::Limits;
 use crate::effect::{Answer, ApplyJob, Effect, Notice};
 use crate::error::NotApplied;
 use crate::event::{Event, NodeEvent, Now, ReadKind, Ticket};
 use crate::log_time::{LogTime, PeerClocks};
 use crate::packing::{CommandKind, EntryBuilder, NO_SLOT, PackedCommand};
-use crate::requests::{Answers, PendingChange, Readers, Requests};
+use crate::requests::{Answers, NOBODY, PendingChange, Readers, Requests};
 
 /// What a group needs to know of its surroundings during a turn.
 pub(crate) struct Surroundings<'a> {
@@ -34,6 +35,7 @@ pub(crate) struct Group {
     applied: Index,
     log_time: LogTime,
     checkpoints: Vec<Ticket>,
+    pub(crate) comparison: Comparison,
     core_effects: Vec<mraft_raft::Effect>,
 }
 
@@ -48,6 +50,7 @@ impl Group {
             applied,
             log_time: LogTime::default(),
             checkpoints: Vec::new(),
+            comparison: Comparison::default(),
             core_effects: Vec::new(),
         }
     }
@@ -136,6 +139,19 @@ impl Group {
                 self.raft.step(mraft_raft::Event::Applied { index });
                 self.requests.applied(self.applied, &mut answers);
             }
+            Event::Hashed(hash) => match self.raft.leader() {
+                Some(leader) if leader == self.raft.id() => self.compare(around, leader, hash, out),
+                Some(to) => {
+                    let (uid, from) = (self.uid, self.raft.id());
+                    out.push(Effect::TellHash { uid, from, to, hash });
+                }
+                None => {}
+            },
+            Event::PeerHashed { uid, from, hash } => {
+                if uid == self.uid && self.raft.is_leader() {
+                    self.compare(around, from, hash, out);
+                }
+            }
             Event::LogRead { to, entries } => self.raft.step(mraft_raft::Event::LogRead { to, entries }),
             Event::SnapshotReceived { from, term, start } => {
                 self.raft.step(mraft_raft::Event::SnapshotReceived { from, term, start });
@@ -148,6 +164,8 @@ impl Group {
                 self.requests.applied(self.applied, &mut answers);
             }
             Event::SnapshotSent { to, ok } => self.raft.step(mraft_raft::Event::SnapshotSent { to, ok }),
+            // The entries are what a replica that is missing needs to come to a state of its own.
+            Event::Truncate { .. } if self.comparison.disputed().is_some() => {}
             Event::Truncate { index } => {
                 if let Some(term) = self.raft.term_at(index) {
                     // The core knows itself which membership is in force there.
@@ -163,6 +181,7 @@ impl Group {
     /// Moves what waits into the core and carries the core's effects out.
     pub(crate) fn turn(&mut self, around: &Surroundings<'_>, out: &mut Vec<Effect>) {
         let mut answers = Answers::new();
+        self.propose_comparison(around, out);
         self.propose_pending(around, &mut answers);
         self.start_reads(&mut answers);
         let mut effects = std::mem::take(&mut self.core_effects);
@@ -176,12 +195,13 @@ impl Group {
 
     fn propose_pending(&mut self, around: &Surroundings<'_>, answers: &mut Answers) {
         for ticket in std::mem::take(&mut self.checkpoints) {
-            let mut builder = EntryBuilder::with_capacity(16);
-            builder
-                .push(&PackedCommand { kind: CommandKind::Checkpoint, ..PackedCommand::user(NO_SLOT, b"") });
-            if let Err(reason) = self.propose(around, builder, std::iter::once((ticket, u64::MAX))) {
+            let body = Depth::Content.body();
+            if let Err(reason) = self.propose_own(around, CommandKind::Checkpoint, body, ticket) {
                 answers.push((ticket, Answer::NotApplied(reason)));
             }
+        }
+        if let Some(index) = self.comparison.disputed().filter(|_| self.raft.is_leader()) {
+            self.requests.refuse_pending(&NotApplied::Disputed(index), answers);
         }
         while !self.requests.pending.is_empty() {
             let mut builder = EntryBuilder::with_capacity(
@@ -207,6 +227,78 @@ impl Group {
         }
     }
 
+    /// Compares the replicas' states, when it is time and this one leads (rule E8).
+    fn propose_comparison(&mut self, around: &Surroundings<'_>, out: &mut Vec<Effect>) {
+        if !self.raft.is_leader() {
+            return;
+        }
+        let Limits { compare_every_ticks, compare_content_every_ticks, .. } = *around.limits;
+        let stagger = u64::from_le_bytes(half(&self.uid));
+        let last_index = self.raft.last_index();
+        let due = self.comparison.due(
+            around.now.tick,
+            compare_every_ticks,
+            compare_content_every_ticks,
+            stagger,
+            last_index,
+        );
+        let Some(depth) = due else { return };
+        if let Some(verdict) = self.comparison.overdue() {
+            self.pass(around, verdict, out);
+        }
+        // Refused while leadership is handed over, or too much is unapplied: the next one will do.
+        _ = self.propose_own(around, CommandKind::Checkpoint, depth.body(), NOBODY);
+    }
+
+    /// Counts what a replica found at a checkpoint, and says what follows.
+    fn compare(
+        &mut self,
+        around: &Surroundings<'_>,
+        from: ReplicaId,
+        hash: StateHash,
+        out: &mut Vec<Effect>,
+    ) {
+        let disputed = self.comparison.disputed();
+        let verdict = self.comparison.heard(from, hash, self.raft.membership());
+        if disputed.is_some() && self.comparison.disputed().is_none() {
+            out.push(Effect::Notice(Notice::Settled));
+        }
+        if let Some(verdict) = verdict {
+            self.pass(around, verdict, out);
+        }
+    }
+
+    fn pass(&mut self, around: &Surroundings<'_>, verdict: Verdict, out: &mut Vec<Effect>) {
+        match verdict {
+            Verdict::Alone { majority, others } => {
+                let mut body = Vec::new();
+                majority.encode(&mut body);
+                // If it is refused, the next checkpoint finds the same.
+                _ = self.propose_own(around, CommandKind::CheckpointHash, &body, NOBODY);
+                out.push(Effect::Notice(Notice::Diverged { majority, others }));
+            }
+            Verdict::Split { index, found } => {
+                let found = found.into_iter().collect();
+                out.push(Effect::Notice(Notice::Disputed { index, found }));
+            }
+        }
+    }
+
+    /// An entry of the group's own making.
+    fn propose_own(
+        &mut self,
+        around: &Surroundings<'_>,
+        kind: CommandKind,
+        body: &[u8],
+        ticket: Ticket,
+    ) -> Result<(), NotApplied> {
+        let mut builder = EntryBuilder::with_capacity(16 + body.len());
+        builder.push(&PackedCommand { kind, ..PackedCommand::user(NO_SLOT, body) });
+        self.propose(around, builder, std::iter::once((ticket, u64::MAX)))?;
+        self.comparison.wrote(self.raft.last_index());
+        Ok(())
+    }
+
     fn propose(
         &mut self,
         around: &Surroundings<'_>,
@@ -225,6 +317,10 @@ impl Group {
 
     fn start_reads(&mut self, answers: &mut Answers) {
         if self.requests.reads_waiting.is_empty() {
+            return;
+        }
+        if let Some(index) = self.comparison.disputed().filter(|_| self.raft.is_leader()) {
+            self.requests.refuse_waiting_reads(&NotApplied::Disputed(index), answers);
             return;
         }
         match self.raft.read() {
@@ -308,6 +404,10 @@ impl Group {
             Core::ReadLog { to, first, last, max_bytes } => {
                 out.push(Effect::ReadLog { to, first, last, max_bytes })
             }
+            // Whoever installed one side's state could settle nothing any more: it must come to its own by applying.
+            Core::SendSnapshot { to, .. } if self.comparison.disputed().is_some() => {
+                self.raft.step(mraft_raft::Event::SnapshotSent { to, ok: false });
+            }
             Core::SendSnapshot { to, at_least } => {
                 out.push(Effect::SendSnapshot { to, at_least, term: self.raft.term() });
             }
@@ -321,6 +421,7 @@ impl Group {
             }
             Core::LeaderChanged { leader, term } => {
                 self.log_time.lead_anew();
+                self.comparison = Comparison::default();
                 out.push(Effect::Notice(Notice::LeaderChanged { leader, term }));
             }
             Core::ElectionStarted(reason) => out.push(Effect::Notice(Notice::ElectionStarted(reason))),

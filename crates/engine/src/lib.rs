@@ -19,6 +19,7 @@
 
 #![forbid(unsafe_code)]
 
+mod comparison;
 pub mod config;
 pub mod effect;
 mod engine;
@@ -30,6 +31,7 @@ pub mod machine;
 pub mod packing;
 mod requests;
 
+pub use comparison::{Depth, StateHash};
 pub use config::Limits;
 pub use engine::Engine;
 pub use requests::NOBODY;

@@ -176,8 +176,13 @@ pub trait StateMachine: Send {
     /// Persists everything applied (clean shutdown, or a snapshot request of a machine in memory).
     fn persist(&mut self) -> Result<(), MachineError>;
 
-    /// A hash of the whole visible state that is equal on all replicas at the same index (rule E8).
-    fn content_hash(&mut self) -> Result<u128, MachineError>;
+    /// A consistent view of the state at the last commit, to be hashed by somebody else while this machine goes on (rule E8).
+    fn content_view(&mut self) -> Result<Box<dyn ContentView>, MachineError>;
+
+    /// The hash of [`StateMachine::content_view`], at once.
+    fn content_hash(&mut self) -> Result<u128, MachineError> {
+        self.content_view()?.hash()
+    }
 }
 
 /// How badly background work is wanted.
@@ -193,6 +198,12 @@ pub enum Urgency {
 pub trait BackgroundJob: Send {
     /// Does it.
     fn run(self: Box<Self>) -> Result<(), MachineError>;
+}
+
+/// A consistent view that is going to be hashed.
+pub trait ContentView: Send {
+    /// A hash of the whole visible state that is equal on all replicas at the same index.
+    fn hash(self: Box<Self>) -> Result<u128, MachineError>;
 }
 
 /// Answers queries about published state, from any thread.

@@ -13,9 +13,10 @@ use std::sync::Arc;
 use mraft_engine::effect::{Answer, ApplyJob, EntryTickets};
 use mraft_engine::event::Ticket;
 use mraft_engine::machine::{
-    BackgroundJob, Command, Lookup, MachineError, Results, SnapshotView, StateMachine, Urgency,
+    BackgroundJob, Command, ContentView, Lookup, MachineError, Results, SnapshotView, StateMachine, Urgency,
 };
 use mraft_engine::packing::{CommandKind, NO_SLOT, PackedEntry};
+use mraft_engine::{Depth, StateHash};
 use mraft_logstore::{LogError, LogKey, LogReader};
 use mraft_types::codec::{DecodeError, Reader};
 use mraft_types::{Entry, EntryKind, Index, LogPosition, Membership, Payload};
@@ -65,23 +66,12 @@ impl From<MachineError> for ApplyError {
     }
 }
 
-/// What a replica's state hashes to at an index; equal on all replicas (rule E8).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct StateHash {
-    /// The last applied index.
-    pub index: Index,
-    /// Hash chain over entries and results.
-    pub chain: u128,
-    /// Hash of the visible content.
-    pub content: u128,
-}
-
 /// What a replica knows of a checkpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CheckpointHash {
-    /// Its state's hash there.
+    /// Its state's hash there, content included.
     Known(StateHash),
-    /// It is not there yet.
+    /// It is not there yet, or is still hashing.
     NotYet,
     /// It is beyond, and was not there itself (a snapshot), or it was too long ago.
     Passed,
@@ -94,6 +84,46 @@ pub struct Applied {
     pub answers: Vec<(Ticket, Answer)>,
     /// Commands applied.
     pub commands: u64,
+    /// What the state hashes to at checkpoints of the job.
+    pub hashes: Vec<StateHash>,
+    /// Content to be hashed at checkpoints of the job; answered by [`Applier::hashed`].
+    pub views: Vec<HashView>,
+    /// The majority has this where the state here differs: this replica is not to be trusted (rule E8).
+    pub diverged: Option<StateHash>,
+}
+
+/// The state at a checkpoint, on its way to be hashed.
+pub struct HashView {
+    index: Index,
+    chain: u128,
+    view: Box<dyn ContentView>,
+}
+
+impl HashView {
+    /// The checkpoint's index.
+    pub fn index(&self) -> Index {
+        self.index
+    }
+
+    /// Hashes it.
+    pub fn run(self) -> Result<StateHash, MachineError> {
+        Ok(StateHash { index: self.index, chain: self.chain, content: Some(self.view.hash()?) })
+    }
+}
+
+impl fmt::Debug for HashView {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HashView").field("index", &self.index).finish_non_exhaustive()
+    }
+}
+
+/// A checkpoint that this replica applied.
+struct Checkpoint {
+    depth: Depth,
+    /// Without the content while that is being hashed.
+    hash: StateHash,
+    /// What the majority has, when that was known before the own content was.
+    majority: Option<StateHash>,
 }
 
 /// Who waits for a job's entries, in their order.
@@ -107,7 +137,7 @@ pub struct Applier {
     meta_bytes: Vec<u8>,
     results: Results,
     /// The latest checkpoints, oldest first.
-    checkpoints: VecDeque<StateHash>,
+    checkpoints: VecDeque<Checkpoint>,
 }
 
 impl Applier {
@@ -146,16 +176,36 @@ impl Applier {
     /// Hashes the state as it is now.
     pub fn hash(&mut self) -> Result<StateHash, ApplyError> {
         let content = self.machine.content_hash()?;
-        Ok(StateHash { index: self.meta.applied.index, chain: self.meta.chain, content })
+        Ok(StateHash { index: self.meta.applied.index, chain: self.meta.chain, content: Some(content) })
     }
 
     /// What was found at the checkpoint at `index` (rule E8).
     pub fn checkpoint(&self, index: Index) -> CheckpointHash {
-        match self.checkpoints.iter().find(|hash| hash.index == index) {
-            Some(hash) => CheckpointHash::Known(*hash),
+        match self.checkpoints.iter().find(|checkpoint| checkpoint.hash.index == index) {
+            Some(Checkpoint { hash, .. }) if hash.content.is_some() => CheckpointHash::Known(*hash),
+            Some(Checkpoint { depth: Depth::Content, .. }) => CheckpointHash::NotYet,
+            Some(Checkpoint { depth: Depth::Chain, .. }) => CheckpointHash::Passed,
             None if self.meta.applied.index < index => CheckpointHash::NotYet,
             None => CheckpointHash::Passed,
         }
+    }
+
+    /// The content at a checkpoint was hashed. Answers what the majority has, if that is known already and something else.
+    pub fn hashed(&mut self, hash: StateHash) -> Option<StateHash> {
+        let checkpoint = self.checkpoints.iter_mut().find(|known| known.hash.index == hash.index)?;
+        checkpoint.hash = hash;
+        checkpoint.majority.filter(|majority| *majority != hash)
+    }
+
+    /// What the majority has at a checkpoint, if that is known to be something else than what is here (rule E8).
+    fn judge(&mut self, majority: StateHash) -> Option<StateHash> {
+        let checkpoint = self.checkpoints.iter_mut().find(|known| known.hash.index == majority.index)?;
+        let is_hashing = majority.content.is_some() && checkpoint.hash.content.is_none();
+        if is_hashing && majority.chain == checkpoint.hash.chain {
+            checkpoint.majority = Some(majority);
+            return None;
+        }
+        (checkpoint.hash != majority).then_some(majority)
     }
 
     /// The machine, for snapshots and housekeeping.
@@ -227,15 +277,15 @@ impl Applier {
     ) -> Result<usize, ApplyError> {
         let mut commands = Vec::new();
         let mut spans = Vec::with_capacity(entries.len());
-        let mut is_checkpoint = false;
+        let mut checkpoint = None;
         for (expected, entry) in (self.meta.applied.index + 1..).zip(entries) {
             if entry.index != expected {
                 return Err(ApplyError::Order(expected, entry.index));
             }
             let span = self.decode_entry(entry, &mut commands)?;
-            is_checkpoint = span.outcomes.iter().any(|outcome| matches!(outcome, Outcome::Chain));
+            checkpoint = span.checkpoint;
             spans.push(span);
-            if is_checkpoint {
+            if checkpoint.is_some() {
                 break;
             }
         }
@@ -254,20 +304,36 @@ impl Applier {
             let range = self.results.range(span.first_result, span.results);
             let results = self.results.bytes().get(range).unwrap_or_default();
             self.meta.advance(entry.position(), &entry.payload, results);
+            if let Some(majority) = span.majority {
+                applied.diverged = applied.diverged.or(self.judge(majority));
+            }
             if let Some(own) = tickets.next_if(|own| own.position.index == entry.index) {
                 self.answer(entry, &span, own, &shared, applied);
             }
         }
         self.meta.encode_into(&mut self.meta_bytes);
         self.machine.commit(self.meta.applied.index, &self.meta_bytes)?;
-        if is_checkpoint {
-            let hash = self.hash()?;
-            if self.checkpoints.len() == CHECKPOINTS_MAX {
-                self.checkpoints.pop_front();
-            }
-            self.checkpoints.push_back(hash);
+        if let Some(depth) = checkpoint {
+            self.keep_checkpoint(depth, applied)?;
         }
         Ok(taken)
+    }
+
+    fn keep_checkpoint(&mut self, depth: Depth, applied: &mut Applied) -> Result<(), ApplyError> {
+        let (index, chain) = (self.meta.applied.index, self.meta.chain);
+        let hash = StateHash { index, chain, content: None };
+        match depth {
+            Depth::Chain => applied.hashes.push(hash),
+            Depth::Content => {
+                let view = self.machine.content_view()?;
+                applied.views.push(HashView { index, chain, view });
+            }
+        }
+        if self.checkpoints.len() == CHECKPOINTS_MAX {
+            self.checkpoints.pop_front();
+        }
+        self.checkpoints.push_back(Checkpoint { depth, hash, majority: None });
+        Ok(())
     }
 
     /// Pushes the entry's commands for the state machine, and takes what is the host's own into the meta.
@@ -278,7 +344,7 @@ impl Applier {
     ) -> Result<Span, ApplyError> {
         let broken = |error| ApplyError::Entry(entry.index, error);
         let first_result = commands.len();
-        let mut outcomes = Vec::new();
+        let (mut outcomes, mut checkpoint, mut majority) = (Vec::new(), None, None);
         match entry.kind {
             EntryKind::Empty => {}
             EntryKind::Membership => {
@@ -303,7 +369,20 @@ impl Applier {
                             Outcome::Result
                         }
                         CommandKind::User => Outcome::Moved,
-                        CommandKind::Checkpoint => Outcome::Chain,
+                        CommandKind::Checkpoint => {
+                            let depth = Depth::of(command.body).map_err(broken)?;
+                            // One entry asks once; the deeper question answers the other.
+                            checkpoint = match checkpoint {
+                                Some(Depth::Content) => Some(Depth::Content),
+                                _ => Some(depth),
+                            };
+                            Outcome::Chain
+                        }
+                        CommandKind::CheckpointHash => {
+                            let hash = StateHash::decode(&mut Reader::new(command.body)).map_err(broken)?;
+                            majority = Some(hash);
+                            Outcome::Chain
+                        }
                         kind => {
                             return Err(broken(DecodeError::Unknown("command.kind", kind as u64)));
                         }
@@ -313,7 +392,8 @@ impl Applier {
                 }
             }
         }
-        Ok(Span { first_result, results: commands.len() - first_result, outcomes })
+        let results = commands.len() - first_result;
+        Ok(Span { first_result, results, outcomes, checkpoint, majority })
     }
 
     fn answer(&self, entry: &Entry, span: &Span, own: EntryTickets, shared: &Payload, applied: &mut Applied) {
@@ -344,6 +424,10 @@ struct Span {
     first_result: usize,
     results: usize,
     outcomes: Vec<Outcome>,
+    /// The entry asks for the state's hash.
+    checkpoint: Option<Depth>,
+    /// The entry says what the majority has.
+    majority: Option<StateHash>,
 }
 
 /// How one command of an entry is answered.

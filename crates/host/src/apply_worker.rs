@@ -11,14 +11,15 @@ use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 
 use mraft_engine::NOBODY;
+use mraft_engine::StateHash;
 use mraft_engine::effect::Answer;
 use mraft_engine::error::Unknown;
 use mraft_engine::event::{Event, Ticket};
 use mraft_engine::machine::{BackgroundJob, MachineError, SnapshotStage, SnapshotView, Urgency};
 use mraft_logstore::LogReader;
-use mraft_types::{GroupId, Index};
+use mraft_types::{CondemnedReason, GroupId, Index};
 
-use crate::apply::{Applied, Applier, ApplyError, CheckpointHash, StateHash};
+use crate::apply::{Applied, Applier, ApplyError, CheckpointHash, HashView};
 use crate::core::{ApplyOrder, Input, SnapshotOrder};
 use crate::meta::GroupMeta;
 
@@ -66,6 +67,8 @@ pub enum ApplyMail {
         /// Gets the index, the chain and the content's hash.
         done: SyncSender<Result<StateHash, String>>,
     },
+    /// The content at a checkpoint was hashed, or cannot be read.
+    Hashed(GroupId, Result<StateHash, MachineError>),
     /// The log holds more segments than it should: every group persists what it can, so that its log can be truncated (rule L5).
     PersistAll,
     /// Looks up what was found at a checkpoint (rule E8).
@@ -100,6 +103,8 @@ pub struct ApplyOutput {
     pub inputs: Vec<(GroupId, Input)>,
     /// For whoever does background work; their ends come back as [`ApplyMail::BackgroundDone`].
     pub jobs: Vec<(GroupId, Box<dyn BackgroundJob>)>,
+    /// For whoever does background work: content to be hashed; the hashes come back as [`ApplyMail::Hashed`].
+    pub hashes: Vec<(GroupId, HashView)>,
     /// For whoever streams snapshots.
     pub sends: Vec<SnapshotSend>,
     /// Groups whose machine cannot go on: their replicas must be stopped.
@@ -200,6 +205,12 @@ impl ApplyWorker {
                 });
                 let _ = done.try_send(hash);
             }
+            ApplyMail::Hashed(group, result) => self.guarded(group, out, |applier, out| {
+                let hash = result?;
+                let diverged = applier.hashed(hash);
+                compare(group, vec![hash], diverged, out);
+                Ok(())
+            }),
             ApplyMail::PersistAll => {
                 let groups: Vec<GroupId> = self.appliers.keys().copied().collect();
                 groups.into_iter().for_each(|group| self.press(group, out));
@@ -260,6 +271,8 @@ impl ApplyWorker {
                 });
                 out.answers.append(&mut applied.answers);
                 out.commands += applied.commands;
+                out.hashes.extend(applied.views.into_iter().map(|view| (group, view)));
+                compare(group, applied.hashes, applied.diverged, out);
                 // The replica stopped here or before: the commands are committed, and nobody will ever answer them.
                 let unanswered = tickets.flat_map(|own| own.tickets).filter(|ticket| *ticket != NOBODY);
                 out.answers.extend(unanswered.map(|ticket| (ticket, Answer::Unknown(Unknown::Stopped))));
@@ -317,5 +330,16 @@ impl ApplyWorker {
         };
         self.appliers.remove(&group);
         out.failed.push((group, failure));
+    }
+}
+
+/// Tells the core what was found at checkpoints, and what follows when the majority found something else (rule E8).
+fn compare(group: GroupId, hashes: Vec<StateHash>, diverged: Option<StateHash>, out: &mut ApplyOutput) {
+    let found = hashes.into_iter().map(|hash| (group, Input::Group(group, Event::Hashed(hash))));
+    out.inputs.extend(found);
+    if let Some(majority) = diverged {
+        tracing::error!(%group, index = majority.index, "the state of this replica is not the majority's");
+        let reason = CondemnedReason::Divergence;
+        out.inputs.push((group, Input::Group(group, Event::Condemn { reason })));
     }
 }

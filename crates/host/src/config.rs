@@ -49,6 +49,8 @@ pub struct HostConfig {
     pub snapshot_entries: u64,
     /// Entries kept behind what the store has persisted (CompactionOverhead).
     pub compaction_overhead_entries: u64,
+    /// The log is truncated only when a snapshot is requested, or when it holds too many segments (DisableAutoCompactions).
+    pub truncates_on_request_only: bool,
     /// Segments that may hold needed records before groups persist their state for the log's sake and keep nothing for followers that lag
     /// (rule L5).
     pub log_segments_target: u64,
@@ -108,6 +110,7 @@ impl HostConfig {
             unapplied_bytes_max: 256 << 20,
             snapshot_entries: 0,
             compaction_overhead_entries: 250_000,
+            truncates_on_request_only: false,
             log_segments_target: 8,
             log_segment_bytes: 64 << 20,
             send_queue_bytes_max: 128 << 20,

@@ -31,7 +31,7 @@ use std::fmt;
 use mraft_engine::effect::{Answer, ApplyJob, Effect, GroupEffect, Notice};
 use mraft_engine::error::NotApplied;
 use mraft_engine::event::{Event, NodeEvent, Now, Ticket};
-use mraft_engine::{Engine, Limits};
+use mraft_engine::{Engine, Limits, StateHash};
 use mraft_logstore::{GroupWrite, LogKey, Mark};
 use mraft_raft::{Message, Raft};
 use mraft_types::{Entry, GroupId, GroupUid, HardState, Index, LogStart, NodeId, ReplicaId, Term};
@@ -50,6 +50,8 @@ pub struct CoreConfig {
     pub compaction_overhead_entries: u64,
     /// The log's start is moved in steps of at least this many entries: a mark per entry would cost more than it frees.
     pub truncate_step_entries: u64,
+    /// Only when somebody asks ([`Input::Truncate`]) or the log is too long (DisableAutoCompactions).
+    pub truncates_on_request_only: bool,
 }
 
 /// A group that starts here.
@@ -87,6 +89,8 @@ pub enum Input {
         /// What a crash would come back with.
         persisted: Index,
     },
+    /// Somebody asked for the log of a group to be truncated.
+    Truncate(GroupId),
     /// A snapshot lies staged and synced in this directory (rule N1, step 1).
     Staged {
         /// The group.
@@ -191,11 +195,28 @@ pub struct Envelope {
     pub message: Message,
 }
 
+/// What a replica's state hashes to at a checkpoint, for the leader (rule E8).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HashReport {
+    /// The group.
+    pub group: GroupId,
+    /// Its founding.
+    pub uid: GroupUid,
+    /// Who found it.
+    pub from: ReplicaId,
+    /// The leader.
+    pub to: ReplicaId,
+    /// What was found.
+    pub hash: StateHash,
+}
+
 /// What a turn asks for. The parts may be carried out in any order: whatever must be durable before a part leaves was waited for.
 #[derive(Debug, Default)]
 pub struct Output {
     /// For the peers.
     pub messages: BTreeMap<NodeId, Vec<Envelope>>,
+    /// For leaders elsewhere. What is lost is found again at the next checkpoint.
+    pub reports: Vec<HashReport>,
     /// For the log, in this order.
     pub log: Vec<LogJob>,
     /// For the state machines, in this order per group.
@@ -212,6 +233,7 @@ impl Output {
     /// Whether there is nothing to do.
     pub fn is_empty(&self) -> bool {
         self.messages.is_empty()
+            && self.reports.is_empty()
             && self.log.is_empty()
             && self.applies.is_empty()
             && self.answers.is_empty()
@@ -330,9 +352,12 @@ impl Core {
                 self.engine.handle_event(group, Event::Applied { index });
                 if let Some(bench) = self.benches.get_mut(&group) {
                     bench.persisted = bench.persisted.max(persisted);
-                    self.truncate(group);
+                    if !self.config.truncates_on_request_only || self.log_pressed {
+                        self.truncate(group);
+                    }
                 }
             }
+            Input::Truncate(group) => self.truncate(group),
             Input::Staged { group, from, term, start, directory } => {
                 // One at a time: the core was told of the first and will ask for that very one. A second is sent again if it is needed.
                 let Some(bench) = self.benches.get_mut(&group).filter(|bench| bench.staged.is_none()) else {
@@ -397,6 +422,9 @@ impl Core {
                 let node = message.to.node();
                 self.out.messages.entry(node).or_default().push(Envelope { group, uid, message });
             }
+            Effect::TellHash { uid, from, to, hash } => {
+                self.out.reports.push(HashReport { group, uid, from, to, hash });
+            }
             Effect::Notice(notice) => {
                 if matches!(notice, Notice::Panicked { .. }) {
                     self.benches.remove(&group);
@@ -438,7 +466,7 @@ impl Core {
                     self.out.applies.push((group, ApplyOrder::Discard { directory }));
                 }
             }
-            Effect::Answer(..) | Effect::Send { .. } | Effect::Notice(_) => {}
+            Effect::Answer(..) | Effect::Send { .. } | Effect::TellHash { .. } | Effect::Notice(_) => {}
         }
     }
 

@@ -45,6 +45,15 @@ pub enum HostEvent {
         /// Why.
         reason: CondemnedReason,
     },
+    /// The replicas of a group that is led here have different states (rule E8).
+    StateDiffers {
+        /// The group.
+        group: GroupId,
+        /// At this entry.
+        index: Index,
+        /// Who differs from the majority; `None` when there is no majority, and the group does not serve.
+        replica: Option<ReplicaId>,
+    },
     /// The replica here stopped because of an error.
     ReplicaFailed {
         /// The group.

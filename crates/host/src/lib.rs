@@ -31,6 +31,7 @@ mod notices;
 mod peer_table;
 pub mod peers;
 pub mod persist;
+mod questions;
 mod random;
 mod registry;
 mod replicas;
@@ -38,7 +39,7 @@ pub mod restore;
 mod runtime;
 mod status;
 
-pub use apply::{CheckpointHash, StateHash};
+pub use apply::CheckpointHash;
 pub use completions::CompletionQueue;
 pub use config::{HostConfig, TlsFiles};
 pub use error::HostError;

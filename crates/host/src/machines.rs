@@ -18,7 +18,8 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use mraft_disk::Disk;
 pub use mraft_engine::machine::{
-    BackgroundJob, Command, Lookup, MachineError, Results, SnapshotStage, SnapshotView, StateMachine, Urgency,
+    BackgroundJob, Command, ContentView, Lookup, MachineError, Results, SnapshotStage, SnapshotView,
+    StateMachine, Urgency,
 };
 use mraft_types::Index;
 use mraft_types::codec::{Reader, Writer};
@@ -268,10 +269,18 @@ impl<M: ConcurrentMachine> StateMachine for Memory<M> {
         .run()
     }
 
-    fn content_hash(&mut self) -> Result<u128, MachineError> {
+    fn content_view(&mut self) -> Result<Box<dyn ContentView>, MachineError> {
         let mut state = Vec::new();
         self.machine.save(&mut state);
-        Ok(xxhash_rust::xxh3::xxh3_128(&state))
+        Ok(Box::new(SavedContent(state)))
+    }
+}
+
+struct SavedContent(Vec<u8>);
+
+impl ContentView for SavedContent {
+    fn hash(self: Box<Self>) -> Result<u128, MachineError> {
+        Ok(xxhash_rust::xxh3::xxh3_128(&self.0))
     }
 }
 

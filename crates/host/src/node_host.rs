@@ -10,16 +10,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::time::{Duration, Instant};
 
 use mraft_disk::{Disk, RealDisk};
+use mraft_engine::StateHash;
 use mraft_engine::effect::Answer;
 use mraft_engine::error::NotApplied;
 use mraft_engine::event::{Event, Proposal, ReadKind, Ticket};
 use mraft_engine::machine::{Lookup, MachineError, StateMachine};
 use mraft_logstore::{LogOptions, SegmentLog};
 use mraft_types::{
-    GroupId, GroupUid, Index, Membership, MembershipChange, NodeId, Payload, ReplicaId, SlotSet, Term,
+    CondemnedReason, GroupId, GroupUid, Index, Membership, MembershipChange, NodeId, Payload, ReplicaId,
+    SlotSet, Term,
 };
 
-use crate::apply::{CheckpointHash, StateHash};
+use crate::apply::CheckpointHash;
 use crate::apply_worker::ApplyMail;
 use crate::completions::{CompletionQueue, Completions};
 use crate::config::HostConfig;
@@ -344,7 +346,10 @@ impl NodeHost {
     pub fn request_snapshot(&self, group: GroupId) -> Result<Index, HostError> {
         let (done, result) = sync_channel(1);
         self.inner.mail(group, ApplyMail::Persist { group, done })?;
-        wait(&result)?.map_err(|reason| HostError::Machine { group, reason })
+        let persisted = wait(&result)?.map_err(|reason| HostError::Machine { group, reason })?;
+        let truncate = vec![(group, Input::Truncate(group))];
+        self.inner.shared()?.deliver_inputs(truncate);
+        Ok(persisted)
     }
 
     /// Hashes a group's state here; equal on all replicas at the same index (rule E8).
@@ -474,7 +479,9 @@ impl Inner {
         for (group, mut replica) in replicas {
             first.extend(replica.first.take());
             self.memberships().insert(group, replica.seat.raft.membership().clone());
-            self.lookups_mut().insert(group, replica.applier.lookup());
+            if replica.seat.raft.condemned() != Some(CondemnedReason::Divergence) {
+                self.lookups_mut().insert(group, replica.applier.lookup());
+            }
             self.leaders_mut().insert(group, Leadership { leader: None, term: replica.seat.raft.term() });
             cores[crate::runtime::share(group, workers)].handle(Input::Start(Box::new(replica.seat)));
             appliers.push((group, Box::new(replica.applier)));
@@ -520,6 +527,7 @@ impl Inner {
             node: self.config.node,
             limits: self.config.limits,
             compaction_overhead_entries: self.config.compaction_overhead_entries,
+            truncates_on_request_only: self.config.truncates_on_request_only,
             truncate_step_entries: (self.config.compaction_overhead_entries / 10)
                 .clamp(10, TRUNCATE_STEP_ENTRIES_MAX),
         })

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use mraft_engine::effect::Notice;
 use mraft_engine::error::NotApplied;
 use mraft_engine::event::Event;
-use mraft_types::{GroupId, Membership};
+use mraft_types::{CondemnedReason, GroupId, Membership};
 
 use crate::core::Input;
 use crate::events::HostEvent;
@@ -135,7 +135,43 @@ impl Listener for Inner {
                     %group,
                     "this replica may never vote or acknowledge again: {reason}; remove it from the group and add its node again"
                 );
+                if reason == CondemnedReason::Divergence {
+                    // Stale is one thing, wrong another: nobody looks up anything here any more.
+                    self.lookups_mut().remove(&group);
+                }
                 self.tell(&HostEvent::ReplicaCondemned { group, reason });
+            }
+            Notice::Diverged { majority, others } => {
+                self.metrics.count("mraft_state_differences_total", "what", "diverged");
+                for replica in others {
+                    tracing::error!(
+                        %group, %replica, index = majority.index,
+                        "this replica's state differs from the majority's: it condemns itself; remove it from the group and add its node again"
+                    );
+                    self.tell(&HostEvent::StateDiffers {
+                        group,
+                        index: majority.index,
+                        replica: Some(replica),
+                    });
+                }
+            }
+            Notice::Disputed { index, found } => {
+                self.metrics.count("mraft_state_differences_total", "what", "disputed");
+                let found: Vec<String> = found
+                    .iter()
+                    .map(|(replica, hash)| {
+                        format!("{replica} {:032x}{:032x}", hash.chain, hash.content.unwrap_or(0))
+                    })
+                    .collect();
+                tracing::error!(
+                    %group, index, found = found.join(", "),
+                    "the replicas' states differ and no majority has the same: the group takes no reads and writes until one is found; \
+                     start the replicas that are missing, they may settle it"
+                );
+                self.tell(&HostEvent::StateDiffers { group, index, replica: None });
+            }
+            Notice::Settled => {
+                tracing::info!(%group, "a majority has the same state again: the group serves")
             }
             Notice::Removed { change_index } => {
                 tracing::info!(%group, change_index, "this replica was removed from its group");

@@ -15,8 +15,7 @@ use mraft_transport::{
     Connected, Disconnected, Handler, Received, Refusal, SnapshotReceiver, SnapshotSource, Transport,
     TransportConfig, is_exposed_without_tls,
 };
-use mraft_types::codec::{Reader, Writer};
-use mraft_types::{GroupId, GroupUid, LogStart, Membership, NodeId, Payload, ReplicaId, Term};
+use mraft_types::{GroupId, LogStart, Membership, NodeId, Payload, ReplicaId, Term};
 use mraft_wire::{
     Accepted, DecodeError, FrameBuilder, Hello, HelloRefused, HostBeat, Purpose, Request, RequestKind,
     Response, SNAPSHOT_CHUNK_BYTES_TARGET, SnapshotHeader, TopologyStamp, VersionRange, WIRE_VERSION, check,
@@ -24,7 +23,7 @@ use mraft_wire::{
 
 use crate::apply_worker::{ApplyMail, SnapshotSend};
 use crate::config::HostConfig;
-use crate::core::{Envelope, Input, Look};
+use crate::core::{Envelope, HashReport, Input, Look};
 use crate::error::HostError;
 use crate::events::HostEvent;
 use crate::frames::{FromHost, decode, encode};
@@ -32,15 +31,13 @@ use crate::identity::Identity;
 use crate::meta::{FEATURE_LEVEL, GroupMeta};
 use crate::node_host::Inner;
 use crate::peer_table::PeerTable;
+use crate::questions;
 use crate::runtime::Outbox;
 
 /// Questions that wait for an answer; one more is refused at once.
 const ASKED_MAX: usize = 1 << 16;
 /// Nodes whose refusal is remembered: as many as the table of nodes has rows.
 const REFUSALS_MAX: usize = 4096;
-/// Asks a node to start a memberless replica (rule M4): {group, uid, replica, kind of state machine}.
-const START_REPLICA: RequestKind = RequestKind(6);
-const MACHINE_NAME_BYTES_MAX: usize = 64;
 
 /// Answers what other hosts ask, on behalf of the program around this one.
 pub trait RequestHandler: Send + Sync {
@@ -94,7 +91,7 @@ struct Asked {
 
 /// The other nodes.
 pub struct Peers {
-    inner: Weak<Inner>,
+    pub(crate) inner: Weak<Inner>,
     own: NodeId,
     transport: Transport,
     door: Arc<Door>,
@@ -256,28 +253,6 @@ impl Peers {
         }
     }
 
-    /// Has a new member's node start a memberless replica (rule M4). Lost questions are harmless: adding the node again asks again.
-    pub(crate) fn start_replica(&self, group: GroupId, uid: GroupUid, replica: ReplicaId, machine: &str) {
-        let mut body = Vec::new();
-        body.put_u64(group.0);
-        body.put_raw(&uid.0);
-        body.put_u64(replica.get());
-        body.put_bytes(machine.as_bytes());
-        let inner = self.inner.clone();
-        self.ask(
-            replica.node(),
-            START_REPLICA,
-            0,
-            Duration::from_secs(10),
-            Payload::from(body),
-            move |answer| {
-                if let (Ok(_), Some(inner)) = (answer, inner.upgrade()) {
-                    inner.joining.lock().unwrap_or_else(PoisonError::into_inner).remove(&(group, replica));
-                }
-            },
-        );
-    }
-
     /// The peer among `nodes` whose disk is fastest, if its age is below `below_ms` (rule T1).
     pub(crate) fn fastest(&self, nodes: impl Iterator<Item = NodeId>, below_ms: u64) -> Option<NodeId> {
         let ages = self.disk_ages_ms.lock().unwrap_or_else(PoisonError::into_inner);
@@ -368,6 +343,10 @@ impl Outbox for Peers {
         {
             inner.metrics().count("mraft_messages_unsendable_total", "reason", "too_large");
         }
+    }
+
+    fn report(&self, report: HashReport) {
+        self.tell_hash(&report);
     }
 
     fn stream(&self, send: SnapshotSend) -> bool {
@@ -478,33 +457,12 @@ impl Door {
                     to: from,
                     id: request.id,
                 };
-                if request.kind == START_REPLICA {
-                    self.start_replica(inner, from, &request, reply);
-                } else if let Some(requests) = &self.requests {
+                if let Some((request, reply)) = questions::answer(inner, from, request, reply)
+                    && let Some(requests) = &self.requests
+                {
                     requests.request(from, request, reply);
                 }
             }
-        }
-    }
-
-    fn start_replica(&self, inner: &Arc<Inner>, from: NodeId, request: &Request, reply: Reply) {
-        let mut reader = Reader::new(&request.body);
-        let mut read = || -> Result<_, DecodeError> {
-            let group = GroupId(reader.u64("start.group")?);
-            let uid = GroupUid(reader.id128("start.uid")?);
-            let replica = reader.u64("start.replica")?;
-            let replica =
-                ReplicaId::from_u64(replica).ok_or(DecodeError::Invalid("start.replica", replica))?;
-            Ok((group, uid, replica, reader.text("start.machine", MACHINE_NAME_BYTES_MAX)?.to_owned()))
-        };
-        match read() {
-            Ok((group, uid, replica, machine)) if replica.node() == inner.config.node => {
-                inner.start_joining(group, uid, replica, machine, reply);
-            }
-            Ok((group, _, replica, _)) => {
-                tracing::warn!(%group, %replica, %from, "asked to start a replica of another node");
-            }
-            Err(error) => tracing::warn!(%from, "a request to start a replica does not decode: {error}"),
         }
     }
 }

@@ -29,10 +29,10 @@ use mraft_logstore::{Fill, LogReader};
 use mraft_types::{GroupId, NodeId};
 use mraft_wire::HostBeat;
 
-use crate::apply::Applier;
+use crate::apply::{Applier, HashView};
 use crate::apply_worker::{ApplyMail, ApplyOutput, ApplyWorker, SnapshotSend};
 use crate::completions::Completions;
-use crate::core::{Core, Envelope, Input, LogReadOrder, Output, log_read_input};
+use crate::core::{Core, Envelope, HashReport, Input, LogReadOrder, Output, log_read_input};
 use crate::mailbox::Mailbox;
 use crate::metrics::Metrics;
 use crate::persist::{LogDone, LogHealth, LogJob, LogWorker};
@@ -55,6 +55,8 @@ const CHORES_MAX: usize = 64;
 pub(crate) trait Outbox: Send + Sync {
     /// Sends messages to a node, in one frame where they fit. What cannot be sent is dropped and counted: Raft repeats itself.
     fn send(&self, node: NodeId, messages: Vec<Envelope>);
+    /// Tells another node's leader what was found at a checkpoint; may be lost.
+    fn report(&self, report: HashReport);
     /// Streams a snapshot and says whether the receiver has it whole. Blocks.
     fn stream(&self, send: SnapshotSend) -> bool;
     /// Tells all peers how this host is; called once per heartbeat interval.
@@ -117,6 +119,7 @@ pub(crate) struct Shared {
 enum Background {
     Job(GroupId, Box<dyn BackgroundJob>),
     LogRead(LogReadOrder),
+    Hash(GroupId, HashView),
     Stop,
 }
 
@@ -242,13 +245,16 @@ impl Shared {
     }
 
     fn dispatch(&self, output: Output, outbox: Option<&Arc<dyn Outbox>>) {
-        let Output { messages, log, applies, answers, log_reads, notices } = output;
+        let Output { messages, reports, log, applies, answers, log_reads, notices } = output;
         if !log.is_empty() {
             self.log.send_all(log);
         }
         if let Some(outbox) = outbox {
             for (node, messages) in messages {
                 outbox.send(node, messages);
+            }
+            for report in reports {
+                outbox.report(report);
             }
         }
         if self.applies.len() == 1 {
@@ -571,6 +577,12 @@ fn apply_thread(shared: &Shared, thread: usize, mut worker: ApplyWorker) {
                 let _ = shared.apply(group).send(ApplyMail::BackgroundDone(group, job.run()));
             }
         }
+        for (group, view) in out.hashes {
+            // With the queue full this checkpoint is skipped here: a later one compares the same.
+            if shared.background.try_send(Background::Hash(group, view)).is_err() {
+                tracing::warn!(%group, "too much background work: the state is not hashed at this checkpoint");
+            }
+        }
         for send in out.sends {
             if let Err(TrySendError::Full(send) | TrySendError::Disconnected(send)) =
                 shared.snapshots.try_send(send)
@@ -582,7 +594,7 @@ fn apply_thread(shared: &Shared, thread: usize, mut worker: ApplyWorker) {
     }
 }
 
-/// Flushes, compacts, and reads old entries back for followers that lag.
+/// Flushes, compacts, hashes, and reads old entries back for followers that lag.
 fn background_thread(shared: &Shared, jobs: &Mutex<Receiver<Background>>, log: &dyn LogReader) {
     loop {
         let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
@@ -591,6 +603,11 @@ fn background_thread(shared: &Shared, jobs: &Mutex<Receiver<Background>>, log: &
                 let result = job.run();
                 // The apply thread is gone only when the host closes; what the job persisted stays persisted.
                 let _ = shared.apply(group).send(ApplyMail::BackgroundDone(group, result));
+            }
+            Ok(Background::Hash(group, view)) => {
+                let result = view.run();
+                // The apply thread is gone only when the host closes.
+                let _ = shared.apply(group).send(ApplyMail::Hashed(group, result));
             }
             Ok(Background::LogRead(order)) => {
                 let entries =

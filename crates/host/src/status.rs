@@ -107,6 +107,10 @@ pub struct GroupStatus {
     pub progress: Vec<PeerProgress>,
     /// Bytes of proposals that wait for their turn.
     pub pending_bytes: u64,
+    /// On the leader: up to which entry all voters are known to have the same state since it leads (rule E8).
+    pub compared: Index,
+    /// On the leader: the checkpoint at which the voters' states differed without a majority; the group does not serve.
+    pub disputed: Option<Index>,
     /// Why it is condemned.
     pub condemned: Option<CondemnedReason>,
     /// Why it failed.
@@ -217,6 +221,8 @@ pub(crate) fn look_at(core: &Core, group: GroupId) -> Option<GroupStatus> {
         slots: SlotSet::default(),
         progress: progress(raft),
         pending_bytes: core.engine().pending(group).map_or(0, |(bytes, _)| bytes as u64),
+        compared: core.engine().compared(group).map_or(0, |(agreed, _)| agreed),
+        disputed: core.engine().compared(group).and_then(|(_, disputed)| disputed),
         condemned: raft.condemned(),
         failure: None,
     })
@@ -266,6 +272,8 @@ pub(crate) fn stopped(record: &GroupRecord) -> GroupStatus {
         slots: SlotSet::default(),
         progress: Vec::new(),
         pending_bytes: 0,
+        compared: 0,
+        disputed: None,
         condemned: None,
         failure: None,
     }

@@ -13,7 +13,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use mraft_disk::{Disk, atomic};
 use mraft_engine::machine::{
-    BackgroundJob, Command, Lookup, MachineError, Results, SnapshotStage, SnapshotView, StateMachine, Urgency,
+    BackgroundJob, Command, ContentView, Lookup, MachineError, Results, SnapshotStage, SnapshotView,
+    StateMachine, Urgency,
 };
 use mraft_types::Index;
 use mraft_types::codec::{DecodeError, Reader, Writer};
@@ -237,9 +238,17 @@ impl StateMachine for CountingMachine {
         Box::new(self.writing()?).run()
     }
 
-    fn content_hash(&mut self) -> Result<u128, MachineError> {
+    fn content_view(&mut self) -> Result<Box<dyn ContentView>, MachineError> {
         let published = self.shared.published()?;
-        Ok(u128::from(published.commands) << 64 | u128::from(published.bytes))
+        Ok(Box::new(CountedContent(u128::from(published.commands) << 64 | u128::from(published.bytes))))
+    }
+}
+
+struct CountedContent(u128);
+
+impl ContentView for CountedContent {
+    fn hash(self: Box<Self>) -> Result<u128, MachineError> {
+        Ok(self.0)
     }
 }
 

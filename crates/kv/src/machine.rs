@@ -16,7 +16,8 @@ use std::sync::{Arc, RwLock, RwLockWriteGuard};
 
 use mraft_disk::{Disk, is_full};
 use mraft_engine::machine::{
-    BackgroundJob, Command, Lookup, MachineError, Results, SnapshotStage, SnapshotView, StateMachine, Urgency,
+    BackgroundJob, Command, ContentView, Lookup, MachineError, Results, SnapshotStage, SnapshotView,
+    StateMachine, Urgency,
 };
 use mraft_types::Index;
 
@@ -406,9 +407,23 @@ impl StateMachine for KvMachine {
         self.opened()?.persist()
     }
 
-    fn content_hash(&mut self) -> Result<u128, MachineError> {
-        let (point, mut entries) = self.opened()?.view()?;
-        snapshot::content_hash(&mut entries, point.revision)
+    fn content_view(&mut self) -> Result<Box<dyn ContentView>, MachineError> {
+        let open = self.opened()?;
+        let (point, entries) = open.view()?;
+        Ok(Box::new(KvContent { entries, revision: point.revision, _store: open.store.clone() }))
+    }
+}
+
+/// What is hashed while writes go on. It keeps the store's files as long as it reads them.
+struct KvContent {
+    entries: Merge,
+    revision: u64,
+    _store: Arc<Store>,
+}
+
+impl ContentView for KvContent {
+    fn hash(mut self: Box<Self>) -> Result<u128, MachineError> {
+        snapshot::content_hash(&mut self.entries, self.revision)
     }
 }
 

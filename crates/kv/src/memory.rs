@@ -20,7 +20,8 @@ use std::sync::{Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard};
 
 use mraft_disk::{Disk, File, Open, is_full};
 use mraft_engine::machine::{
-    BackgroundJob, Command, Lookup, MachineError, Results, SnapshotStage, SnapshotView, StateMachine, Urgency,
+    BackgroundJob, Command, ContentView, Lookup, MachineError, Results, SnapshotStage, SnapshotView,
+    StateMachine, Urgency,
 };
 use mraft_types::Index;
 use mraft_types::limits::{COMMAND_BYTES_MAX, KEY_BYTES_MAX};
@@ -312,8 +313,16 @@ impl StateMachine for MemoryKv {
         Ok(())
     }
 
-    fn content_hash(&mut self) -> Result<u128, MachineError> {
-        let Published { map, point } = self.committed()?;
+    fn content_view(&mut self) -> Result<Box<dyn ContentView>, MachineError> {
+        Ok(Box::new(MapContent(self.committed()?)))
+    }
+}
+
+struct MapContent(Published);
+
+impl ContentView for MapContent {
+    fn hash(self: Box<Self>) -> Result<u128, MachineError> {
+        let Published { map, point } = self.0;
         snapshot::content_hash(&mut MapEntries::new(map, KeyRange::replicated()), point.revision)
     }
 }

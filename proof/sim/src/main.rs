@@ -76,6 +76,7 @@ fn run_seeds(from: u64, seeds: u64) -> ExitCode {
     println!("  partitions          {:8.1}", average(|report| report.partitions));
     println!("seeds that installed a snapshot:  {:5.1} %", share(|report| report.snapshots_installed));
     println!("seeds that recycled a segment:    {:5.1} %", share(|report| report.segments_recycled));
+    println!("seeds that compared all replicas: {:5.1} %", share(|report| report.groups_compared));
     ExitCode::SUCCESS
 }
 

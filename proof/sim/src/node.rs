@@ -24,6 +24,8 @@ use crate::random::Random;
 
 /// Election timeouts of simulated nodes in ticks.
 pub const ELECTION_TICKS: u32 = 10;
+/// Replicas are compared this often, so that every run does so many times (rule E8).
+const COMPARE_TICKS: u64 = 20;
 /// Heartbeat interval of simulated nodes in ticks.
 pub const HEARTBEAT_TICKS: u32 = 2;
 
@@ -101,9 +103,15 @@ impl Node {
         }
         let mut core = Core::new(CoreConfig {
             node: self.id,
-            limits: Limits { entry_bytes_target: 256, ..Limits::default() },
+            limits: Limits {
+                entry_bytes_target: 256,
+                compare_every_ticks: COMPARE_TICKS,
+                compare_content_every_ticks: 5 * COMPARE_TICKS,
+                ..Limits::default()
+            },
             compaction_overhead_entries: mix.overhead_entries,
             truncate_step_entries: 5,
+            truncates_on_request_only: false,
         });
         let mut apply = ApplyWorker::new(log.store().reader(), usize::MAX, 0);
         let mut lookups = BTreeMap::new();

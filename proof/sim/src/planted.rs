@@ -7,7 +7,8 @@
 use std::sync::Arc;
 
 use mraft::machines::{
-    BackgroundJob, Command, Lookup, MachineError, Results, SnapshotStage, SnapshotView, StateMachine, Urgency,
+    BackgroundJob, Command, ContentView, Lookup, MachineError, Results, SnapshotStage, SnapshotView,
+    StateMachine, Urgency,
 };
 use mraft_logstore::{GroupWrite, LogError, LogKey, LogReader, LogStatus, LogStore, Recovered, Written};
 use mraft_types::{HardState, Index, LogStart};
@@ -168,7 +169,7 @@ impl StateMachine for LateMeta {
         self.inner.persist()
     }
 
-    fn content_hash(&mut self) -> Result<u128, MachineError> {
-        self.inner.content_hash()
+    fn content_view(&mut self) -> Result<Box<dyn ContentView>, MachineError> {
+        self.inner.content_view()
     }
 }

@@ -6,7 +6,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
 use mraft::apply_worker::{ApplyMail, ApplyOutput, SnapshotSend};
-use mraft::core::{Input, LogReadOrder, Output, log_read_input};
+use mraft::core::{HashReport, Input, LogReadOrder, Output, log_read_input};
 use mraft::meta::GroupMeta;
 use mraft::persist::LogDone;
 use mraft::{Answer, GroupRecord, NotApplied, Proposal, ReadKind, Ticket};
@@ -51,6 +51,8 @@ pub struct Report {
     pub snapshots_installed: u64,
     /// Log segments recycled.
     pub segments_recycled: u64,
+    /// Groups whose voters were all found to have the same state in the end (rule E8).
+    pub groups_compared: u64,
     /// Hash of everything that happened, in order.
     pub trace: u64,
     /// The promise that broke.
@@ -63,6 +65,8 @@ enum Action {
     LogDone(usize, u64),
     ApplyDone(usize, u64),
     Job(usize, u64),
+    Report { to: usize, report: HashReport },
+    Mail { node: usize, boot: u64, mail: Box<ApplyMail> },
     LogRead { node: usize, boot: u64, order: LogReadOrder },
     Snapshot { to: usize, from: usize, from_boot: u64, send: Box<Transfer> },
     Client(usize),
@@ -188,6 +192,22 @@ impl World {
             Action::LogDone(node, boot) => self.log_done(node, boot),
             Action::ApplyDone(node, boot) => self.apply_done(node, boot),
             Action::Job(node, boot) => self.run_job(node, boot),
+            Action::Report { to, report } => {
+                let Some(process) = self.nodes[to].process.as_mut() else { return Ok(()) };
+                let event = Event::PeerHashed { uid: report.uid, from: report.from, hash: report.hash };
+                process.core.handle(Input::Group(report.group, event));
+                self.pump(to)
+            }
+            Action::Mail { node, boot, mail } => {
+                let Some(process) = running(&mut self.nodes, node, boot) else { return Ok(()) };
+                process.mail.push(*mail);
+                let start_apply = !process.apply_busy;
+                process.apply_busy = true;
+                if start_apply {
+                    self.after(1, Action::ApplyDone(node, boot));
+                }
+                Ok(())
+            }
             Action::LogRead { node, boot, order } => {
                 let Some(process) = running(&mut self.nodes, node, boot) else { return Ok(()) };
                 let reader = process.log.store().reader();
@@ -306,6 +326,12 @@ impl World {
                 self.after(delay, Action::Deliver { to: at, from: own, frame: frame.clone() });
             }
         }
+        for report in output.reports {
+            let Some(at) = self.ids.iter().position(|id| *id == report.to.node()) else { continue };
+            for delay in self.network.send(own, report.to.node(), &mut self.random) {
+                self.after(delay, Action::Report { to: at, report });
+            }
+        }
         for order in output.log_reads {
             let wait = self.random.between(10, self.mix.disk_us_max);
             self.after(wait, Action::LogRead { node, boot, order });
@@ -415,6 +441,10 @@ impl World {
         }
         if start_jobs {
             self.after(4 * disk_us, Action::Job(node, boot));
+        }
+        for (group, view) in out.hashes {
+            let mail = Box::new(ApplyMail::Hashed(group, view.run()));
+            self.after(4 * disk_us, Action::Mail { node, boot, mail });
         }
         for send in out.sends {
             self.send_snapshot(node, boot, send);
@@ -728,6 +758,12 @@ impl World {
         self.report.broken = result.err();
         self.report.acknowledged = self.checks.acknowledged;
         self.report.partitions = self.network.partitions;
+        let compared = |group: GroupId| {
+            let running = self.nodes.iter().filter_map(|node| node.process.as_ref());
+            running.filter_map(|process| process.core.engine().compared(group)).any(|(index, _)| index > 0)
+        };
+        self.report.groups_compared =
+            (0..self.mix.groups).filter(|group| compared(GroupId(*group))).count() as u64;
         let running = |node: &Node| {
             node.process.as_ref().map_or(0, |process| process.log.store().status().segments_recycled)
         };

@@ -52,6 +52,7 @@ fn core() -> Core {
         node,
         limits: Limits::default(),
         compaction_overhead_entries: 0,
+        truncates_on_request_only: false,
         truncate_step_entries: 1,
     });
     let key = LogKey { group: GROUP, uid: genesis.uid, replica: replica(1) };

@@ -5,6 +5,7 @@
 #![allow(clippy::expect_used, reason = "a helper of a test fails the test")]
 
 mod cluster;
+mod comparison;
 mod identity;
 mod log_pressure;
 mod restart;

@@ -185,6 +185,14 @@ fn detail_text(detail: &GroupDetail) -> String {
             "store",
             format!("applied {}, persisted {}, revision {}", group.applied, detail.persisted, group.revision),
         ),
+        (
+            "compared",
+            if detail.compared > 0 {
+                format!("all voters equal up to {}", detail.compared)
+            } else {
+                "not yet since it leads".to_owned()
+            },
+        ),
         ("change index", detail.change_index.to_string()),
     ];
     if let Some(hash) = &detail.chain_hash {

@@ -266,6 +266,14 @@ settings! {
             aliases: &["OrderedConfigChange"], default: "true",
             why: "A membership change must name the configuration that it was made for.",
         }
+        compare_every_ms: Milliseconds = {
+            default: "10000", unit: "ms", range: 0..=DAY_MS,
+            why: "How often a group that is written to compares its replicas' hash chains; one that differs alone is condemned. 0 = never.",
+        }
+        compare_content_every_ms: Milliseconds = {
+            default: "3600000", unit: "ms", range: 0..=DAY_MS,
+            why: "The same for the whole content, which every replica reads for it in the background. 0 = never.",
+        }
         max_in_mem_log_size: Bytes = {
             aliases: &["MaxInMemLogSize"], default: "256MiB", unit: "bytes",
             why: "Per group: new writes are refused while entries that are not applied weigh more. 0 = no limit of its own.",
@@ -298,7 +306,7 @@ settings! {
         }
         disable_auto_compactions: bool = {
             aliases: &["DisableAutoCompactions"], default: "false",
-            why: "Log space is then given back on request only.",
+            why: "Log space is then given back only when a snapshot is requested, or when the log is longer than it should be.",
         }
         snapshot_compression: String = {
             aliases: &["SnapshotCompressionType"], default: "none", choices: &["none", "snappy"],

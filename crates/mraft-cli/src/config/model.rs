@@ -92,6 +92,10 @@ pub struct RaftSettings {
     pub check_quorum: bool,
     /// Whether membership changes must name the configuration that they were made for.
     pub ordered_config_change: bool,
+    /// How often replicas' hash chains are compared; zero for never.
+    pub compare_every: Duration,
+    /// How often their whole content is; zero for never.
+    pub compare_content_every: Duration,
     /// Most bytes of a group's entries that are not applied.
     pub unapplied_bytes_max: Option<u64>,
     /// Largest value that the doors accept.

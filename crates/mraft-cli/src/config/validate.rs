@@ -322,6 +322,8 @@ fn raft(settings: &Settings, problems: &mut Vec<Problem>, notices: &mut Vec<Stri
         heartbeat_ticks: u32::try_from(heartbeat.value).unwrap_or(u32::MAX),
         check_quorum: settings.check_quorum.value,
         ordered_config_change: settings.ordered_config_change.value,
+        compare_every: duration(settings.compare_every_ms.value),
+        compare_content_every: duration(settings.compare_content_every_ms.value),
         unapplied_bytes_max: limit(settings.max_in_mem_log_size.value),
         value_bytes_max: settings.max_value_bytes.value.0,
     }

@@ -192,7 +192,9 @@ impl Service {
             ReplicaState::Follower if own_role == Some(Role::Learner) => "learner",
             ReplicaState::Follower => "follower",
         };
+        let disputed = status.disputed.map(|index| mraft::NotApplied::Disputed(index).to_string());
         let reason = status.failure.clone().or_else(|| status.condemned.map(|reason| reason.to_string()));
+        let reason = reason.or(disputed);
         let waits = (status.state == ReplicaState::Waiting)
             .then(|| "waits for the group's leader to send a snapshot".to_owned());
         GroupSummary {
@@ -252,6 +254,7 @@ impl Service {
             log_first: status.log_start + 1,
             log_last: status.last_index,
             persisted: self.kv_status(group).persisted,
+            compared: status.compared,
             chain_hash: None,
             summary,
         })
@@ -457,7 +460,7 @@ impl Service {
                 tokio::task::spawn_blocking(move || service.host.checkpoint_hash(group, index)).await;
             match looked {
                 Ok(Ok(mraft::CheckpointHash::Known(hash))) => {
-                    let text = format!("{:032x}{:032x}", hash.chain, hash.content);
+                    let text = format!("{:032x}{:032x}", hash.chain, hash.content.unwrap_or(0));
                     return self.document(&text).map_err(Missed::last);
                 }
                 Ok(Ok(mraft::CheckpointHash::NotYet)) => {}

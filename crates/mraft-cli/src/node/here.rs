@@ -196,6 +196,9 @@ impl Service {
                 NodeError::ReplicaUnfit(format!("the replica is condemned: {reason}")),
                 None,
             )),
+            disputed @ NotApplied::Disputed(_) => {
+                Missed::again(of(NodeError::ReplicaUnfit(disputed.to_string()), None))
+            }
             NotApplied::TooLarge { bytes, max_bytes } => {
                 let (bytes, bytes_max) = (bytes as u64, max_bytes as u64);
                 Missed::last(of(NodeError::TooLarge { what: "the command", bytes, bytes_max }, None))

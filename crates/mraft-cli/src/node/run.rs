@@ -187,6 +187,12 @@ fn host_config(config: &NodeConfig) -> HostConfig {
     host.check_quorum = config.raft.check_quorum;
     host.step_workers = (cores / 4).clamp(1, 8);
     host.apply_threads = (cores / 4).clamp(1, 8);
+    let ticks = |every: Duration| millis(every).div_ceil(host.tick_ms.max(1));
+    let (compare, compare_content) =
+        (ticks(config.raft.compare_every), ticks(config.raft.compare_content_every));
+    host.limits.compare_every_ticks = compare;
+    host.limits.compare_content_every_ticks = compare_content;
+    host.truncates_on_request_only = !config.storage.auto_compactions;
     host.limits.pending_bytes_max = budget.pending_bytes_per_group;
     host.unapplied_bytes_max =
         config.raft.unapplied_bytes_max.map_or(usize::MAX, bytes).min(budget.unapplied_bytes_per_group);

@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! What hosts ask and tell each other on their own behalf: that a new member's replica be started, and what a state hashes to. Both
+//! are small questions beside the Raft messages; what is lost is asked or found again.
+//!
+//! ```text
+//! start replica  kind 6: group:u64 uid:16 replica:u64 machine:bytes
+//! state hash     kind 7: group:u64 uid:16 replica:u64 state hash (docs/formats/entry.md)
+//! ```
+
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use mraft_engine::StateHash;
+use mraft_engine::event::Event;
+use mraft_types::codec::{Reader, Writer};
+use mraft_types::{GroupId, GroupUid, NodeId, Payload, ReplicaId};
+use mraft_wire::{DecodeError, Request, RequestKind};
+
+use crate::core::HashReport;
+use crate::node_host::Inner;
+use crate::peers::{Peers, Reply};
+
+/// Asks a node to start a memberless replica (rule M4): {group, uid, replica, kind of state machine}.
+const START_REPLICA: RequestKind = RequestKind(6);
+/// Tells the leader what a replica found at a checkpoint (rule E8).
+const STATE_HASH: RequestKind = RequestKind(7);
+/// Longest name of a kind of state machine.
+const MACHINE_NAME_BYTES_MAX: usize = 64;
+
+impl Peers {
+    /// Has a new member's node start a memberless replica (rule M4). Lost questions are harmless: adding the node again asks again.
+    pub(crate) fn start_replica(&self, group: GroupId, uid: GroupUid, replica: ReplicaId, machine: &str) {
+        let mut body = Vec::new();
+        body.put_u64(group.0);
+        body.put_raw(&uid.0);
+        body.put_u64(replica.get());
+        body.put_bytes(machine.as_bytes());
+        let inner = self.inner.clone();
+        self.ask(
+            replica.node(),
+            START_REPLICA,
+            0,
+            Duration::from_secs(10),
+            Payload::from(body),
+            move |answer| {
+                if let (Ok(_), Some(inner)) = (answer, inner.upgrade()) {
+                    inner.joining.lock().unwrap_or_else(PoisonError::into_inner).remove(&(group, replica));
+                }
+            },
+        );
+    }
+
+    /// Tells a leader what was found at a checkpoint (rule E8).
+    pub(crate) fn tell_hash(&self, report: &HashReport) {
+        let mut body = Vec::new();
+        body.put_u64(report.group.0);
+        body.put_raw(&report.uid.0);
+        body.put_u64(report.from.get());
+        report.hash.encode(&mut body);
+        // Nobody waits for an answer: what is lost is found again at the next checkpoint.
+        self.ask(report.to.node(), STATE_HASH, 0, Duration::from_secs(1), Payload::from(body), |_| {});
+    }
+}
+
+/// Answers a question of another host; gives back what the embedder must answer.
+pub(crate) fn answer(
+    inner: &Arc<Inner>,
+    from: NodeId,
+    request: Request,
+    reply: Reply,
+) -> Option<(Request, Reply)> {
+    match request.kind {
+        START_REPLICA => start_replica(inner, from, &request, reply),
+        STATE_HASH => {
+            state_hash(inner, from, &request);
+            reply.send(Payload::default());
+        }
+        _ => return Some((request, reply)),
+    }
+    None
+}
+
+fn start_replica(inner: &Arc<Inner>, from: NodeId, request: &Request, reply: Reply) {
+    let mut reader = Reader::new(&request.body);
+    let mut read = || -> Result<_, DecodeError> {
+        let group = GroupId(reader.u64("start.group")?);
+        let uid = GroupUid(reader.id128("start.uid")?);
+        let replica = reader.u64("start.replica")?;
+        let replica = ReplicaId::from_u64(replica).ok_or(DecodeError::Invalid("start.replica", replica))?;
+        Ok((group, uid, replica, reader.text("start.machine", MACHINE_NAME_BYTES_MAX)?.to_owned()))
+    };
+    match read() {
+        Ok((group, uid, replica, machine)) if replica.node() == inner.config.node => {
+            inner.start_joining(group, uid, replica, machine, reply);
+        }
+        Ok((group, _, replica, _)) => {
+            tracing::warn!(%group, %replica, %from, "asked to start a replica of another node");
+        }
+        Err(error) => tracing::warn!(%from, "a request to start a replica does not decode: {error}"),
+    }
+}
+
+/// What another node's replica found at a checkpoint (rule E8).
+fn state_hash(inner: &Arc<Inner>, from: NodeId, request: &Request) {
+    let mut reader = Reader::new(&request.body);
+    let read = || -> Result<_, DecodeError> {
+        let group = GroupId(reader.u64("hash.group")?);
+        let uid = GroupUid(reader.id128("hash.uid")?);
+        let replica = reader.u64("hash.replica")?;
+        let replica = ReplicaId::from_u64(replica).ok_or(DecodeError::Invalid("hash.replica", replica))?;
+        let hash = StateHash::decode(&mut reader)?;
+        reader.finish()?;
+        Ok((group, uid, replica, hash))
+    };
+    match read() {
+        Ok((group, uid, replica, hash)) if replica.node() == from => {
+            inner.input(group, Event::PeerHashed { uid, from: replica, hash });
+        }
+        Ok((group, _, replica, _)) => {
+            tracing::warn!(%group, %replica, %from, "a node speaks of the state of another node's replica");
+        }
+        Err(error) => tracing::warn!(%from, "a state's hash does not decode: {error}"),
+    }
+}
