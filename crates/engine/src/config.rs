@@ -17,6 +17,11 @@ pub struct Limits {
     pub reads_max: usize,
     /// Most entry bytes that one apply job carries; a larger span becomes several jobs.
     pub apply_bytes_max: usize,
+    /// Most entry bytes of a group that wait at the apply side; what comes on top is read from the log when its turn comes.
+    pub unapplied_jobs_bytes_max: usize,
+    /// Most bytes of proposals and entries in memory over all groups (rule T2). Above it, durable entries are let go of and read back
+    /// from the log when they are needed, and proposals are refused.
+    pub held_bytes_max: usize,
     /// A leader has the replicas' hash chains compared this often while something is written; 0 for never (rule E8).
     pub compare_every_ticks: u64,
     /// The same for the whole content, which must be read for it; 0 for never.
@@ -31,6 +36,8 @@ impl Default for Limits {
             pending_count_max: 1 << 18,
             reads_max: 1 << 18,
             apply_bytes_max: 4 << 20,
+            unapplied_jobs_bytes_max: 64 << 20,
+            held_bytes_max: 1 << 30,
             compare_every_ticks: 500,
             compare_content_every_ticks: 180_000,
         }

@@ -33,6 +33,8 @@ pub struct Engine {
     waiting: BTreeSet<GroupId>,
     /// What was decided while events were handled, until the next turn hands it out.
     decided: Vec<GroupEffect>,
+    /// Bytes of proposals and entries in memory, over all groups, as of each group's last turn (rule T2).
+    held_bytes: usize,
     scratch: Vec<Effect>,
 }
 
@@ -48,6 +50,7 @@ impl Engine {
             touched: BTreeSet::new(),
             waiting: BTreeSet::new(),
             decided: Vec::new(),
+            held_bytes: 0,
             scratch: Vec::new(),
         }
     }
@@ -67,6 +70,7 @@ impl Engine {
         let Some(mut group) = self.groups.remove(&id) else { return false };
         self.touched.remove(&id);
         self.waiting.remove(&id);
+        self.held_bytes = self.held_bytes.saturating_sub(group.held_bytes);
         let mut answers = Answers::new();
         group.requests.stop(reason, &mut answers);
         self.decided.extend(answers.into_iter().map(|(ticket, answer)| (id, Effect::Answer(ticket, answer))));
@@ -113,12 +117,18 @@ impl Engine {
     pub fn turn(&mut self, out: &mut Vec<GroupEffect>) {
         for id in std::mem::take(&mut self.touched) {
             self.guarded(id, |group, around, out| group.turn(around, out));
+            self.weigh(id);
             match self.groups.get(&id).is_some_and(|group| group.requests.waits_for_apply()) {
                 true => _ = self.waiting.insert(id),
                 false => _ = self.waiting.remove(&id),
             }
         }
         out.append(&mut self.decided);
+    }
+
+    /// Bytes of proposals and entries in memory, over all groups.
+    pub fn held_bytes(&self) -> usize {
+        self.held_bytes
     }
 
     /// Whether a turn would do anything.
@@ -162,11 +172,41 @@ impl Engine {
         self.groups.keys().copied()
     }
 
+    /// Keeps the account of what a group holds in memory, and has all groups let go of what they can when that is too much.
+    fn weigh(&mut self, id: GroupId) {
+        let was_pressed = self.is_pressed();
+        let Some(group) = self.groups.get_mut(&id) else { return };
+        if was_pressed {
+            group.raft.shed();
+        }
+        self.held_bytes = self.held_bytes.saturating_sub(group.held_bytes);
+        group.held_bytes = group.weight();
+        self.held_bytes += group.held_bytes;
+        if self.is_pressed() && !was_pressed {
+            for group in self.groups.values_mut() {
+                group.raft.shed();
+                self.held_bytes = self.held_bytes.saturating_sub(group.held_bytes);
+                group.held_bytes = group.weight();
+                self.held_bytes += group.held_bytes;
+            }
+        }
+    }
+
+    fn is_pressed(&self) -> bool {
+        self.held_bytes > self.limits.held_bytes_max
+    }
+
     /// Runs a part of one group's turn; a panic in it costs the node this group and nothing else.
     fn guarded(&mut self, id: GroupId, part: impl FnOnce(&mut Group, &Surroundings<'_>, &mut Vec<Effect>)) {
+        let is_pressed = self.is_pressed();
         let Some(group) = self.groups.get_mut(&id) else { return };
-        let around =
-            Surroundings { now: self.now, node: self.node, limits: &self.limits, clocks: &self.clocks };
+        let around = Surroundings {
+            now: self.now,
+            node: self.node,
+            limits: &self.limits,
+            clocks: &self.clocks,
+            is_pressed,
+        };
         let scratch = &mut self.scratch;
         match catch_unwind(AssertUnwindSafe(|| part(group, &around, scratch))) {
             Ok(()) => self.decided.extend(scratch.drain(..).map(|effect| (id, effect))),
@@ -175,6 +215,7 @@ impl Engine {
                 let message = panic_message(panic.as_ref());
                 // Only the tickets are looked at once more; the core's state is never used again.
                 if let Some(mut group) = self.groups.remove(&id) {
+                    self.held_bytes = self.held_bytes.saturating_sub(group.held_bytes);
                     let mut answers = Answers::new();
                     group.requests.stop(&NotApplied::Stopping, &mut answers);
                     self.decided.extend(

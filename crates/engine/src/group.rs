@@ -2,10 +2,12 @@
 
 //! One group's turn: queued requests into the core, the core's effects out.
 
+use std::collections::VecDeque;
+
 use mraft_raft::{ChangeError, ProposeRefused, Raft, ReadRefused};
 use mraft_types::limits::COMMAND_BYTES_MAX;
 use mraft_types::{
-    ChangeRefused, GroupUid, Index, LogPosition, LogStart, MembershipChange, NodeId, ReplicaId,
+    ChangeRefused, Entry, GroupUid, Index, LogPosition, LogStart, MembershipChange, NodeId, ReplicaId,
 };
 
 use crate::comparison::{Comparison, Depth, StateHash, Verdict};
@@ -23,6 +25,8 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) node: NodeId,
     pub(crate) limits: &'a Limits,
     pub(crate) clocks: &'a PeerClocks,
+    /// The node holds too many bytes of proposals and entries in memory (rule T2).
+    pub(crate) is_pressed: bool,
 }
 
 /// A group: the consensus core and the requests that wait for it.
@@ -36,6 +40,11 @@ pub(crate) struct Group {
     log_time: LogTime,
     checkpoints: Vec<Ticket>,
     pub(crate) comparison: Comparison,
+    /// Jobs that the apply side was given with their entries: last index and bytes.
+    jobs: VecDeque<(Index, usize)>,
+    jobs_bytes: usize,
+    /// What the engine's account has for this group.
+    pub(crate) held_bytes: usize,
     core_effects: Vec<mraft_raft::Effect>,
 }
 
@@ -51,8 +60,17 @@ impl Group {
             log_time: LogTime::default(),
             checkpoints: Vec::new(),
             comparison: Comparison::default(),
+            jobs: VecDeque::new(),
+            jobs_bytes: 0,
+            held_bytes: 0,
             core_effects: Vec::new(),
         }
+    }
+
+    /// Bytes of proposals and entries that this group holds in memory. What is cached and being applied counts twice: one may be let
+    /// go of before the other.
+    pub(crate) fn weight(&self) -> usize {
+        self.requests.pending_bytes + self.raft.cached_bytes() + self.jobs_bytes
     }
 
     pub(crate) fn applied(&self) -> Index {
@@ -95,6 +113,8 @@ impl Group {
                     let bytes = proposal.body.len();
                     let refused = if bytes > COMMAND_BYTES_MAX {
                         Some(NotApplied::TooLarge { bytes, max_bytes: COMMAND_BYTES_MAX })
+                    } else if around.is_pressed {
+                        Some(NotApplied::Busy("the node's memory for proposals and entries"))
                     } else if self.requests.pending_bytes + bytes > around.limits.pending_bytes_max
                         || self.requests.pending.len() >= around.limits.pending_count_max
                     {
@@ -137,6 +157,9 @@ impl Group {
             Event::Applied { index } => {
                 self.applied = self.applied.max(index);
                 self.raft.step(mraft_raft::Event::Applied { index });
+                while let Some((_, bytes)) = self.jobs.pop_front_if(|(last, _)| *last <= index) {
+                    self.jobs_bytes -= bytes;
+                }
                 self.requests.applied(self.applied, &mut answers);
             }
             Event::Hashed(hash) => match self.raft.leader() {
@@ -470,10 +493,18 @@ impl Group {
         while next <= last {
             let entries =
                 raft.entries(next, last, around.limits.apply_bytes_max).filter(|entries| !entries.is_empty());
+            // The apply side is far behind, or memory is short: it reads these from the log when their turn comes.
+            let is_backlog = around.is_pressed || self.jobs_bytes > around.limits.unapplied_jobs_bytes_max;
+            let entries = entries.filter(|_| !is_backlog);
             let end = match &entries {
                 Some(entries) => entries.last().map_or(last, |entry| entry.index),
                 None => last,
             };
+            if let Some(entries) = &entries {
+                let bytes = entries.iter().map(Entry::cost_bytes).sum();
+                self.jobs.push_back((end, bytes));
+                self.jobs_bytes += bytes;
+            }
             let tickets = self.requests.committed(end, |index| raft.term_at(index), answers);
             out.push(Effect::Apply(ApplyJob { first: next, last: end, entries, tickets }));
             next = end + 1;

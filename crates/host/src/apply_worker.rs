@@ -111,6 +111,8 @@ pub struct ApplyOutput {
     pub failed: Vec<(GroupId, String)>,
     /// Commands applied.
     pub commands: u64,
+    /// How often this worker had to persist by itself because too much waited in memory.
+    pub stalls: u64,
 }
 
 /// Some groups' state machines.
@@ -119,7 +121,8 @@ pub struct ApplyWorker {
     appliers: BTreeMap<GroupId, Applier>,
     /// Groups that applied something, or whose job ended, since the last [`ApplyWorker::finish`].
     touched: BTreeSet<GroupId>,
-    /// Most bytes that all machines of this worker may hold unpersisted before the largest is asked to persist.
+    /// Most bytes that all machines of this worker may hold unpersisted: from the half on the largest is asked to persist, above it this
+    /// worker waits for that, and with it everybody who writes (rule T2).
     unpersisted_bytes_max: usize,
     /// A group is asked to persist when it applied this many entries since; 0 leaves it to the machine.
     snapshot_entries: u64,
@@ -169,6 +172,7 @@ impl ApplyWorker {
                     _ => Ok(()),
                 };
                 drop(removed);
+                self.weigh(group);
                 // Nobody waits any more when the caller gave up: nothing is lost by that.
                 let _ = done.try_send(result);
             }
@@ -236,17 +240,41 @@ impl ApplyWorker {
                 }
                 Ok(())
             });
-            let now = self.appliers.get(&group).map_or(0, Applier::unpersisted_bytes);
-            let before = self.unpersisted_bytes.insert(group, now).unwrap_or(0);
-            self.unpersisted_bytes_total = self.unpersisted_bytes_total.saturating_sub(before) + now;
+            self.weigh(group);
         }
-        if self.unpersisted_bytes_total > self.unpersisted_bytes_max {
+        if self.unpersisted_bytes_total > self.unpersisted_bytes_max / 2 {
             // The machine that holds most, because all of them together hold too much.
             let largest = self.unpersisted_bytes.iter().max_by_key(|(_, bytes)| **bytes);
             if let Some(group) = largest.map(|(group, _)| *group) {
-                self.press(group, out);
+                match self.unpersisted_bytes_total > self.unpersisted_bytes_max {
+                    true => self.persist_now(group, out),
+                    false => self.press(group, out),
+                }
             }
         }
+    }
+
+    /// The background does not keep up: this thread persists, which is what slows the writers down.
+    fn persist_now(&mut self, group: GroupId, out: &mut ApplyOutput) {
+        out.stalls += 1;
+        self.guarded(group, out, |applier, out| {
+            applier.machine().persist()?;
+            let (index, persisted) = (applier.meta().applied.index, applier.persisted());
+            out.inputs.push((group, Input::Applied { group, index, persisted }));
+            Ok(())
+        });
+        self.weigh(group);
+    }
+
+    /// Keeps the account of what waits in memory; a group that is gone has nothing any more.
+    fn weigh(&mut self, group: GroupId) {
+        let now = self.appliers.get(&group).map(Applier::unpersisted_bytes);
+        let before = match now {
+            Some(now) => self.unpersisted_bytes.insert(group, now),
+            None => self.unpersisted_bytes.remove(&group),
+        };
+        self.unpersisted_bytes_total =
+            self.unpersisted_bytes_total.saturating_sub(before.unwrap_or(0)) + now.unwrap_or(0);
     }
 
     /// Asks a machine to persist what it can.
@@ -329,6 +357,7 @@ impl ApplyWorker {
             Err(_) => "the state machine panicked; its state is discarded".to_owned(),
         };
         self.appliers.remove(&group);
+        self.weigh(group);
         out.failed.push((group, failure));
     }
 }
@@ -343,3 +372,6 @@ fn compare(group: GroupId, hashes: Vec<StateHash>, diverged: Option<StateHash>, 
         out.inputs.push((group, Input::Group(group, Event::Condemn { reason })));
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -60,11 +60,15 @@ pub struct HostConfig {
     pub send_queue_bytes_max: usize,
     /// Most bytes received from one peer that wait to be handled; 0 for no limit of its own (MaxReceiveQueueSize).
     pub receive_queue_bytes_max: usize,
+    /// Most bytes that wait to be sent to all peers together (rule T2).
+    pub send_bytes_max: usize,
+    /// Most bytes received from all peers together that wait to be handled; above it nothing more is read (rule T2).
+    pub receive_bytes_max: usize,
     /// Rate of sending snapshots; 0 for no limit (MaxSnapshotSendBytesPerSecond).
     pub snapshot_send_bytes_per_second: u64,
     /// Rate of receiving snapshots; 0 for no limit (MaxSnapshotRecvBytesPerSecond).
     pub snapshot_receive_bytes_per_second: u64,
-    /// Most bytes of state that wait in memory to be persisted, over all groups.
+    /// Most bytes of state that wait in memory to be persisted, over all groups: above it applying waits for that (rule T2).
     pub unpersisted_bytes_max: usize,
     /// Above this age of the oldest unfinished log write, leadership moves to a faster node (rule T1).
     pub slow_disk_ms: u64,
@@ -115,6 +119,8 @@ impl HostConfig {
             log_segment_bytes: 64 << 20,
             send_queue_bytes_max: 128 << 20,
             receive_queue_bytes_max: 0,
+            send_bytes_max: 256 << 20,
+            receive_bytes_max: 256 << 20,
             snapshot_send_bytes_per_second: 256 << 20,
             snapshot_receive_bytes_per_second: 0,
             unpersisted_bytes_max: 256 << 20,

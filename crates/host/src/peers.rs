@@ -706,6 +706,8 @@ fn transport_config(config: &HostConfig) -> TransportConfig {
     });
     transport.heartbeat_interval = Duration::from_millis(config.tick_ms * u64::from(config.heartbeat_ticks));
     transport.send_queue_bytes_max = config.send_queue_bytes_max;
+    transport.send_ceiling_bytes = config.send_bytes_max;
+    transport.receive_ceiling_bytes = config.receive_bytes_max;
     transport.receive_queue_bytes_max = config.receive_queue_bytes_max;
     transport.snapshot_send_bytes_per_second = config.snapshot_send_bytes_per_second;
     transport.snapshot_receive_bytes_per_second = config.snapshot_receive_bytes_per_second;

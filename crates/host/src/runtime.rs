@@ -554,6 +554,9 @@ fn apply_thread(shared: &Shared, thread: usize, mut worker: ApplyWorker) {
         }
         worker.finish(&mut out);
         shared.metrics.applied(out.commands, began.elapsed());
+        for _ in 0..out.stalls {
+            shared.metrics.count("mraft_apply_stalls_total", "reason", "unpersisted_bytes");
+        }
         let unpersisted = worker.unpersisted_bytes() as u64;
         shared.metrics.unpersisted(unpersisted_before, unpersisted);
         unpersisted_before = unpersisted;

@@ -88,12 +88,12 @@ impl LogView {
         self.applied
     }
 
-    pub(crate) fn cached_bytes(&self) -> usize {
-        self.cached_bytes
-    }
-
     pub(crate) fn unapplied_bytes(&self) -> usize {
         self.unapplied_bytes
+    }
+
+    pub(crate) fn cached_bytes(&self) -> usize {
+        self.cached_bytes
     }
 
     pub(crate) fn last_position(&self) -> LogPosition {

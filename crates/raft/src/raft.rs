@@ -151,6 +151,11 @@ impl Raft {
         self.log.evict(self.durability.durable_index(), cache_bytes_max, unapplied_bytes_max);
     }
 
+    /// Lets go of every entry that is durable, applied or not: memory is short. They are read back from the log when they are needed.
+    pub fn shed(&mut self) {
+        self.log.evict(self.durability.durable_index(), 0, 0);
+    }
+
     /// Appends commands to the log of the group that this replica leads. They are decided when an entry is applied at this
     /// position: this one, or another one of another term.
     pub fn propose(&mut self, payload: Payload) -> Result<LogPosition, ProposeRefused> {

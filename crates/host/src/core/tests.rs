@@ -23,7 +23,12 @@ fn members() -> Membership {
 
 /// A core with one follower of a fresh group.
 fn core() -> Core {
-    let genesis = GroupMeta::genesis(DeploymentId(1), GROUP, members(), SlotSet::default());
+    core_of(members(), Limits::default())
+}
+
+/// A core with one replica of a fresh group of these members.
+fn core_of(members: Membership, limits: Limits) -> Core {
+    let genesis = GroupMeta::genesis(DeploymentId(1), GROUP, members, SlotSet::default());
     let start = genesis.log_start();
     let config = Config {
         id: replica(1),
@@ -50,7 +55,7 @@ fn core() -> Core {
     let node = replica(1).node();
     let mut core = Core::new(CoreConfig {
         node,
-        limits: Limits::default(),
+        limits,
         compaction_overhead_entries: 0,
         truncates_on_request_only: false,
         truncate_step_entries: 1,
@@ -171,4 +176,86 @@ fn t5_the_groups_of_a_suspected_node_elect_before_an_election_timeout_has_passed
     assert_eq!(ticks_until_it_campaigns(false), None);
     let ticks = ticks_until_it_campaigns(true).expect("it campaigns");
     assert!(ticks < 10, "{ticks} ticks");
+}
+
+/// A core whose replica is its group's only voter, and leads.
+fn sole_leader(limits: Limits) -> Core {
+    let mut sole = members();
+    sole.members.retain(|id, _| *id == replica(1));
+    let mut core = core_of(sole, limits);
+    for _ in 0..100 {
+        core.handle(Input::Node(NodeEvent::Tick { random: 7 }));
+        let out = core.turn();
+        persist(&mut core, &out);
+        let applies = core.turn();
+        applied(&mut core, &applies);
+    }
+    assert!(core.engine().raft(GROUP).is_some_and(Raft::is_leader));
+    core
+}
+
+fn persist(core: &mut Core, out: &Output) {
+    for job in &out.log {
+        if let LogJob::Write { number, .. } = job {
+            core.handle(Input::Log(LogDone::Persisted { group: GROUP, number: *number }));
+        }
+    }
+}
+
+fn applied(core: &mut Core, out: &Output) {
+    for job in jobs(out) {
+        core.handle(Input::Applied { group: GROUP, index: job.last, persisted: 0 });
+    }
+    core.turn();
+}
+
+fn jobs(out: &Output) -> Vec<&ApplyJob> {
+    let orders = out.applies.iter().map(|(_, order)| order);
+    orders.filter_map(|order| if let ApplyOrder::Job(job) = order { Some(job) } else { None }).collect()
+}
+
+/// Proposes a thousand bytes.
+fn propose(core: &mut Core, ticket: u64) -> Output {
+    let proposal = mraft_engine::event::Proposal {
+        ticket: Ticket(ticket),
+        slot: NO_SLOT,
+        deadline_tick: u64::MAX,
+        body: vec![7; 1000].into(),
+    };
+    core.handle(Input::Group(GROUP, Event::Propose(vec![proposal])));
+    core.turn()
+}
+
+#[test]
+fn t2_a_node_that_holds_too_much_in_memory_takes_no_proposals_until_the_disk_has_it() {
+    let mut core = sole_leader(Limits { held_bytes_max: 1500, ..Limits::default() });
+    let mut outs = vec![propose(&mut core, 1), propose(&mut core, 2)];
+    assert!(core.engine().held_bytes() > 1500);
+    let out = propose(&mut core, 3);
+    assert!(matches!(out.answers[..], [(Ticket(3), Answer::NotApplied(NotApplied::Busy(_)))]), "{out:?}");
+    outs.iter().for_each(|out| persist(&mut core, out));
+    let out = core.turn();
+    assert!(jobs(&out).iter().all(|job| job.entries.is_none()), "the apply side reads them from the log");
+    assert_eq!(core.engine().held_bytes(), 0, "what is durable need not be held");
+    applied(&mut core, &out);
+    outs = vec![propose(&mut core, 4)];
+    assert!(outs[0].answers.is_empty() && !outs[0].log.is_empty(), "{outs:?}");
+}
+
+#[test]
+fn t2_what_waits_at_the_apply_side_is_bounded_in_bytes() {
+    let mut core = sole_leader(Limits { unapplied_jobs_bytes_max: 1500, ..Limits::default() });
+    let mut carried = Vec::new();
+    for ticket in 1..=4 {
+        let out = propose(&mut core, ticket);
+        persist(&mut core, &out);
+        carried.extend(jobs(&core.turn()).iter().map(|job| job.entries.is_some()));
+    }
+    assert_eq!(carried, [true, true, false, false], "the rest is read from the log when its turn comes");
+    let last = core.engine().raft(GROUP).map_or(0, Raft::last_index);
+    core.handle(Input::Applied { group: GROUP, index: last, persisted: 0 });
+    core.turn();
+    let out = propose(&mut core, 5);
+    persist(&mut core, &out);
+    assert!(jobs(&core.turn())[0].entries.is_some(), "it caught up");
 }

@@ -144,7 +144,7 @@ const DAY_MS: u64 = 86_400_000;
 const COMMAND_OVERHEAD_BYTES: usize = 1 << 10;
 const VALUE_BYTES_MAX: u64 = (COMMAND_BYTES_MAX - KEY_BYTES_MAX - COMMAND_OVERHEAD_BYTES) as u64;
 /// A node below this cannot hold one turn's buffers of its peers and its log.
-pub const MEMORY_CEILING_BYTES_MIN: u64 = 64 << 20;
+pub const MEMORY_CEILING_BYTES_MIN: u64 = 192 << 20;
 /// Larger segments only make reclaiming coarser.
 const SEGMENT_BYTES_MAX: u64 = 1 << 30;
 

@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 use mraft_types::{DeploymentId, NodeId};
 
 pub use groups::{GroupPlan, Here, TopologySource};
-pub use keys::{KEYS, Key};
+pub use keys::{KEYS, Key, MEMORY_CEILING_BYTES_MIN};
 pub use layers::FlagValue;
 pub use model::NodeConfig;
 pub use source::{ConfigError, Given, Problem, Source};

@@ -16,6 +16,7 @@ use mraft::{GroupSpec, HostConfig, HostError, Machines, NodeHost, TlsFiles};
 use mraft_disk::RealDisk;
 use mraft_gateway::{Door, Limits, ServerTls, serve};
 use mraft_kv::{Caches, KvMachine, KvOptions};
+use mraft_types::limits::FRAME_BYTES_MAX;
 use mraft_types::{Member, Membership, ReplicaId, Role};
 
 use super::doors::Doors;
@@ -35,6 +36,9 @@ const FLUSH_BYTES: std::ops::RangeInclusive<usize> = 256 << 10..=8 << 20;
 const OPEN_FILES_MAX: usize = 512;
 /// A group's queue must take a command of the largest size beside some others.
 const PENDING_BYTES: std::ops::RangeInclusive<usize> = 6 << 20..=32 << 20;
+
+/// All peers together must be able to have two frames of the largest size on the way.
+const PEERS_BYTES_MIN: usize = 2 * FRAME_BYTES_MAX;
 
 /// Runs a node until it is told to stop. The configuration has been validated; nothing has been written yet but log files.
 pub fn run_node(config: NodeConfig, shutdown: &Shutdown) -> Result<Exit, CommandError> {
@@ -194,15 +198,19 @@ fn host_config(config: &NodeConfig) -> HostConfig {
     host.limits.compare_content_every_ticks = compare_content;
     host.truncates_on_request_only = !config.storage.auto_compactions;
     host.limits.pending_bytes_max = budget.pending_bytes_per_group;
+    host.limits.held_bytes_max = budget.held_bytes / host.step_workers;
+    host.limits.unapplied_jobs_bytes_max = budget.held_bytes / 4;
     host.unapplied_bytes_max =
-        config.raft.unapplied_bytes_max.map_or(usize::MAX, bytes).min(budget.unapplied_bytes_per_group);
+        config.raft.unapplied_bytes_max.map_or(usize::MAX, bytes).min(budget.held_bytes / 2);
     host.snapshot_entries = config.storage.snapshot_entries.unwrap_or(0);
     host.compaction_overhead_entries = config.storage.compaction_overhead_entries;
     host.log_segment_bytes = config.storage.log_segment_bytes;
     host.send_queue_bytes_max =
-        config.peers.send_queue_bytes_max.map_or(usize::MAX, bytes).min(budget.queue_bytes_per_peer);
+        config.peers.send_queue_bytes_max.map_or(usize::MAX, bytes).min(budget.send_bytes);
     host.receive_queue_bytes_max =
-        config.peers.receive_queue_bytes_max.map_or(usize::MAX, bytes).min(budget.queue_bytes_per_peer);
+        config.peers.receive_queue_bytes_max.map_or(usize::MAX, bytes).min(budget.receive_bytes);
+    host.send_bytes_max = budget.send_bytes;
+    host.receive_bytes_max = budget.receive_bytes;
     host.snapshot_send_bytes_per_second = config.peers.snapshot_send_bytes_per_second_max.unwrap_or(0);
     host.snapshot_receive_bytes_per_second = config.peers.snapshot_receive_bytes_per_second_max.unwrap_or(0);
     host.unpersisted_bytes_max = budget.unpersisted_bytes;
@@ -217,9 +225,11 @@ struct Budget {
     block_cache_bytes: u64,
     unpersisted_bytes: usize,
     flush_bytes: usize,
-    unapplied_bytes_per_group: usize,
     pending_bytes_per_group: usize,
-    queue_bytes_per_peer: usize,
+    /// Proposals and entries of all groups.
+    held_bytes: usize,
+    send_bytes: usize,
+    receive_bytes: usize,
     request_bytes: usize,
 }
 
@@ -227,16 +237,20 @@ impl Budget {
     fn of(config: &NodeConfig) -> Budget {
         let ceiling = usize::try_from(config.memory_ceiling_bytes).unwrap_or(usize::MAX);
         let held = config.groups.values().filter(|plan| plan.here != Here::Absent).count().max(1);
-        let nodes: std::collections::BTreeSet<_> =
-            config.groups.values().flat_map(|plan| plan.originals.keys().chain(plan.joined.keys())).collect();
+        Budget::share(ceiling, held)
+    }
+
+    /// `held` groups share `ceiling` bytes.
+    fn share(ceiling: usize, held: usize) -> Budget {
         let unpersisted = ceiling / 4;
         Budget {
             block_cache_bytes: (ceiling / 8) as u64,
             unpersisted_bytes: unpersisted,
             flush_bytes: (unpersisted / held / 2).clamp(*FLUSH_BYTES.start(), *FLUSH_BYTES.end()),
-            unapplied_bytes_per_group: (ceiling / 8).max(*PENDING_BYTES.start()),
             pending_bytes_per_group: (ceiling / 8 / held).clamp(*PENDING_BYTES.start(), *PENDING_BYTES.end()),
-            queue_bytes_per_peer: (ceiling / 8 / nodes.len().max(2)).max(16 << 20),
+            held_bytes: ceiling / 4,
+            send_bytes: (ceiling / 16).max(PEERS_BYTES_MIN),
+            receive_bytes: (ceiling / 16).max(PEERS_BYTES_MIN),
             request_bytes: (ceiling / 8).clamp(8 << 20, 256 << 20),
         }
     }
@@ -258,5 +272,29 @@ fn limits(config: &NodeConfig) -> Limits {
         request_bytes_max: Budget::of(config).request_bytes,
         timeout_default: config.http.request_timeout,
         ..Limits::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::MEMORY_CEILING_BYTES_MIN;
+
+    #[test]
+    fn t2_all_shares_together_leave_room_below_the_ceiling() {
+        let least = usize::try_from(MEMORY_CEILING_BYTES_MIN).expect("it fits");
+        for ceiling in [least, 512 << 20, 12 << 30] {
+            for held in [1, 16, 10_000] {
+                let budget = Budget::share(ceiling, held);
+                let all = budget.unpersisted_bytes
+                    + budget.held_bytes
+                    + budget.send_bytes
+                    + budget.receive_bytes
+                    + budget.request_bytes
+                    + usize::try_from(budget.block_cache_bytes).expect("it fits");
+                assert!(all <= ceiling - ceiling / 16, "{ceiling} bytes for {held} groups: {budget:?}");
+                assert!(budget.pending_bytes_per_group <= budget.held_bytes, "{budget:?}");
+            }
+        }
     }
 }
