@@ -10,9 +10,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How often a busy receiver gives its processor away before it sleeps. Counted, not timed: where other processes are ready each time
-/// hands the processor to them, and more of them cost more than a wake (measured: twice the reads of three nodes on two cores).
-const LINGER_YIELDS_MAX: u32 = 16;
+/// How long a busy receiver looks out for more before it sleeps, as long as nobody else wants its processor.
+const LINGER: Duration = Duration::from_micros(200);
+/// How often it may hand its processor to somebody else meanwhile: where others are ready, more switches cost more than a wake
+/// (measured: twice the reads of three nodes on two cores).
+const LINGER_HANDOVERS_MAX: u32 = 4;
+/// A yield that took longer than this let somebody else run.
+const HANDOVER: Duration = Duration::from_micros(4);
 /// A wait below this one means that the receiver is busy.
 const SHORT_WAIT: Duration = Duration::from_micros(500);
 
@@ -135,10 +139,15 @@ impl<T> Mailbox<T> {
         if !self.is_busy.load(Ordering::Relaxed) {
             return;
         }
-        let mut yields = 0;
-        while yields < LINGER_YIELDS_MAX && !self.is_filled.load(Ordering::Relaxed) {
+        let began = Instant::now();
+        let (mut now, mut handovers) = (began, 0);
+        while now - began < LINGER
+            && handovers < LINGER_HANDOVERS_MAX
+            && !self.is_filled.load(Ordering::Relaxed)
+        {
             std::thread::yield_now();
-            yields += 1;
+            let before = std::mem::replace(&mut now, Instant::now());
+            handovers += u32::from(now - before > HANDOVER);
         }
     }
 
