@@ -55,7 +55,7 @@ impl StateHash {
 }
 
 /// What a checkpoint makes replicas hash.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Depth {
     /// The chain, which costs nothing.
     Chain,
@@ -105,7 +105,15 @@ pub(crate) struct Comparison {
     agreed: Index,
     /// Up to here verdicts were given.
     judged: Index,
-    disputed: Option<Index>,
+    disputed: Option<Dispute>,
+}
+
+/// A checkpoint at which no hash got a majority.
+#[derive(Clone, Copy, Debug)]
+struct Dispute {
+    index: Index,
+    /// What a checkpoint must hash to show the difference again, and so to settle it.
+    shown_by: Depth,
 }
 
 impl Comparison {
@@ -116,7 +124,7 @@ impl Comparison {
 
     /// The checkpoint at which no hash got a majority.
     pub(crate) fn disputed(&self) -> Option<Index> {
-        self.disputed
+        self.disputed.map(|dispute| dispute.index)
     }
 
     /// The leader wrote a checkpoint or a verdict.
@@ -149,16 +157,15 @@ impl Comparison {
         if content {
             self.content_due_tick = tick + content_every_ticks;
         }
-        // What only the content shows must be settled by the content.
-        Some(if content || self.disputed.is_some() { Depth::Content } else { Depth::Chain })
+        let for_dispute = self.disputed.map_or(Depth::Chain, |dispute| dispute.shown_by);
+        Some(if content { Depth::Content } else { for_dispute })
     }
 
     /// Differences that are still not settled when the next checkpoint is due: whoever is missing had its time.
-    pub(crate) fn overdue(&mut self) -> Option<Verdict> {
-        let (index, found) = self.open.iter().find(|(_, found)| differ(found))?;
-        let (index, found) = (*index, found.clone());
-        self.open.remove(&index);
-        self.dispute(index, found)
+    pub(crate) fn overdue(&mut self, membership: &Membership) -> Option<Verdict> {
+        let index = *self.open.iter().find(|(_, found)| difference(found, membership).is_some())?.0;
+        let found = self.open.remove(&index)?;
+        self.dispute(index, found, membership)
     }
 
     /// A replica, perhaps the leader itself, found this.
@@ -191,9 +198,8 @@ impl Comparison {
         let (most, count) = counts.iter().max_by_key(|(_, count)| **count)?;
         let (most, count, heard) = (*most, *count, counts.values().sum::<usize>());
         if count >= quorum {
-            if most.content.is_some() {
-                self.disputed = None;
-            }
+            let depth = if most.content.is_some() { Depth::Content } else { Depth::Chain };
+            self.disputed = self.disputed.filter(|dispute| dispute.shown_by > depth);
             let others: Vec<ReplicaId> =
                 found.iter().filter(|(_, hash)| **hash != most).map(|(id, _)| *id).collect();
             if !others.is_empty() {
@@ -211,23 +217,40 @@ impl Comparison {
         }
         if count + (voters.len() - heard) < quorum {
             let found = self.open.remove(&hash.index)?;
-            return self.dispute(hash.index, found);
+            return self.dispute(hash.index, found, membership);
         }
         None
     }
 
-    fn dispute(&mut self, index: Index, found: BTreeMap<ReplicaId, StateHash>) -> Option<Verdict> {
+    fn dispute(
+        &mut self,
+        index: Index,
+        found: BTreeMap<ReplicaId, StateHash>,
+        membership: &Membership,
+    ) -> Option<Verdict> {
         self.judged = self.judged.max(index);
+        let shown_by = difference(&found, membership)?;
+        let before = self.disputed.map(|dispute| dispute.shown_by);
+        self.disputed =
+            Some(Dispute { index, shown_by: before.map_or(shown_by, |depth| depth.max(shown_by)) });
         // Told once: the retries of a dispute say nothing new.
-        let is_news = self.disputed.is_none();
-        self.disputed = Some(index);
-        is_news.then_some(Verdict::Split { index, found })
+        before.is_none().then_some(Verdict::Split { index, found })
     }
 }
 
-fn differ(found: &BTreeMap<ReplicaId, StateHash>) -> bool {
-    let mut hashes = found.values();
-    hashes.next().is_some_and(|first| hashes.any(|hash| hash != first))
+/// By what the voters differ. A difference of the chain never goes away, so that alone settles it; one of the content may not show in
+/// the chain at all. What a learner found does not count: it has no say in what the state is.
+fn difference(found: &BTreeMap<ReplicaId, StateHash>, membership: &Membership) -> Option<Depth> {
+    let mut hashes = membership.counting().filter_map(|voter| found.get(&voter));
+    let first = hashes.next()?;
+    let mut by = None;
+    for hash in hashes.filter(|hash| *hash != first) {
+        if hash.chain != first.chain {
+            return Some(Depth::Chain);
+        }
+        by = Some(Depth::Content);
+    }
+    by
 }
 
 #[cfg(test)]
@@ -285,7 +308,10 @@ mod tests {
         let two = members(&[1, 2, 3], &[]);
         comparison.heard(id(1), full(10, 1), &two);
         assert_eq!(comparison.heard(id(2), full(10, 2), &two), None, "the third may settle it");
-        assert!(matches!(comparison.overdue(), Some(Verdict::Split { index: 10, .. })), "it did not in time");
+        assert!(
+            matches!(comparison.overdue(&two), Some(Verdict::Split { index: 10, .. })),
+            "it did not in time"
+        );
         assert_eq!(comparison.disputed(), Some(10));
         for node in [1, 2, 3] {
             comparison.heard(id(node), chain(15, 1), &two);
@@ -295,6 +321,34 @@ mod tests {
         comparison.heard(id(2), full(20, 2), &two);
         let verdict = comparison.heard(id(3), full(20, 2), &two);
         assert_eq!(verdict, Some(Verdict::Alone { majority: full(20, 2), others: vec![id(1)] }));
+        assert_eq!(comparison.disputed(), None);
+    }
+
+    #[test]
+    fn e8_a_dispute_of_the_chain_is_settled_by_the_chain() {
+        let mut comparison = Comparison::default();
+        let three = members(&[1, 2, 3], &[]);
+        comparison.heard(id(1), chain(10, 1), &three);
+        comparison.heard(id(2), chain(10, 2), &three);
+        assert!(matches!(comparison.overdue(&three), Some(Verdict::Split { .. })));
+        comparison.due_tick = 5;
+        comparison.content_due_tick = 100;
+        assert_eq!(comparison.due(5, 10, 100, 0, 11), Some(Depth::Chain), "no need to hash everything");
+        for (node, hash) in [(1, 1), (3, 2)] {
+            assert_eq!(comparison.heard(id(node), chain(12, hash), &three), None);
+        }
+        let verdict = comparison.heard(id(2), chain(12, 2), &three);
+        assert_eq!(verdict, Some(Verdict::Alone { majority: chain(12, 2), others: vec![id(1)] }));
+        assert_eq!(comparison.disputed(), None);
+    }
+
+    #[test]
+    fn e8_a_learner_alone_disputes_nothing() {
+        let mut comparison = Comparison::default();
+        let membership = members(&[1, 2, 3], &[4]);
+        comparison.heard(id(4), chain(10, 7), &membership);
+        comparison.heard(id(1), chain(10, 0), &membership);
+        assert_eq!(comparison.overdue(&membership), None, "the voters that were heard agree");
         assert_eq!(comparison.disputed(), None);
     }
 

@@ -266,7 +266,7 @@ impl Group {
             last_index,
         );
         let Some(depth) = due else { return };
-        if let Some(verdict) = self.comparison.overdue() {
+        if let Some(verdict) = self.comparison.overdue(self.raft.membership()) {
             self.pass(around, verdict, out);
         }
         // Refused while leadership is handed over, or too much is unapplied: the next one will do.
