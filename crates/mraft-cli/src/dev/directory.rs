@@ -60,6 +60,11 @@ impl Directory {
         self.path.join(format!("node-{}", node.number))
     }
 
+    /// What a node must not lose: the directory that `mraft inspect --data-dir` takes.
+    pub fn data(&self, node: &DevNode) -> PathBuf {
+        data_of(&self.home(node))
+    }
+
     /// Writes a node's configuration file and says where it is.
     pub fn write_configuration(&self, node: &DevNode) -> Result<PathBuf, String> {
         let home = self.home(node);
@@ -69,6 +74,11 @@ impl Directory {
         written.map_err(|error| format!("{} cannot be written: {error}", file.display()))?;
         Ok(file)
     }
+}
+
+/// The data directory of the node whose home this is.
+pub fn data_of(home: &Path) -> PathBuf {
+    home.join("data")
 }
 
 fn read_marker(directory: &Path) -> Result<Option<Plan>, String> {

@@ -9,6 +9,8 @@ use std::path::Path;
 use mraft_types::NodeId;
 use serde::{Deserialize, Serialize};
 
+use super::directory::data_of;
+
 const NODES_DEFAULT: u64 = 3;
 const GROUPS_DEFAULT: u64 = 16;
 const REPLICAS_DEFAULT: u64 = 3;
@@ -126,7 +128,7 @@ impl Plan {
     pub fn configuration(&self, node: &DevNode, directory: &Path) -> Result<String, String> {
         let nodes = self.nodes();
         let mut text = String::from("# Written by `mraft dev`; written anew at each start.\n\n");
-        let _ = writeln!(text, "data_dir = {}", quoted(&directory.join("data"))?);
+        let _ = writeln!(text, "data_dir = {}", quoted(&data_of(directory))?);
         let _ = writeln!(text, "log_dir = {}", quoted(&directory.join("logs"))?);
         let _ = writeln!(text, "ip = \"{}\"", node.raft.ip());
         let _ = writeln!(text, "raft_port = {}\nhttp_port = {}", node.raft.port(), node.http.port());

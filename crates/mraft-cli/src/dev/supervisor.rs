@@ -232,7 +232,7 @@ impl<'a> Supervisor<'a> {
                 child.pid().to_string(),
                 format!("http://{}", supervised.node.http),
                 supervised.node.raft.to_string(),
-                self.directory.home(&supervised.node).display().to_string(),
+                self.directory.data(&supervised.node).display().to_string(),
             ]);
         }
         (self.say)(format!(

@@ -136,6 +136,9 @@ fn kill(pid: i32) {
 fn a_cluster_introduces_itself_and_drains_on_the_first_signal() {
     let cluster = Cluster::start(GOOD, Respawn::Never);
     cluster.until("4 groups, 3 replicas each, every group has a leader");
+    for number in 1..=3 {
+        cluster.until(&home(cluster.root.path(), number).join("data").display().to_string());
+    }
     cluster.until("curl -X PUT");
     cluster.until("curl http://");
     cluster.until("kill -9 ");
