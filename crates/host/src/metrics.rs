@@ -62,6 +62,7 @@ pub struct Metrics {
     log_sync: Histogram,
     apply: Histogram,
     proposal: Histogram,
+    held_bytes: AtomicU64,
     unpersisted_bytes: AtomicU64,
     log_bytes: AtomicU64,
     log_payload_bytes: AtomicU64,
@@ -111,6 +112,11 @@ impl Metrics {
     /// Time from a proposal to its answer.
     pub(crate) fn answered(&self, took: Duration) {
         self.proposal.record(took);
+    }
+
+    /// Bytes of proposals and entries that one step worker holds, as a change of what it said before.
+    pub(crate) fn held(&self, before: u64, now: u64) {
+        self.held_bytes.fetch_add(now.wrapping_sub(before), Ordering::Relaxed);
     }
 
     /// Bytes of one apply thread's state that wait to be persisted, as a change of what it said before.
@@ -178,6 +184,12 @@ impl Metrics {
         gauge(out, "mraft_log_segments_free", "Segments that are ready for use.", log.segments_free);
         gauge(out, "mraft_log_size_bytes", "Bytes of all segment files.", log.bytes);
         gauge(out, "mraft_log_index_bytes", "Memory of the log's index.", log.index_bytes);
+        gauge(
+            out,
+            "mraft_held_bytes",
+            "Bytes of proposals and entries in memory that wait to be written, sent or applied.",
+            self.held_bytes.load(Ordering::Relaxed),
+        );
         gauge(
             out,
             "mraft_unpersisted_bytes",

@@ -412,6 +412,7 @@ impl Runtime {
 /// Takes everything that happened, decides once, and hands it all out.
 fn step_worker(shared: &Shared, worker: usize, mut core: Core) {
     let mut inputs = Vec::new();
+    let mut held_before = 0;
     while shared.steps[worker].receive(&mut inputs, None) {
         let outbox = shared.outbox();
         core.set_now(shared.now());
@@ -427,6 +428,9 @@ fn step_worker(shared: &Shared, worker: usize, mut core: Core) {
         while !core.is_idle() {
             shared.dispatch(core.turn(), outbox.as_ref());
         }
+        let held = core.engine().held_bytes() as u64;
+        shared.metrics.held(held_before, held);
+        held_before = held;
         shared.waits_for_apply[worker].store(core.engine().waits_for_apply(), Ordering::SeqCst);
     }
 }
