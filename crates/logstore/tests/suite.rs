@@ -223,6 +223,37 @@ fn an_answer_is_cut_at_the_budget_but_never_empty() {
 }
 
 #[test]
+fn l1_the_writes_of_all_groups_are_one_batch_one_write_and_one_sync() {
+    each(|name, open| {
+        let mut log = open();
+        let groups: Vec<u64> = (1..=50).collect();
+        add(log.as_mut(), &groups);
+        let before = log.durable_seq();
+        let writes: Vec<_> = groups.iter().map(|group| append(*group, 2..=3, 1, 30)).collect();
+        assert_eq!(log.write(&writes).expect("legal").batch_seq, before + 1, "{name}");
+        drop(log);
+        let found = content(open().as_ref());
+        assert!(groups.iter().all(|group| found[&key(*group)].0.last_index == 3), "{name}");
+    });
+    let disk = MemoryDisk::new();
+    let mut log = support::open(&disk, 1).expect("opens");
+    let groups: Vec<u64> = (1..=50).collect();
+    add(&mut log, &groups);
+    let operations = |log: &mut SegmentLog, next: u64, count: u64| {
+        let before = disk.operations();
+        let writes: Vec<_> = (1..=count).map(|group| append(group, next..=next, 1, 30)).collect();
+        log.write(&writes).expect("legal");
+        disk.operations() - before
+    };
+    operations(&mut log, 2, 50);
+    let of_one = operations(&mut log, 3, 1);
+    assert_eq!(of_one, 2, "a write and a sync");
+    log.write(&groups[1..].iter().map(|group| append(*group, 3..=3, 1, 30)).collect::<Vec<_>>())
+        .expect("legal");
+    assert_eq!(operations(&mut log, 4, 50), of_one, "fifty groups cost what one does");
+}
+
+#[test]
 fn l2_batch_numbers_grow_over_restarts() {
     each(|name, open| {
         let mut last = 0;

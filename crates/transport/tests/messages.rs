@@ -79,7 +79,7 @@ fn a_node_that_comes_back_is_connected_again() {
 }
 
 #[test]
-fn a_node_that_moves_is_dialed_at_its_new_address() {
+fn m9_a_node_that_moves_is_dialed_at_its_new_address() {
     let one = TestNode::start(1);
     let two = TestNode::start(2);
     one.connects_to(two.id, two.transport.local_address());

@@ -5,7 +5,7 @@
 use std::sync::mpsc::channel;
 
 use crate::support::{Cluster, GROUP, PATIENCE};
-use mraft::{Answer, ReplicaState};
+use mraft::{Answer, NotApplied, ReadKind, ReplicaState};
 use mraft_types::{MembershipChange, ReplicaId, Role};
 
 #[test]
@@ -20,6 +20,32 @@ fn what_was_written_is_read_from_every_host_after_all_were_restarted() {
     for node in 1..=3 {
         cluster.wait_until("every replica has it", |cluster| Cluster::stale(&cluster.hosts[&node]) == "abcd");
     }
+}
+
+#[test]
+fn r3_a_follower_reads_by_itself_with_the_leaders_index() {
+    let cluster = Cluster::start(3);
+    cluster.write("a");
+    cluster.write("b");
+    cluster.wait_until("a read went the way of a follower", |cluster| {
+        let leader = cluster.leader();
+        let Some(follower) = cluster.hosts.values().find(|host| host.node() != leader.node()) else {
+            return false;
+        };
+        let ask = |host: &mraft::NodeHost, kind| {
+            let (answered, answer) = channel();
+            host.read(GROUP, kind, PATIENCE, move |answer| _ = answered.send(answer));
+            answer.recv().expect("every request is answered")
+        };
+        // Who leads may change while the test asks.
+        if !matches!(ask(follower, ReadKind::IndexOnly), Answer::NotApplied(NotApplied::NotLeader(Some(_)))) {
+            return false;
+        }
+        let Answer::ReadReady { index } = ask(leader, ReadKind::IndexOnly) else { return false };
+        assert_eq!(ask(follower, ReadKind::AppliedThrough(index)), Answer::ReadReady { index });
+        assert_eq!(Cluster::stale(follower), "ab", "what was written before the leader was asked");
+        true
+    });
 }
 
 #[test]
