@@ -22,6 +22,7 @@ pub struct Node {
     pub pid: i32,
     pub url: String,
     pub raft: String,
+    /// The node's home: its configuration, its logs and its data.
     pub directory: PathBuf,
 }
 
@@ -80,11 +81,12 @@ impl Dev {
         let mut dev = Dev { process, lines, nodes: Vec::new(), said: Vec::new() };
         dev.wait_for_line("Ctrl-C stops all nodes");
         let rows = dev.said.iter().filter_map(|line| {
-            let [_, pid, url, raft, directory] = line.split_whitespace().collect::<Vec<_>>()[..] else {
+            let [_, pid, url, raft, data] = line.split_whitespace().collect::<Vec<_>>()[..] else {
                 return None;
             };
             let pid = pid.parse().ok()?;
-            Some(Node { pid, url: url.to_owned(), raft: raft.to_owned(), directory: directory.into() })
+            let directory = Path::new(data).parent()?.to_owned();
+            Some(Node { pid, url: url.to_owned(), raft: raft.to_owned(), directory })
         });
         dev.nodes = rows.collect();
         assert!(!dev.nodes.is_empty(), "{:?}", dev.said);
