@@ -42,8 +42,8 @@ pub enum Answer {
     Changed {
         /// Index and term of its entry.
         position: LogPosition,
-        /// The membership after it.
-        membership: Membership,
+        /// The membership after it; boxed, because answers are handed on by the million and hardly any is this one.
+        membership: Box<Membership>,
     },
     /// Leadership was handed over.
     Transferred {

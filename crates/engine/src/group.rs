@@ -381,7 +381,7 @@ impl Group {
                     index: membership.change_index,
                     term: self.raft.term_at(membership.change_index).unwrap_or(0),
                 };
-                answers.push((ticket, Answer::Changed { position, membership }));
+                answers.push((ticket, Answer::Changed { position, membership: Box::new(membership) }));
             }
             Err(error) => answers.push((ticket, Answer::NotApplied(NotApplied::Change(error)))),
         }
@@ -482,7 +482,7 @@ impl Group {
         if let Some(change) = self.requests.change.take_if(|change| change.position.index <= last) {
             let own = raft.term_at(change.position.index) == Some(change.position.term);
             let answer = if own {
-                let membership = raft.committed_membership().clone();
+                let membership = Box::new(raft.committed_membership().clone());
                 Answer::Changed { position: change.position, membership }
             } else {
                 Answer::NotApplied(NotApplied::Overwritten)

@@ -163,6 +163,10 @@ impl<'a> PackedEntry<'a> {
         }
         let leader_unix_ms = reader.u64("entry.leader_unix_ms")?;
         let count = reader.bounded("entry.count", ENTRY_BYTES_MAX / COMMAND_BYTES_MIN)?;
+        // Callers make room for that many.
+        if count > reader.remaining() / COMMAND_BYTES_MIN {
+            return Err(DecodeError::Truncated("entry.count"));
+        }
         Ok(PackedEntry { feature_level, leader_unix_ms, count, reader, left: count })
     }
 
@@ -247,6 +251,18 @@ mod tests {
                 let _ = check(&flipped);
             }
         }
+    }
+
+    #[test]
+    fn a_count_that_the_bytes_cannot_hold_is_refused_before_room_is_made() {
+        let mut lie = vec![ENTRY_VERSION, 1, COMPRESSION_NONE];
+        lie.put_u64(1);
+        lie.put_varint(100_000);
+        lie.put_raw(&[0; 7]);
+        assert_eq!(
+            PackedEntry::decode(&lie).map(|entry| entry.count),
+            Err(DecodeError::Truncated("entry.count"))
+        );
     }
 
     #[test]

@@ -135,6 +135,8 @@ pub struct Applier {
     machine: Box<dyn StateMachine>,
     meta: GroupMeta,
     meta_bytes: Vec<u8>,
+    /// The encoding of the meta's membership; empty when it has to be made anew.
+    membership_bytes: Vec<u8>,
     results: Results,
     /// The latest checkpoints, oldest first.
     checkpoints: VecDeque<Checkpoint>,
@@ -148,6 +150,7 @@ impl Applier {
             machine,
             meta,
             meta_bytes: Vec::new(),
+            membership_bytes: Vec::new(),
             results: Results::default(),
             checkpoints: VecDeque::new(),
         }
@@ -251,6 +254,7 @@ impl Applier {
         let bytes = self.machine.switch(directory)?;
         self.meta = GroupMeta::decode(&bytes)
             .map_err(|error| MachineError::Damaged(format!("the meta of the installed snapshot: {error}")))?;
+        self.membership_bytes.clear();
         Ok(self.meta.clone())
     }
 
@@ -311,12 +315,20 @@ impl Applier {
                 self.answer(entry, &span, own, &shared, applied);
             }
         }
-        self.meta.encode_into(&mut self.meta_bytes);
+        self.encode_meta();
         self.machine.commit(self.meta.applied.index, &self.meta_bytes)?;
         if let Some(depth) = checkpoint {
             self.keep_checkpoint(depth, applied)?;
         }
         Ok(taken)
+    }
+
+    fn encode_meta(&mut self) {
+        if self.membership_bytes.is_empty() {
+            self.meta.membership.encode(&mut self.membership_bytes);
+        }
+        self.meta.encode_but_membership(&mut self.meta_bytes);
+        self.meta_bytes.extend_from_slice(&self.membership_bytes);
     }
 
     fn keep_checkpoint(&mut self, depth: Depth, applied: &mut Applied) -> Result<(), ApplyError> {
@@ -350,11 +362,14 @@ impl Applier {
             EntryKind::Membership => {
                 self.meta.membership =
                     Membership::decode(&mut Reader::new(&entry.payload)).map_err(broken)?;
+                self.membership_bytes.clear();
             }
             EntryKind::Commands => {
                 let mut packed = PackedEntry::decode(&entry.payload).map_err(broken)?;
                 self.meta.log_unix_ms = self.meta.log_unix_ms.max(packed.leader_unix_ms);
                 let mut position = 0;
+                commands.reserve(packed.count);
+                outcomes.reserve(packed.count);
                 while let Some(command) = packed.next_command().map_err(broken)? {
                     let outcome = match command.kind {
                         CommandKind::User
@@ -399,6 +414,7 @@ impl Applier {
     fn answer(&self, entry: &Entry, span: &Span, own: EntryTickets, shared: &Payload, applied: &mut Applied) {
         let position: LogPosition = entry.position();
         let mut result = span.first_result;
+        applied.answers.reserve(own.tickets.len());
         for (ticket, outcome) in own.tickets.into_iter().zip(&span.outcomes) {
             let answer = match outcome {
                 Outcome::Result => {

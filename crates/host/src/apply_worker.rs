@@ -292,12 +292,14 @@ impl ApplyWorker {
         self.touched.insert(group);
         match order {
             ApplyOrder::Job(mut job) => {
-                let mut applied = Applied::default();
+                // The answers of all jobs go into one vector.
+                let answers = std::mem::take(&mut out.answers);
+                let mut applied = Applied { answers, ..Applied::default() };
                 let mut tickets = std::mem::take(&mut job.tickets).into_iter().peekable();
                 self.guarded(group, out, |applier, _| {
                     applier.apply(job, &mut tickets, log.as_ref(), &mut applied)
                 });
-                out.answers.append(&mut applied.answers);
+                out.answers = std::mem::take(&mut applied.answers);
                 out.commands += applied.commands;
                 out.hashes.extend(applied.views.into_iter().map(|view| (group, view)));
                 compare(group, applied.hashes, applied.diverged, out);

@@ -71,6 +71,12 @@ impl GroupMeta {
 
     /// The bytes (`docs/formats/meta.md`), into a vector that is cleared first.
     pub fn encode_into(&self, out: &mut Vec<u8>) {
+        self.encode_but_membership(out);
+        self.membership.encode(out);
+    }
+
+    /// All bytes but the last field, the membership: it hardly ever changes, and everything else does with every entry.
+    pub(crate) fn encode_but_membership(&self, out: &mut Vec<u8>) {
         out.clear();
         out.put_u8(META_VERSION);
         out.put_u64(self.group.0);
@@ -86,7 +92,6 @@ impl GroupMeta {
             out.put_u16(range.first);
             out.put_u16(range.last);
         }
-        self.membership.encode(out);
     }
 
     /// The bytes.
