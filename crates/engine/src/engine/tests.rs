@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! One engine with one replica of a group of three, played by hand: the test is the disk, the state machine and the other two.
+
+use std::collections::VecDeque;
+
+use mraft_raft::{AppendReply, Body, Config, Message, Restored};
+use mraft_types::{
+    Entry, EntryKind, HardState, LogPosition, LogStart, Member, Membership, Payload, ReplicaId, Role, Term,
+};
+
+use super::*;
+use crate::effect::ApplyJob;
+use crate::event::Proposal;
+use crate::packing::NO_SLOT;
+
+const GROUP: GroupId = GroupId(3);
+const UID: GroupUid = GroupUid([7; 16]);
+
+fn replica(node: u64) -> ReplicaId {
+    ReplicaId::new(0, NodeId::new(node).expect("a node id"))
+}
+
+fn members() -> Membership {
+    let member = |node| (replica(node), Member { role: Role::Voter, raft_address: format!("h:{node}") });
+    Membership { members: (1..=3).map(member).collect(), ..Membership::default() }
+}
+
+fn follower() -> Raft {
+    let start = LogStart { position: LogPosition { index: 1, term: 1 }, membership: members() };
+    let config = Config {
+        id: replica(1),
+        election_ticks: 10,
+        heartbeat_ticks: 2,
+        check_quorum: false,
+        append_bytes_max: 1 << 20,
+        inflight_bytes_max: 1 << 20,
+        inflight_messages_max: 16,
+        unapplied_bytes_max: 1 << 20,
+        cache_bytes_max: 1 << 20,
+        snapshot_deadline_ticks: 100,
+    };
+    let restored = Restored {
+        hard_state: HardState { term: 1, vote: None, commit: 1 },
+        last_index: 1,
+        terms: vec![(1, 1)],
+        applied: start.position,
+        start,
+        memberships: Vec::new(),
+        condemned: None,
+    };
+    Raft::new(config, restored).expect("a fresh group")
+}
+
+struct Play {
+    engine: Engine,
+    now: Now,
+    sent: VecDeque<Message>,
+    answers: Vec<(Ticket, Answer)>,
+    jobs: Vec<ApplyJob>,
+    notices: Vec<(GroupId, Notice)>,
+}
+
+impl Play {
+    fn new(limits: Limits) -> Play {
+        let mut engine = Engine::new(replica(1).node(), limits);
+        assert!(engine.add_group(GROUP, UID, follower(), 1));
+        Play {
+            engine,
+            now: Now { tick: 0, monotonic_ms: 1_000, unix_ms: 1_000_000 },
+            sent: VecDeque::new(),
+            answers: Vec::new(),
+            jobs: Vec::new(),
+            notices: Vec::new(),
+        }
+    }
+
+    /// Turns until nothing is left to do. The disk and the state machine are quick.
+    fn turn(&mut self) {
+        while !self.engine.is_idle() {
+            let mut effects = Vec::new();
+            self.engine.turn(&mut effects);
+            for (group, effect) in effects {
+                match effect {
+                    Effect::Write(write) => {
+                        self.engine.handle_event(group, Event::Persisted { write: write.number });
+                    }
+                    Effect::Apply(job) => {
+                        self.engine.handle_event(group, Event::Applied { index: job.last });
+                        self.jobs.push(job);
+                    }
+                    Effect::Send { message, .. } => self.sent.push_back(message),
+                    Effect::Answer(ticket, answer) => self.answers.push((ticket, answer)),
+                    Effect::Notice(notice) => self.notices.push((group, notice)),
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    fn handle(&mut self, event: Event) {
+        self.engine.handle_event(GROUP, event);
+        self.turn();
+    }
+
+    fn hear(&mut self, from: u64, term: Term, body: Body) {
+        let message = Message { from: replica(from), to: replica(1), term, body };
+        self.handle(Event::Message { uid: UID, message });
+    }
+
+    fn tick(&mut self) {
+        self.now.tick += 1;
+        self.now.monotonic_ms += 10;
+        self.now.unix_ms += 10;
+        self.engine.set_now(self.now);
+        self.engine.handle_node_event(NodeEvent::Tick { random: 0 });
+        self.turn();
+    }
+
+    fn raft(&self) -> &Raft {
+        self.engine.raft(GROUP).expect("the group is here")
+    }
+
+    /// Replica 1 is elected by 2, and 2 has all of its log.
+    fn lead(&mut self) {
+        while !self.raft().is_leader() {
+            self.tick();
+            while let Some(message) = self.sent.pop_front() {
+                let granted = true;
+                match message.body {
+                    Body::PreVote { .. } => self.hear(2, message.term, Body::PreVoteReply { granted }),
+                    Body::Vote { .. } => self.hear(2, message.term, Body::VoteReply { granted }),
+                    _ => {}
+                }
+            }
+        }
+        self.accept();
+    }
+
+    /// Replica 2 has the whole log.
+    fn accept(&mut self) {
+        let (term, matched) = (self.raft().term(), self.raft().last_index());
+        self.hear(2, term, Body::AppendReply(AppendReply::Accepted { matched }));
+    }
+
+    /// Replica 3 leads in the next term and overwrites what stands behind `prev` with an empty entry, which is committed.
+    fn is_deposed(&mut self, prev: Index) {
+        let term = self.raft().term() + 1;
+        let prev = LogPosition { index: prev, term: self.raft().term_at(prev).expect("in the log") };
+        let entry = Entry { index: prev.index + 1, term, kind: EntryKind::Empty, payload: Payload::new() };
+        let body = Body::Append { prev, commit: entry.index, entries: vec![entry], matched: 0 };
+        self.hear(3, term, body);
+        assert!(!self.raft().is_leader());
+    }
+
+    fn propose(&mut self, ticket: u64) -> Index {
+        let body = Payload::copy_from(b"put");
+        let proposal = Proposal { ticket: Ticket(ticket), slot: NO_SLOT, deadline_tick: 1_000, body };
+        self.handle(Event::Propose(vec![proposal]));
+        self.raft().last_index()
+    }
+
+    /// The index at which each ticket was handed to the state machine.
+    fn handed(&self) -> Vec<(u64, Index)> {
+        let waiting = self.jobs.iter().flat_map(|job| &job.tickets);
+        waiting.flat_map(|own| own.tickets.iter().map(|ticket| (ticket.0, own.position.index))).collect()
+    }
+}
+
+#[test]
+fn e3_a_leader_that_comes_back_with_a_shorter_log_answers_what_it_proposes_now() {
+    let mut play = Play::new(Limits::default());
+    play.lead();
+    let before = play.raft().last_index();
+    (10..20).for_each(|ticket| _ = play.propose(ticket));
+    play.is_deposed(before);
+    assert_eq!(play.answers, [(Ticket(10), Answer::NotApplied(NotApplied::Overwritten))]);
+    play.lead();
+    let at = play.propose(100);
+    assert!(at < before + 10, "the tail of the first office reached further");
+    play.accept();
+    assert_eq!(play.handed(), [(100, at)], "its ticket goes along with its entry");
+    let next = play.propose(101);
+    play.accept();
+    assert_eq!(play.handed(), [(100, at), (101, next)]);
+}
