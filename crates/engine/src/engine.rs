@@ -248,6 +248,7 @@ impl Engine {
             | Event::LogRead { .. }
             | Event::SnapshotReceived { .. }
             | Event::SnapshotInstalled { .. }
+            | Event::SnapshotProgress { .. }
             | Event::SnapshotSent { .. }
             | Event::Truncate { .. }
             | Event::Condemn { .. } => {}

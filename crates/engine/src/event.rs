@@ -132,6 +132,11 @@ pub enum Event {
         /// What it covers.
         start: LogStart,
     },
+    /// A part of a snapshot was sent.
+    SnapshotProgress {
+        /// To whom.
+        to: ReplicaId,
+    },
     /// Sending a snapshot ended.
     SnapshotSent {
         /// To whom.

@@ -186,6 +186,7 @@ impl Group {
                 self.requests.covered(covered, &mut answers);
                 self.requests.applied(self.applied, &mut answers);
             }
+            Event::SnapshotProgress { to } => self.raft.step(mraft_raft::Event::SnapshotProgress { to }),
             Event::SnapshotSent { to, ok } => self.raft.step(mraft_raft::Event::SnapshotSent { to, ok }),
             // The entries are what a replica that is missing needs to come to a state of its own.
             Event::Truncate { .. } if self.comparison.disputed().is_some() => {}

@@ -269,7 +269,8 @@ struct Bench {
     /// The one snapshot that lies staged, until the core took or dropped it.
     staged: Option<(LogStart, u64)>,
     installing: Option<Installing>,
-    /// Snapshots on their way, with the index from which on entries are kept; `None` until the view is open.
+    /// Snapshots on their way, at most one to each peer and each until its `Event::SnapshotSent`, with the index from which on entries
+    /// are kept; `None` until the view is open.
     sending: BTreeMap<ReplicaId, Option<Index>>,
     persisted: Index,
 }
@@ -449,6 +450,11 @@ impl Core {
                 self.out.log_reads.push(LogReadOrder { key: bench.key, to, first, last, max_bytes });
             }
             Effect::SendSnapshot { to, at_least, term } => {
+                // One at a time to each peer: the one on its way still needs the entries behind it, and will be of as much use. The core
+                // asks again when the peer gives a sign of life.
+                if bench.sending.contains_key(&to) {
+                    return self.engine.handle_event(group, Event::SnapshotSent { to, ok: false });
+                }
                 bench.sending.insert(to, None);
                 let order = SnapshotOrder { to, from: bench.key.replica, uid: bench.key.uid, at_least, term };
                 self.out.applies.push((group, ApplyOrder::Send(order)));

@@ -26,7 +26,7 @@ use mraft_engine::error::NotApplied;
 use mraft_engine::event::{NodeEvent, Now};
 use mraft_engine::machine::BackgroundJob;
 use mraft_logstore::{Fill, LogReader};
-use mraft_types::{GroupId, NodeId};
+use mraft_types::{GroupId, NodeId, ReplicaId};
 use mraft_wire::HostBeat;
 
 use crate::apply::{Applier, HashView};
@@ -190,6 +190,12 @@ impl Shared {
                 self.steps[worker].nudge();
             }
         }
+    }
+
+    /// A part of a snapshot was sent. Its deadline is counted in ticks, so the next one is early enough to tell the core.
+    pub(crate) fn snapshot_progress(&self, group: GroupId, to: ReplicaId) {
+        let event = mraft_engine::event::Event::SnapshotProgress { to };
+        self.step(group).leave_all([Input::Group(group, event)]);
     }
 
     /// The same input to every worker.

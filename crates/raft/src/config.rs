@@ -28,7 +28,7 @@ pub struct Config {
     pub unapplied_bytes_max: usize,
     /// Entries that are applied and durable stay in memory for followers until they weigh more than this.
     pub cache_bytes_max: usize,
-    /// A follower that is being sent a snapshot is given up on after this many ticks (rule N2).
+    /// A follower that is being sent a snapshot is given up on when nothing of it was sent for this many ticks (rule N2).
     pub snapshot_deadline_ticks: u32,
 }
 

@@ -51,6 +51,11 @@ pub enum Event {
         /// What it covers.
         start: LogStart,
     },
+    /// A part of the snapshot of [`crate::Effect::SendSnapshot`] was sent: its deadline begins anew (rule N2).
+    SnapshotProgress {
+        /// To whom.
+        to: ReplicaId,
+    },
     /// Sending the snapshot of [`crate::Effect::SendSnapshot`] ended.
     SnapshotSent {
         /// To whom.

@@ -253,6 +253,13 @@ impl Progress {
         Some(shipment.at_least)
     }
 
+    /// A part of the snapshot left. Answers whether one is on its way.
+    pub(crate) fn snapshot_progress(&mut self, deadline_ticks: u32) -> bool {
+        let Some(shipment) = self.shipment.as_mut().filter(|shipment| shipment.ordered) else { return false };
+        shipment.ticks_left = deadline_ticks.max(1);
+        true
+    }
+
     /// Rule N2: sending ended. Answers whether the peer was waiting for that; it is released once.
     pub(crate) fn snapshot_sent(&mut self, ok: bool) -> bool {
         let Some(shipment) = self.shipment.filter(|shipment| shipment.ordered) else { return false };

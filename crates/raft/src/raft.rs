@@ -127,6 +127,7 @@ impl Raft {
             Event::LogRead { to, entries } => self.handle_log_read(to, entries),
             Event::SnapshotReceived { from, term, start } => self.handle_snapshot_received(from, term, start),
             Event::SnapshotInstalled { start } => self.handle_snapshot_installed(start),
+            Event::SnapshotProgress { to } => self.handle_snapshot_progress(to),
             Event::SnapshotSent { to, ok } => self.handle_snapshot_sent(to, ok),
             Event::Truncate { start } => self.handle_truncate(start.position),
             Event::PeerLost { node } => self.handle_peer_lost(node),

@@ -22,6 +22,7 @@
 //! transfer 1 to 2
 //! truncate 1 [keep=N]         the store persists what it applied; the log forgets it
 //! ship 1->3 [fails|unheard]   the snapshot that was asked for arrives; install 3 carries it out
+//! progress 1->3               1 hears that a part of the snapshot was sent
 //! shipped 1->3                1 hears that a snapshot that was shipped unheard has arrived
 //! lost 1 node 2 · suspect 1 node 2 after N · condemn 1 · lose-log 1 from 5
 //! status [1] · log 1
@@ -273,6 +274,10 @@ impl Stage {
                 if !is_asked_for {
                     return Ok("nobody asked for that".to_owned());
                 }
+            }
+            "progress" => {
+                let (from, to) = link(words[0])?;
+                group.step(from, Event::SnapshotProgress { to });
             }
             "shipped" => {
                 let (from, to) = link(words[0])?;

@@ -4,7 +4,7 @@
 
 use mraft_engine::packing::NO_SLOT;
 use mraft_raft::message::Body;
-use mraft_raft::{Config, Restored};
+use mraft_raft::{AppendReply, Config, Restored};
 use mraft_types::{DeploymentId, LogPosition, Member, Membership, Role, SlotSet};
 
 use super::*;
@@ -192,6 +192,88 @@ fn sole_leader(limits: Limits) -> Core {
     }
     assert!(core.engine().raft(GROUP).is_some_and(Raft::is_leader));
     core
+}
+
+/// Turns until nothing is left to do, with a quick disk and a quick state machine; replica 2 takes everything, replica 3 gives signs of
+/// life but never gets the log behind the genesis. The snapshots that were ordered.
+fn settle_with_two_in_line(core: &mut Core, uid: GroupUid) -> Vec<SnapshotOrder> {
+    let mut orders = Vec::new();
+    while !core.is_idle() {
+        let out = core.turn();
+        persist(core, &out);
+        for job in jobs(&out) {
+            core.handle(Input::Applied { group: GROUP, index: job.last, persisted: job.last });
+        }
+        for sent in said(&out) {
+            let is_second = sent.to == replica(2);
+            let body = match &sent.body {
+                Body::PreVote { .. } if is_second => Body::PreVoteReply { granted: true },
+                Body::Vote { .. } if is_second => Body::VoteReply { granted: true },
+                Body::Heartbeat { round, .. } => Body::HeartbeatReply { round: *round },
+                Body::Append { prev, entries, .. } if is_second => {
+                    let matched = prev.index + entries.len() as u64;
+                    Body::AppendReply(AppendReply::Accepted { matched })
+                }
+                Body::Append { prev, .. } if prev.index > 1 => {
+                    let hint = LogPosition { index: 1, term: 1 };
+                    Body::AppendReply(AppendReply::Rejected { prev: prev.index, hint })
+                }
+                _ => continue,
+            };
+            let message = Message { from: sent.to, to: replica(1), term: sent.term, body };
+            core.handle(Input::Group(GROUP, Event::Message { uid, message }));
+        }
+        orders.extend(out.applies.iter().filter_map(|(_, order)| match order {
+            ApplyOrder::Send(order) => Some(*order),
+            _ => None,
+        }));
+    }
+    orders
+}
+
+/// A tick with a proposal; the snapshots that were ordered.
+fn busy_tick(core: &mut Core, uid: GroupUid) -> Vec<SnapshotOrder> {
+    core.handle(Input::Node(NodeEvent::Tick { random: 7 }));
+    let mut orders = settle_with_two_in_line(core, uid);
+    let proposal = mraft_engine::event::Proposal {
+        ticket: Ticket(1),
+        slot: NO_SLOT,
+        deadline_tick: u64::MAX,
+        body: "x".into(),
+    };
+    core.handle(Input::Group(GROUP, Event::Propose(vec![proposal])));
+    orders.extend(settle_with_two_in_line(core, uid));
+    orders
+}
+
+#[test]
+fn n2_one_snapshot_at_a_time_goes_to_a_peer_and_keeps_the_entries_behind_it_until_its_end() {
+    let mut core = core();
+    let uid = core.engine().uid(GROUP).expect("the group");
+    let start = |core: &Core| core.engine().raft(GROUP).map_or(0, |raft| raft.start().position.index);
+    let applied = |core: &Core| core.engine().applied(GROUP).expect("the group");
+    let mut tick = 0;
+    let mut next = |core: &mut Core| {
+        tick += 1;
+        core.set_now(Now { tick, ..Now::default() });
+        busy_tick(core, uid)
+    };
+    let first = (0..100).find_map(|_| next(&mut core).pop()).expect("replica 3 lags");
+    assert_eq!(first.to, replica(3));
+    let index = applied(&core);
+    core.handle(Input::ViewOpened { group: GROUP, to: replica(3), index });
+    let orders: Vec<_> = (0..300).flat_map(|_| next(&mut core)).collect();
+    assert_eq!(orders, [], "the first one is still on its way, long after its deadline");
+    assert!(applied(&core) > index + 100, "the group went on");
+    assert!(start(&core) <= index, "what the first one needs is gone: {} > {index}", start(&core));
+
+    core.handle(Input::Group(GROUP, Event::SnapshotSent { to: replica(3), ok: false }));
+    let second = (0..10).find_map(|_| next(&mut core).pop()).expect("it is tried again");
+    assert_eq!(second.to, replica(3));
+    let index = applied(&core);
+    core.handle(Input::ViewOpened { group: GROUP, to: replica(3), index });
+    assert_eq!(next(&mut core), []);
+    assert_eq!(start(&core), index, "what only the first one needed is let go of");
 }
 
 fn persist(core: &mut Core, out: &Output) {
