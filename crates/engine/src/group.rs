@@ -10,7 +10,7 @@ use mraft_types::{
     ChangeRefused, Entry, GroupUid, Index, LogPosition, LogStart, MembershipChange, NodeId, ReplicaId,
 };
 
-use crate::comparison::{Comparison, Depth, StateHash, Verdict};
+use crate::comparison::{Comparison, Depth, Dispute, StateHash, Verdict};
 use crate::config::Limits;
 use crate::effect::{Answer, ApplyJob, Effect, Notice};
 use crate::error::NotApplied;
@@ -154,8 +154,9 @@ impl Group {
             }
             Event::Transfer { ticket, to } => self.transfer(ticket, to, &mut answers),
             Event::Persisted { write } => self.raft.step(mraft_raft::Event::Persisted { write }),
-            Event::Applied { index } => {
+            Event::Applied { index, disputed } => {
                 self.applied = self.applied.max(index);
+                self.log_says(disputed, &mut answers, out);
                 self.raft.step(mraft_raft::Event::Applied { index });
                 while let Some((_, bytes)) = self.jobs.pop_front_if(|(last, _)| *last <= index) {
                     self.jobs_bytes -= bytes;
@@ -284,11 +285,27 @@ impl Group {
     ) {
         let disputed = self.comparison.disputed();
         let verdict = self.comparison.heard(from, hash, self.raft.membership());
-        if disputed.is_some() && self.comparison.disputed().is_none() {
-            out.push(Effect::Notice(Notice::Settled));
-        }
+        self.tell_settled(disputed, out);
         if let Some(verdict) = verdict {
             self.pass(around, verdict, out);
+        }
+    }
+
+    /// What the applied log says of a dispute: a leader that was not there when it was found stops serving too.
+    fn log_says(&mut self, dispute: Option<Dispute>, answers: &mut Answers, out: &mut Vec<Effect>) {
+        let before = self.comparison.disputed();
+        self.comparison.logged(dispute);
+        if before.is_none()
+            && let Some(index) = self.comparison.disputed().filter(|_| self.raft.is_leader())
+        {
+            self.requests.refuse_reads(&NotApplied::Disputed(index), answers);
+        }
+        self.tell_settled(before, out);
+    }
+
+    fn tell_settled(&self, before: Option<Index>, out: &mut Vec<Effect>) {
+        if before.is_some() && self.comparison.disputed().is_none() && self.raft.is_leader() {
+            out.push(Effect::Notice(Notice::Settled));
         }
     }
 
@@ -301,9 +318,21 @@ impl Group {
                 _ = self.propose_own(around, CommandKind::CheckpointHash, &body, NOBODY);
                 out.push(Effect::Notice(Notice::Diverged { majority, others }));
             }
-            Verdict::Split { index, found } => {
-                let found = found.into_iter().collect();
-                out.push(Effect::Notice(Notice::Disputed { index, found }));
+            Verdict::Split { dispute, found, is_news } => {
+                let mut body = Vec::new();
+                dispute.encode(&mut body);
+                // As long as it is not in the log, every further checkpoint says it again.
+                _ = self.propose_own(around, CommandKind::Dispute, &body, NOBODY);
+                if is_news {
+                    let found = found.into_iter().collect();
+                    out.push(Effect::Notice(Notice::Disputed { index: dispute.index, found }));
+                }
+            }
+            Verdict::Settled { majority } => {
+                let mut body = Vec::new();
+                majority.encode(&mut body);
+                // If it is refused, the next checkpoint settles it.
+                _ = self.propose_own(around, CommandKind::CheckpointHash, &body, NOBODY);
             }
         }
     }
@@ -445,7 +474,7 @@ impl Group {
             }
             Core::LeaderChanged { leader, term } => {
                 self.log_time.lead_anew();
-                self.comparison = Comparison::default();
+                self.comparison.new_office();
                 out.push(Effect::Notice(Notice::LeaderChanged { leader, term }));
             }
             Core::ElectionStarted(reason) => out.push(Effect::Notice(Notice::ElectionStarted(reason))),

@@ -126,6 +126,16 @@ impl Requests {
         }
     }
 
+    /// Refuses every read, whatever it waits for.
+    pub(crate) fn refuse_reads(&mut self, reason: &NotApplied, answers: &mut Answers) {
+        self.refuse_waiting_reads(reason, answers);
+        self.rounds_void(u64::MAX, reason, answers);
+        for readers in std::mem::take(&mut self.reads_confirmed).into_values().flatten() {
+            answer_all(answers, readers.tickets, &Answer::NotApplied(reason.clone()));
+        }
+        self.reads_count = 0;
+    }
+
     pub(crate) fn join_round(&mut self, round: u64) {
         let waiting = std::mem::take(&mut self.reads_waiting);
         self.reads_joined.entry(round).or_default().extend(waiting);
@@ -216,12 +226,7 @@ impl Requests {
     /// The replica stops: what was never proposed is `not_applied`, the rest is `unknown`.
     pub(crate) fn stop(&mut self, reason: &NotApplied, answers: &mut Answers) {
         self.refuse_pending(reason, answers);
-        self.refuse_waiting_reads(reason, answers);
-        self.rounds_void(u64::MAX, reason, answers);
-        for readers in std::mem::take(&mut self.reads_confirmed).into_values().flatten() {
-            answer_all(answers, readers.tickets, &Answer::NotApplied(reason.clone()));
-        }
-        self.reads_count = 0;
+        self.refuse_reads(reason, answers);
         for proposed in std::mem::take(&mut self.proposed).into_values() {
             answer_all(answers, proposed.tickets, &Answer::Unknown(Unknown::Stopped));
         }

@@ -16,7 +16,7 @@ use mraft_engine::machine::{
     BackgroundJob, Command, ContentView, Lookup, MachineError, Results, SnapshotView, StateMachine, Urgency,
 };
 use mraft_engine::packing::{CommandKind, NO_SLOT, PackedEntry};
-use mraft_engine::{Depth, StateHash};
+use mraft_engine::{Depth, Dispute, StateHash};
 use mraft_logstore::{LogError, LogKey, LogReader};
 use mraft_types::codec::{DecodeError, Reader};
 use mraft_types::{Entry, EntryKind, Index, LogPosition, Membership, Payload};
@@ -380,7 +380,14 @@ impl Applier {
                         }
                         CommandKind::CheckpointHash => {
                             let hash = StateHash::decode(&mut Reader::new(command.body)).map_err(broken)?;
+                            self.meta.disputed =
+                                self.meta.disputed.filter(|dispute| !dispute.is_settled_by(&hash));
                             majority = Some(hash);
+                            Outcome::Chain
+                        }
+                        CommandKind::Dispute => {
+                            let dispute = Dispute::decode(&mut Reader::new(command.body)).map_err(broken)?;
+                            self.meta.disputed = Some(dispute);
                             Outcome::Chain
                         }
                         kind => {

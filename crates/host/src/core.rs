@@ -31,7 +31,7 @@ use std::fmt;
 use mraft_engine::effect::{Answer, ApplyJob, Effect, GroupEffect, Notice};
 use mraft_engine::error::NotApplied;
 use mraft_engine::event::{Event, NodeEvent, Now, Ticket};
-use mraft_engine::{Engine, Limits, StateHash};
+use mraft_engine::{Dispute, Engine, Limits, StateHash};
 use mraft_logstore::{GroupWrite, LogKey, Mark};
 use mraft_raft::{Message, Raft};
 use mraft_types::{Entry, GroupId, GroupUid, HardState, Index, LogStart, NodeId, ReplicaId, Term};
@@ -88,6 +88,8 @@ pub enum Input {
         index: Index,
         /// What a crash would come back with.
         persisted: Index,
+        /// What the log up to there says that the replicas do not agree on (rule E8).
+        disputed: Option<Dispute>,
     },
     /// Somebody asked for the log of a group to be truncated.
     Truncate(GroupId),
@@ -349,8 +351,8 @@ impl Core {
                     self.engine.remove_group(group, &reason);
                 }
             }
-            Input::Applied { group, index, persisted } => {
-                self.engine.handle_event(group, Event::Applied { index });
+            Input::Applied { group, index, persisted, disputed } => {
+                self.engine.handle_event(group, Event::Applied { index, disputed });
                 if let Some(bench) = self.benches.get_mut(&group) {
                     bench.persisted = bench.persisted.max(persisted);
                     if !self.config.truncates_on_request_only || self.log_pressed {

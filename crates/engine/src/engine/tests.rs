@@ -10,8 +10,9 @@ use mraft_types::{
 };
 
 use super::*;
+use crate::comparison::{Depth, Dispute};
 use crate::effect::ApplyJob;
-use crate::event::Proposal;
+use crate::event::{Proposal, ReadKind};
 use crate::packing::NO_SLOT;
 
 const GROUP: GroupId = GroupId(3);
@@ -59,6 +60,8 @@ struct Play {
     answers: Vec<(Ticket, Answer)>,
     jobs: Vec<ApplyJob>,
     notices: Vec<(GroupId, Notice)>,
+    /// What the state machine says of the log.
+    disputed: Option<Dispute>,
 }
 
 impl Play {
@@ -72,6 +75,7 @@ impl Play {
             answers: Vec::new(),
             jobs: Vec::new(),
             notices: Vec::new(),
+            disputed: None,
         }
     }
 
@@ -86,7 +90,8 @@ impl Play {
                         self.engine.handle_event(group, Event::Persisted { write: write.number });
                     }
                     Effect::Apply(job) => {
-                        self.engine.handle_event(group, Event::Applied { index: job.last });
+                        self.engine
+                            .handle_event(group, Event::Applied { index: job.last, disputed: self.disputed });
                         self.jobs.push(job);
                     }
                     Effect::Send { message, .. } => self.sent.push_back(message),
@@ -160,6 +165,11 @@ impl Play {
         self.raft().last_index()
     }
 
+    fn read(&mut self, ticket: u64) {
+        let tickets = vec![Ticket(ticket)];
+        self.handle(Event::Read { kind: ReadKind::Linearizable, tickets, deadline_tick: 1_000 });
+    }
+
     /// The index at which each ticket was handed to the state machine.
     fn handed(&self) -> Vec<(u64, Index)> {
         let waiting = self.jobs.iter().flat_map(|job| &job.tickets);
@@ -183,4 +193,41 @@ fn e3_a_leader_that_comes_back_with_a_shorter_log_answers_what_it_proposes_now()
     let next = play.propose(101);
     play.accept();
     assert_eq!(play.handed(), [(100, at), (101, next)]);
+}
+
+#[test]
+fn e8_a_group_whose_log_says_that_it_is_disputed_is_not_served_by_whoever_leads_it_next() {
+    let mut play = Play::new(Limits::default());
+    play.disputed = Some(Dispute { index: 1, shown_by: Depth::Content });
+    play.lead();
+    for office in 0..2 {
+        play.propose(1);
+        play.read(2);
+        let disputed = || Answer::NotApplied(NotApplied::Disputed(1));
+        assert_eq!(
+            std::mem::take(&mut play.answers),
+            [(Ticket(1), disputed()), (Ticket(2), disputed())],
+            "{office}"
+        );
+        play.is_deposed(play.raft().commit());
+        play.lead();
+    }
+    play.disputed = None;
+    play.handle(Event::Applied { index: play.raft().commit(), disputed: None });
+    assert!(play.notices.contains(&(GROUP, Notice::Settled)));
+    let at = play.propose(3);
+    play.accept();
+    assert_eq!(play.handed(), [(3, at)]);
+}
+
+#[test]
+fn e8_reads_that_were_under_way_when_the_log_said_so_are_refused() {
+    let mut play = Play::new(Limits::default());
+    play.lead();
+    play.read(1);
+    assert_eq!(play.answers, [], "its round waits for answers");
+    play.disputed = Some(Dispute { index: 1, shown_by: Depth::Chain });
+    play.propose(2);
+    play.accept();
+    assert_eq!(play.answers, [(Ticket(1), Answer::NotApplied(NotApplied::Disputed(1)))]);
 }

@@ -202,7 +202,12 @@ fn settle_with_two_in_line(core: &mut Core, uid: GroupUid) -> Vec<SnapshotOrder>
         let out = core.turn();
         persist(core, &out);
         for job in jobs(&out) {
-            core.handle(Input::Applied { group: GROUP, index: job.last, persisted: job.last });
+            core.handle(Input::Applied {
+                group: GROUP,
+                index: job.last,
+                persisted: job.last,
+                disputed: None,
+            });
         }
         for sent in said(&out) {
             let is_second = sent.to == replica(2);
@@ -286,7 +291,7 @@ fn persist(core: &mut Core, out: &Output) {
 
 fn applied(core: &mut Core, out: &Output) {
     for job in jobs(out) {
-        core.handle(Input::Applied { group: GROUP, index: job.last, persisted: 0 });
+        core.handle(Input::Applied { group: GROUP, index: job.last, persisted: 0, disputed: None });
     }
     core.turn();
 }
@@ -335,7 +340,7 @@ fn t2_what_waits_at_the_apply_side_is_bounded_in_bytes() {
     }
     assert_eq!(carried, [true, true, false, false], "the rest is read from the log when its turn comes");
     let last = core.engine().raft(GROUP).map_or(0, Raft::last_index);
-    core.handle(Input::Applied { group: GROUP, index: last, persisted: 0 });
+    core.handle(Input::Applied { group: GROUP, index: last, persisted: 0, disputed: None });
     core.turn();
     let out = propose(&mut core, 5);
     persist(&mut core, &out);
