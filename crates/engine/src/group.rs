@@ -4,7 +4,7 @@
 
 use std::collections::VecDeque;
 
-use mraft_raft::{ChangeError, ProposeRefused, Raft, ReadRefused};
+use mraft_raft::{Body, ChangeError, Message, ProposeRefused, Raft, ReadRefused};
 use mraft_types::limits::COMMAND_BYTES_MAX;
 use mraft_types::{
     ChangeRefused, Entry, GroupUid, Index, LogPosition, LogStart, MembershipChange, NodeId, ReplicaId,
@@ -102,6 +102,9 @@ impl Group {
     pub(crate) fn handle_event(&mut self, around: &Surroundings<'_>, event: Event, out: &mut Vec<Effect>) {
         let mut answers = Answers::new();
         match event {
+            // What is not durable cannot be let go of, so that a slow disk would fill the memory with what leaders go on sending. It is as
+            // if it had been lost on the way: heartbeats keep the leader known, and it sends again what was not acknowledged.
+            Event::Message { message, .. } if around.is_pressed && carries_entries(&message) => {}
             Event::Message { uid, message } if uid == self.uid => {
                 self.raft.step(mraft_raft::Event::Received(message))
             }
@@ -561,6 +564,10 @@ impl Group {
 
 /// Ticks between the campaigns of two voters of one group after a suspicion: enough for a round trip of votes.
 const SUSPICION_STAGGER_TICKS: u32 = 3;
+
+fn carries_entries(message: &Message) -> bool {
+    matches!(&message.body, Body::Append { entries, .. } if !entries.is_empty())
+}
 
 fn refused(reason: ProposeRefused) -> NotApplied {
     match reason {

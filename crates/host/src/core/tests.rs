@@ -5,7 +5,7 @@
 use mraft_engine::packing::NO_SLOT;
 use mraft_raft::message::Body;
 use mraft_raft::{AppendReply, Config, Restored};
-use mraft_types::{DeploymentId, LogPosition, Member, Membership, Role, SlotSet};
+use mraft_types::{DeploymentId, EntryKind, LogPosition, Member, Membership, Role, SlotSet};
 
 use super::*;
 use crate::meta::GroupMeta;
@@ -327,6 +327,31 @@ fn t2_a_node_that_holds_too_much_in_memory_takes_no_proposals_until_the_disk_has
     applied(&mut core, &out);
     outs = vec![propose(&mut core, 4)];
     assert!(outs[0].answers.is_empty() && !outs[0].log.is_empty(), "{outs:?}");
+}
+
+#[test]
+fn t2_a_follower_that_holds_too_much_takes_no_entries_until_the_disk_has_what_it_took() {
+    let mut core = core_of(members(), Limits { held_bytes_max: 1500, ..Limits::default() });
+    let uid = core.engine().uid(GROUP).expect("the group");
+    let append = |index: Index| {
+        let payload = vec![7; 1000].into();
+        let entry = Entry { index, term: 2, kind: EntryKind::Commands, payload };
+        let prev = LogPosition { index: index - 1, term: if index == 2 { 1 } else { 2 } };
+        message(2, 2, Body::Append { prev, entries: vec![entry], commit: 1, matched: 0 })
+    };
+    let last = |core: &Core| core.engine().raft(GROUP).map_or(0, Raft::last_index);
+    let outs: Vec<Output> = (2..=6).map(|index| hear(&mut core, uid, append(index))).collect();
+    assert_eq!(last(&core), 3, "what came when there was too much is as if it had been lost");
+    assert!(core.engine().held_bytes() < 3000);
+    let out = hear(&mut core, uid, message(2, 2, Body::Heartbeat { commit: 1, matched: 0, round: 5 }));
+    assert!(out.messages.is_empty(), "its term is not durable yet: {out:?}");
+    outs.iter().for_each(|out| persist(&mut core, out));
+    let out = core.turn();
+    let bodies: Vec<&Body> = said(&out).into_iter().map(|message| &message.body).collect();
+    let accepted = Body::AppendReply(AppendReply::Accepted { matched: 3 });
+    assert_eq!(bodies, [&Body::HeartbeatReply { round: 5 }, &accepted]);
+    hear(&mut core, uid, append(4));
+    assert_eq!(last(&core), 4, "the leader sent it again");
 }
 
 #[test]
