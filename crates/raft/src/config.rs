@@ -13,8 +13,8 @@ pub struct Config {
     pub id: ReplicaId,
     /// Election timeouts are drawn from `election_ticks..2 * election_ticks`; must exceed `2 * heartbeat_ticks`.
     pub election_ticks: u32,
-    /// A leader sends heartbeats on every tick whose number is a multiple of this, so that the heartbeats of all groups
-    /// share a frame; at least 1.
+    /// A leader sends heartbeats on the first tick in every span of so many numbers, so that the heartbeats of all groups share a frame;
+    /// at least 1.
     pub heartbeat_ticks: u32,
     /// Whether a leader steps down when it has not heard from a quorum for one election timeout.
     pub check_quorum: bool,

@@ -37,6 +37,8 @@ pub struct Raft {
     pub(crate) log: LogView,
     pub(crate) durability: Durability,
     pub(crate) timer: ElectionTimer,
+    /// Which span of `heartbeat_ticks` the last tick fell in.
+    pub(crate) beat: u64,
     /// The last read round that was handed out; grows over all terms of this life (rule R1).
     pub(crate) round: u64,
     /// What the caller is told at the next poll.
@@ -101,6 +103,7 @@ impl Raft {
             leader: None,
             durability: Durability::new(hard_state, last_index),
             timer: ElectionTimer::default(),
+            beat: 0,
             round: 0,
             notices: Vec::new(),
             reported: (None, hard_state.term, Life::Follower),

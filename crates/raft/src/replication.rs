@@ -131,12 +131,10 @@ impl Raft {
 
 /// The leader's half.
 impl Raft {
-    pub(crate) fn tick_leader(&mut self, number: u64) {
+    pub(crate) fn tick_leader(&mut self, beat_due: bool) {
         let Standing::Leader(leader) = &mut self.standing else { return };
         let config = &self.config;
-        if number.is_multiple_of(u64::from(config.heartbeat_ticks)) {
-            leader.heartbeat_due = true;
-        }
+        leader.heartbeat_due |= beat_due;
         leader.notices_due = true;
         leader.quorum_check_ticks += 1;
         let check_due = leader.quorum_check_ticks >= config.election_ticks;
@@ -152,7 +150,7 @@ impl Raft {
         if check_due && config.check_quorum && !self.hears_quorum() {
             return self.become_follower(self.term, None);
         }
-        self.tick_transfer(number);
+        self.tick_transfer(beat_due);
     }
 
     pub(crate) fn handle_append_reply(&mut self, from: ReplicaId, reply: AppendReply) {

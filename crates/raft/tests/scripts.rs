@@ -9,6 +9,7 @@
 //! join 4#1                    a memberless replica starts
 //! campaign 1                  ticks 1 until it starts an election
 //! tick 1|all [xN]             one tick each, N times
+//! skip [xN]                   N ticks that nobody hears of
 //! deliver [1->2] [xN]         everything in flight (of one link; N messages), and what follows
 //! drop|repeat|show 1->2       what is in flight on a link is lost, doubled, shown
 //! keep 1->2 · replay          copies what is in flight on a link; puts the copies in flight again
@@ -139,6 +140,7 @@ impl Stage {
         match verb {
             "group" => *group = new_group(words)?,
             "join" => group.join(first()?),
+            "skip" => group.tick += times(words, 1) as u64,
             "campaign" => {
                 let id = first()?;
                 let elections = |group: &Group| {
