@@ -115,6 +115,8 @@ pub enum Event {
     },
     /// Answer to [`crate::effect::Effect::ReadLog`].
     LogRead {
+        /// The order that it answers.
+        order: u64,
         /// For which follower.
         to: ReplicaId,
         /// The entries, or none.

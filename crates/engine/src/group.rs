@@ -179,7 +179,9 @@ impl Group {
                     self.compare(around, from, hash, out);
                 }
             }
-            Event::LogRead { to, entries } => self.raft.step(mraft_raft::Event::LogRead { to, entries }),
+            Event::LogRead { order, to, entries } => {
+                self.raft.step(mraft_raft::Event::LogRead { order, to, entries });
+            }
             Event::SnapshotReceived { from, term, start } => {
                 self.raft.step(mraft_raft::Event::SnapshotReceived { from, term, start });
             }
@@ -457,8 +459,8 @@ impl Group {
             Core::Send(message) => out.push(Effect::Send { uid: self.uid, message }),
             Core::Write(write) => out.push(Effect::Write(write)),
             Core::Apply { first, last } => self.apply(around, first, last, answers, out),
-            Core::ReadLog { to, first, last, max_bytes } => {
-                out.push(Effect::ReadLog { to, first, last, max_bytes })
+            Core::ReadLog { order, to, first, last, max_bytes } => {
+                out.push(Effect::ReadLog { order, to, first, last, max_bytes })
             }
             // Whoever installed one side's state could settle nothing any more: it must come to its own by applying.
             Core::SendSnapshot { to, .. } if self.comparison.disputed().is_some() => {

@@ -174,6 +174,8 @@ pub struct SnapshotOrder {
 /// Entries to be read from the log for a follower; answered by `Event::LogRead`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LogReadOrder {
+    /// Its number, to be repeated in the answer.
+    pub order: u64,
     /// Whose log.
     pub key: LogKey,
     /// For whom.
@@ -448,8 +450,8 @@ impl Core {
                 self.out.log.push(LogJob::Write { group, number, write: group_write(bench.key, write) });
             }
             Effect::Apply(job) => self.out.applies.push((group, ApplyOrder::Job(job))),
-            Effect::ReadLog { to, first, last, max_bytes } => {
-                self.out.log_reads.push(LogReadOrder { key: bench.key, to, first, last, max_bytes });
+            Effect::ReadLog { order, to, first, last, max_bytes } => {
+                self.out.log_reads.push(LogReadOrder { order, key: bench.key, to, first, last, max_bytes });
             }
             Effect::SendSnapshot { to, at_least, term } => {
                 // One at a time to each peer: the one on its way still needs the entries behind it, and will be of as much use. The core
@@ -536,7 +538,7 @@ impl Bench {
 
 /// Answer to a [`LogReadOrder`] as an input: the entries, or none when the log does not have them.
 pub fn log_read_input(order: &LogReadOrder, entries: Vec<Entry>) -> Input {
-    Input::Group(order.key.group, Event::LogRead { to: order.to, entries })
+    Input::Group(order.key.group, Event::LogRead { order: order.order, to: order.to, entries })
 }
 
 #[cfg(test)]

@@ -57,8 +57,8 @@ pub(crate) enum Probe {
 pub(crate) struct Pipeline {
     in_flight: VecDeque<(Index, usize)>,
     in_flight_bytes: usize,
-    /// Entries that were asked back from the log, from this index.
-    pub(crate) reading: Option<Index>,
+    /// Entries that were asked back from the log: the order, and the first index.
+    pub(crate) reading: Option<(u64, Index)>,
     /// What came back, to be sent at the next poll.
     pub(crate) fetched: Vec<Entry>,
     /// Something on the way may be lost: ask with an empty append.

@@ -192,13 +192,15 @@ impl Raft {
         }
     }
 
-    pub(crate) fn handle_log_read(&mut self, to: ReplicaId, entries: Vec<Entry>) {
+    pub(crate) fn handle_log_read(&mut self, order: u64, to: ReplicaId, entries: Vec<Entry>) {
         let Raft { standing: Standing::Leader(leader), log, config, .. } = self else {
             return self.ignore(Ignored::NotLeading);
         };
         let Some(peer) = leader.peers.get_mut(&to) else { return self.ignore(Ignored::Unasked) };
         let State::Replicate(pipeline) = &mut peer.state else { return self.ignore(Ignored::Unasked) };
-        let Some(first) = pipeline.reading.take() else { return self.ignore(Ignored::Unasked) };
+        let Some((_, first)) = pipeline.reading.take_if(|(asked, _)| *asked == order) else {
+            return self.ignore(Ignored::Unasked);
+        };
         let are_ours = entries
             .iter()
             .zip(first..)
@@ -245,14 +247,17 @@ impl Raft {
         }
         let has_committed = self.has_committed_in_term();
         let resigns = self.must_resign();
-        let Raft { standing: Standing::Leader(leader), log, config, term, round, .. } = self else { return };
+        let Raft { standing: Standing::Leader(leader), log, log_order, config, term, round, .. } = self
+        else {
+            return;
+        };
         if has_committed && leader.reads.send(*round, log.commit()) {
             leader.heartbeat_due = true;
         }
         let heartbeat_due = std::mem::take(&mut leader.heartbeat_due);
         let notices_due = std::mem::take(&mut leader.notices_due) || resigns;
         let newest_round = leader.reads.newest_sent();
-        let mut voice = Voice { config, term: *term, log, notices_due, out };
+        let mut voice = Voice { config, term: *term, log, log_order, notices_due, out };
         for (id, peer) in &mut leader.peers {
             if heartbeat_due {
                 voice.heartbeat(*id, peer, newest_round);
@@ -302,6 +307,7 @@ struct Voice<'a> {
     config: &'a Config,
     term: Term,
     log: &'a LogView,
+    log_order: &'a mut u64,
     notices_due: bool,
     out: &'a mut Vec<Effect>,
 }
@@ -376,9 +382,11 @@ impl Voice<'_> {
                 Some(entries) => entries,
                 None if fetched.first().is_some_and(|entry| entry.index == first) => fetched,
                 None => {
-                    pipeline.reading = Some(first);
+                    *self.log_order += 1;
+                    let order = *self.log_order;
+                    pipeline.reading = Some((order, first));
                     let last = self.log.cached_first() - 1;
-                    self.out.push(Effect::ReadLog { to, first, last, max_bytes: bytes_max });
+                    self.out.push(Effect::ReadLog { order, to, first, last, max_bytes: bytes_max });
                     break;
                 }
             };

@@ -17,6 +17,7 @@
 //! hold|release 1              writes wait; everything is written
 //! persist 1 [xN]              the oldest N writes (all) are durable
 //! hold-apply|release-apply 1
+//! hold-log|read-log 1         reading old entries waits; the oldest order is carried out
 //! crash|restart|wipe 1        power cut; start again; lose the disk but not the name
 //! propose 1 TEXT [xN]         read 1
 //! change 1 add 4|promote 4|demote 3|remove 3|retire 3 [expecting=N]
@@ -211,6 +212,12 @@ impl Stage {
             "release-apply" => {
                 group.node_mut(first()?).apply_held = false;
                 group.poll(first()?);
+            }
+            "hold-log" => group.node_mut(first()?).log_held = true,
+            "read-log" => {
+                if !group.read_log(first()?) {
+                    return Ok("nothing is to be read".to_owned());
+                }
             }
             "crash" => group.crash(first()?),
             "restart" => group.restart(first()?),
