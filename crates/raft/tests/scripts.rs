@@ -28,7 +28,7 @@
 //! shipped 1->3                1 hears that a snapshot that was shipped unheard has arrived
 //! lost 1 node 2 · suspect 1 node 2 after N · condemn 1 · lose-log 1 from 5
 //! status [1] · log 1
-//! expect 1 FIELD VALUE        life, term, leader, commit, applied, last, durable, start, members, commands, removed
+//! expect 1 FIELD VALUE        life, term, leader, commit, applied, last, durable, start, members, change, commands, removed
 //! ```
 //!
 //! A command that ends in `quietly` prints nothing.
@@ -427,6 +427,7 @@ fn field(group: &Group, id: ReplicaId, name: &str) -> Outcome {
         "durable" => raft.durable_index().to_string(),
         "start" => raft.start().position.index.to_string(),
         "members" => text::membership(raft.membership()),
+        "change" => raft.membership().change_index.to_string(),
         _ => return Err(format!("no field {name}")),
     })
 }
