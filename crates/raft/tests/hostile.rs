@@ -48,10 +48,7 @@ fn no_message_of_a_peer_panics_or_breaks_a_promise_in_any_life() {
         taken += counts.1;
     }
     if seed.is_none() {
-        assert!(
-            malformed > 10_000 && taken > 5_000,
-            "{malformed} malformed, {taken} that changed something"
-        );
+        assert!(malformed > 10_000 && taken > 5_000, "{malformed} malformed, {taken} that changed something");
     }
 }
 

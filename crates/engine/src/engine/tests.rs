@@ -6,14 +6,16 @@ use std::collections::VecDeque;
 
 use mraft_raft::{AppendReply, Body, Config, Message, Restored};
 use mraft_types::{
-    Entry, EntryKind, HardState, LogPosition, LogStart, Member, Membership, Payload, ReplicaId, Role, Term,
+    Entry, EntryKind, HardState, LogPosition, LogStart, Member, Membership, MembershipChange, Payload,
+    ReplicaId, Role, Term,
 };
 
 use super::*;
 use crate::comparison::{Depth, Dispute};
 use crate::effect::ApplyJob;
+use crate::error::Unknown;
 use crate::event::{Proposal, ReadKind};
-use crate::packing::NO_SLOT;
+use crate::packing::{NO_SLOT, PackedEntry};
 
 const GROUP: GroupId = GroupId(3);
 const UID: GroupUid = GroupUid([7; 16]);
@@ -230,4 +232,106 @@ fn e8_reads_that_were_under_way_when_the_log_said_so_are_refused() {
     play.propose(2);
     play.accept();
     assert_eq!(play.answers, [(Ticket(1), Answer::NotApplied(NotApplied::Disputed(1)))]);
+}
+
+#[test]
+fn m3_adding_a_node_that_has_a_live_replica_answers_with_that_one_and_changes_nothing() {
+    let mut play = Play::new(Limits::default());
+    play.lead();
+    let add = |play: &mut Play, ticket| {
+        let change = MembershipChange::AddLearner {
+            node: NodeId::new(4).expect("a node id"),
+            raft_address: "h:4".to_owned(),
+        };
+        let (ticket, deadline_tick) = (Ticket(ticket), 1_000);
+        play.handle(Event::Change { ticket, change, expected_change_index: None, deadline_tick });
+        play.accept();
+        match play.answers.pop() {
+            Some((answered, Answer::Changed { position, membership })) if answered == ticket => {
+                let of_node = |id: &&ReplicaId| id.node().get() == 4;
+                (position, membership.members.keys().copied().filter(|id| of_node(&id)).collect::<Vec<_>>())
+            }
+            other => panic!("{other:?}"),
+        }
+    };
+    let (position, added) = add(&mut play, 1);
+    assert_eq!((position.index, added.len()), (play.raft().membership().change_index, 1));
+    let last = play.raft().last_index();
+    assert_eq!(add(&mut play, 2), (position, added), "the same replica, by the same change");
+    assert_eq!(play.raft().last_index(), last, "nothing was written");
+}
+
+/// The stamps of the entries with commands that were handed to the state machine.
+fn stamps(play: &Play) -> Vec<u64> {
+    let entries = play.jobs.iter().flat_map(|job| job.entries.iter().flatten());
+    let packed = entries.filter(|entry| entry.kind == EntryKind::Commands);
+    packed.map(|entry| PackedEntry::decode(&entry.payload).expect("packed").leader_unix_ms).collect()
+}
+
+#[test]
+fn e1_a_leader_that_comes_back_with_a_clock_that_went_back_does_not_take_its_stamps_back() {
+    let mut play = Play::new(Limits::default());
+    let hear_clocks = |play: &mut Play| {
+        for node in [2, 3] {
+            let unix_ms = play.now.unix_ms;
+            play.engine.handle_node_event(NodeEvent::PeerClock { node: replica(node).node(), unix_ms });
+        }
+    };
+    hear_clocks(&mut play);
+    play.lead();
+    play.propose(1);
+    play.accept();
+    let first = stamps(&play);
+    assert!(first.last().is_some_and(|stamp| *stamp >= 1_000_000), "{first:?}");
+    play.is_deposed(play.raft().commit());
+    // Every clock of the group is set back, and the median with them.
+    play.now.unix_ms = 500_000;
+    hear_clocks(&mut play);
+    play.lead();
+    for ticket in 2..5 {
+        play.propose(ticket);
+        play.accept();
+    }
+    let all = stamps(&play);
+    assert_eq!(all.len(), 4);
+    assert!(all.is_sorted(), "{all:?}");
+}
+
+#[test]
+fn t4_a_panic_inside_a_group_ends_that_group_and_no_other() {
+    let other = GroupId(4);
+    let mut play = Play::new(Limits::default());
+    assert!(play.engine.add_group(other, UID, follower(), 1));
+    play.lead();
+    play.read(1);
+    let last = play.propose(2);
+    assert_eq!(play.answers, [], "both wait");
+    let held = play.engine.held_bytes();
+    assert!(held > 0);
+    play.engine.touched.insert(GROUP);
+    play.engine.guarded(GROUP, |_, _, out| {
+        out.push(Effect::Answer(Ticket(9), Answer::NotApplied(NotApplied::Deadline)));
+        panic!("a bug at {last}");
+    });
+    play.turn();
+    let message = format!("a bug at {last}");
+    assert_eq!(play.notices.last(), Some(&(GROUP, Notice::Panicked { message })));
+    assert_eq!(
+        play.answers,
+        [
+            (Ticket(1), Answer::NotApplied(NotApplied::Stopping)),
+            (Ticket(2), Answer::Unknown(Unknown::Stopped)),
+        ],
+        "what was proposed may be applied; what the part that panicked had to say is not trusted"
+    );
+    assert!(play.engine.raft(GROUP).is_none(), "its state is never used again");
+    assert_eq!(play.engine.held_bytes(), 0);
+    play.answers.clear();
+    play.read(3);
+    assert_eq!(play.answers, [(Ticket(3), Answer::NotApplied(NotApplied::NoSuchGroup))]);
+    let term = play.engine.raft(other).expect("the other group is here").term();
+    (0..30).for_each(|_| play.tick());
+    let asked = |message: &Message| matches!(message.body, Body::PreVote { .. });
+    assert!(play.sent.iter().any(asked), "the other group lives on in term {term}");
+    assert_eq!(play.answers.len(), 1, "and says nothing in the place of the one that is gone");
 }
