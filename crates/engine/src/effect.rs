@@ -103,6 +103,8 @@ pub enum Effect {
     Answer(Ticket, Answer),
     /// Read entries for a follower; answered by `Event::LogRead`.
     ReadLog {
+        /// Number of this order, to be repeated in the answer.
+        order: u64,
         /// For whom.
         to: ReplicaId,
         /// First index.

@@ -43,6 +43,8 @@ pub enum CommandKind {
     Import = 6,
     /// The hash that a checkpoint found at the leader, for comparison (rule E8).
     CheckpointHash = 7,
+    /// No hash of a checkpoint got a majority: the group does not serve, whoever leads it (rule E8).
+    Dispute = 8,
 }
 
 impl CommandKind {
@@ -56,6 +58,7 @@ impl CommandKind {
             5 => CommandKind::SetSlots,
             6 => CommandKind::Import,
             7 => CommandKind::CheckpointHash,
+            8 => CommandKind::Dispute,
             _ => return None,
         })
     }

@@ -16,7 +16,7 @@ use mraft_engine::machine::{
     BackgroundJob, Command, ContentView, Lookup, MachineError, Results, SnapshotView, StateMachine, Urgency,
 };
 use mraft_engine::packing::{CommandKind, NO_SLOT, PackedEntry};
-use mraft_engine::{Depth, StateHash};
+use mraft_engine::{Depth, Dispute, StateHash};
 use mraft_logstore::{LogError, LogKey, LogReader};
 use mraft_types::codec::{DecodeError, Reader};
 use mraft_types::{Entry, EntryKind, Index, LogPosition, Membership, Payload};
@@ -327,8 +327,8 @@ impl Applier {
         if self.membership_bytes.is_empty() {
             self.meta.membership.encode(&mut self.membership_bytes);
         }
-        self.meta.encode_but_membership(&mut self.meta_bytes);
-        self.meta_bytes.extend_from_slice(&self.membership_bytes);
+        let membership = &self.membership_bytes;
+        self.meta.encode_around(&mut self.meta_bytes, |out| out.extend_from_slice(membership));
     }
 
     fn keep_checkpoint(&mut self, depth: Depth, applied: &mut Applied) -> Result<(), ApplyError> {
@@ -395,7 +395,14 @@ impl Applier {
                         }
                         CommandKind::CheckpointHash => {
                             let hash = StateHash::decode(&mut Reader::new(command.body)).map_err(broken)?;
+                            self.meta.disputed =
+                                self.meta.disputed.filter(|dispute| !dispute.is_settled_by(&hash));
                             majority = Some(hash);
+                            Outcome::Chain
+                        }
+                        CommandKind::Dispute => {
+                            let dispute = Dispute::decode(&mut Reader::new(command.body)).map_err(broken)?;
+                            self.meta.disputed = Some(dispute);
                             Outcome::Chain
                         }
                         kind => {

@@ -232,7 +232,8 @@ impl ApplyWorker {
         for group in std::mem::take(&mut self.touched) {
             self.guarded(group, out, |applier, out| {
                 let (index, persisted) = (applier.meta().applied.index, applier.persisted());
-                out.inputs.push((group, Input::Applied { group, index, persisted }));
+                let disputed = applier.meta().disputed;
+                out.inputs.push((group, Input::Applied { group, index, persisted, disputed }));
                 let is_due = snapshot_entries > 0 && index.saturating_sub(persisted) >= snapshot_entries;
                 let urgency = if is_due { Urgency::Pressing } else { Urgency::Normal };
                 if let Some(job) = applier.background(urgency) {
@@ -260,7 +261,8 @@ impl ApplyWorker {
         self.guarded(group, out, |applier, out| {
             applier.machine().persist()?;
             let (index, persisted) = (applier.meta().applied.index, applier.persisted());
-            out.inputs.push((group, Input::Applied { group, index, persisted }));
+            let disputed = applier.meta().disputed;
+            out.inputs.push((group, Input::Applied { group, index, persisted, disputed }));
             Ok(())
         });
         self.weigh(group);

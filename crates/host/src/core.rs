@@ -31,7 +31,7 @@ use std::fmt;
 use mraft_engine::effect::{Answer, ApplyJob, Effect, GroupEffect, Notice};
 use mraft_engine::error::NotApplied;
 use mraft_engine::event::{Event, NodeEvent, Now, Ticket};
-use mraft_engine::{Engine, Limits, StateHash};
+use mraft_engine::{Dispute, Engine, Limits, StateHash};
 use mraft_logstore::{GroupWrite, LogKey, Mark};
 use mraft_raft::{Message, Raft};
 use mraft_types::{Entry, GroupId, GroupUid, HardState, Index, LogStart, NodeId, ReplicaId, Term};
@@ -88,6 +88,8 @@ pub enum Input {
         index: Index,
         /// What a crash would come back with.
         persisted: Index,
+        /// What the log up to there says that the replicas do not agree on (rule E8).
+        disputed: Option<Dispute>,
     },
     /// Somebody asked for the log of a group to be truncated.
     Truncate(GroupId),
@@ -172,6 +174,8 @@ pub struct SnapshotOrder {
 /// Entries to be read from the log for a follower; answered by `Event::LogRead`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LogReadOrder {
+    /// Its number, to be repeated in the answer.
+    pub order: u64,
     /// Whose log.
     pub key: LogKey,
     /// For whom.
@@ -269,7 +273,8 @@ struct Bench {
     /// The one snapshot that lies staged, until the core took or dropped it.
     staged: Option<(LogStart, u64)>,
     installing: Option<Installing>,
-    /// Snapshots on their way, with the index from which on entries are kept; `None` until the view is open.
+    /// Snapshots on their way, at most one to each peer and each until its `Event::SnapshotSent`, with the index from which on entries
+    /// are kept; `None` until the view is open.
     sending: BTreeMap<ReplicaId, Option<Index>>,
     persisted: Index,
 }
@@ -348,8 +353,8 @@ impl Core {
                     self.engine.remove_group(group, &reason);
                 }
             }
-            Input::Applied { group, index, persisted } => {
-                self.engine.handle_event(group, Event::Applied { index });
+            Input::Applied { group, index, persisted, disputed } => {
+                self.engine.handle_event(group, Event::Applied { index, disputed });
                 if let Some(bench) = self.benches.get_mut(&group) {
                     bench.persisted = bench.persisted.max(persisted);
                     if !self.config.truncates_on_request_only || self.log_pressed {
@@ -445,10 +450,15 @@ impl Core {
                 self.out.log.push(LogJob::Write { group, number, write: group_write(bench.key, write) });
             }
             Effect::Apply(job) => self.out.applies.push((group, ApplyOrder::Job(job))),
-            Effect::ReadLog { to, first, last, max_bytes } => {
-                self.out.log_reads.push(LogReadOrder { key: bench.key, to, first, last, max_bytes });
+            Effect::ReadLog { order, to, first, last, max_bytes } => {
+                self.out.log_reads.push(LogReadOrder { order, key: bench.key, to, first, last, max_bytes });
             }
             Effect::SendSnapshot { to, at_least, term } => {
+                // One at a time to each peer: the one on its way still needs the entries behind it, and will be of as much use. The core
+                // asks again when the peer gives a sign of life.
+                if bench.sending.contains_key(&to) {
+                    return self.engine.handle_event(group, Event::SnapshotSent { to, ok: false });
+                }
                 bench.sending.insert(to, None);
                 let order = SnapshotOrder { to, from: bench.key.replica, uid: bench.key.uid, at_least, term };
                 self.out.applies.push((group, ApplyOrder::Send(order)));
@@ -528,7 +538,7 @@ impl Bench {
 
 /// Answer to a [`LogReadOrder`] as an input: the entries, or none when the log does not have them.
 pub fn log_read_input(order: &LogReadOrder, entries: Vec<Entry>) -> Input {
-    Input::Group(order.key.group, Event::LogRead { to: order.to, entries })
+    Input::Group(order.key.group, Event::LogRead { order: order.order, to: order.to, entries })
 }
 
 #[cfg(test)]

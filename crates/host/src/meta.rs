@@ -5,6 +5,7 @@
 //! It reaches the disk in the same atomic step as the data it belongs to, and stands at the head of every snapshot. The genesis
 //! meta is the group's beginning: index 1, term 1, the original members and slots (rule M4).
 
+use mraft_engine::Dispute;
 use mraft_types::codec::{DecodeError, Reader, Writer};
 use mraft_types::{
     DeploymentId, GroupId, GroupUid, Index, LogPosition, LogStart, Membership, SLOT_COUNT, SlotRange, SlotSet,
@@ -14,6 +15,9 @@ use mraft_types::{
 pub const FEATURE_LEVEL: u32 = 1;
 
 const META_VERSION: u8 = 1;
+/// Of a group whose replicas do not agree: the dispute follows at the end. No other group's meta is written like this, so that only a
+/// build that does not know disputes refuses it, and only then.
+const META_VERSION_DISPUTED: u8 = 2;
 
 /// The position that every group's history starts behind.
 pub const GENESIS: LogPosition = LogPosition { index: 1, term: 1 };
@@ -39,6 +43,8 @@ pub struct GroupMeta {
     pub log_unix_ms: u64,
     /// Hash chain over (index, entry, results) of everything applied (rule E8).
     pub chain: u128,
+    /// The replicas do not agree, and no state has a majority: the group does not serve (rule E8).
+    pub disputed: Option<Dispute>,
 }
 
 impl GroupMeta {
@@ -61,6 +67,7 @@ impl GroupMeta {
             slots_epoch: 0,
             log_unix_ms: 0,
             chain: u128::from_le_bytes(uid.0),
+            disputed: None,
         }
     }
 
@@ -71,14 +78,13 @@ impl GroupMeta {
 
     /// The bytes (`docs/formats/meta.md`), into a vector that is cleared first.
     pub fn encode_into(&self, out: &mut Vec<u8>) {
-        self.encode_but_membership(out);
-        self.membership.encode(out);
+        self.encode_around(out, |out| self.membership.encode(out));
     }
 
-    /// All bytes but the last field, the membership: it hardly ever changes, and everything else does with every entry.
-    pub(crate) fn encode_but_membership(&self, out: &mut Vec<u8>) {
+    /// The same with the membership's bytes from the caller: it hardly ever changes, and everything else does with every entry.
+    pub(crate) fn encode_around(&self, out: &mut Vec<u8>, membership: impl FnOnce(&mut Vec<u8>)) {
         out.clear();
-        out.put_u8(META_VERSION);
+        out.put_u8(if self.disputed.is_some() { META_VERSION_DISPUTED } else { META_VERSION });
         out.put_u64(self.group.0);
         out.put_raw(&self.uid.0);
         out.put_varint(self.applied.index);
@@ -91,6 +97,10 @@ impl GroupMeta {
         for range in self.slots.ranges() {
             out.put_u16(range.first);
             out.put_u16(range.last);
+        }
+        membership(out);
+        if let Some(dispute) = &self.disputed {
+            dispute.encode(out);
         }
     }
 
@@ -105,7 +115,7 @@ impl GroupMeta {
     pub fn decode(bytes: &[u8]) -> Result<GroupMeta, DecodeError> {
         let mut reader = Reader::new(bytes);
         let version = reader.u8("meta.version")?;
-        if version != META_VERSION {
+        if version != META_VERSION && version != META_VERSION_DISPUTED {
             return Err(DecodeError::Unknown("meta.version", u64::from(version)));
         }
         let group = GroupId(reader.u64("meta.group")?);
@@ -127,6 +137,10 @@ impl GroupMeta {
         }
         let slots = SlotSet::from_ranges(ranges).ok_or(DecodeError::Invalid("meta.slots", count as u64))?;
         let membership = Membership::decode(&mut reader)?;
+        let disputed = match version {
+            META_VERSION_DISPUTED => Some(Dispute::decode(&mut reader)?),
+            _ => None,
+        };
         reader.finish()?;
         Ok(GroupMeta {
             group,
@@ -138,6 +152,7 @@ impl GroupMeta {
             slots_epoch,
             log_unix_ms,
             chain,
+            disputed,
         })
     }
 
@@ -182,6 +197,7 @@ fn founding_uid(deployment: DeploymentId, group: GroupId, members: &Membership, 
 
 #[cfg(test)]
 mod tests {
+    use mraft_engine::Depth;
     use mraft_types::{Member, NodeId, ReplicaId, Role};
 
     use super::*;
@@ -202,10 +218,13 @@ mod tests {
     fn e7_meta_comes_back_from_its_bytes_and_from_nothing_less() {
         let mut meta = genesis(2, &[1, 2, 3]);
         meta.advance(LogPosition { index: 900, term: 4 }, b"entry", b"results");
-        let bytes = meta.encode();
-        assert_eq!(GroupMeta::decode(&bytes), Ok(meta));
-        for len in 0..bytes.len() {
-            assert!(GroupMeta::decode(&bytes[..len]).is_err());
+        for disputed in [None, Some(Dispute { index: 890, shown_by: Depth::Content })] {
+            meta.disputed = disputed;
+            let bytes = meta.encode();
+            assert_eq!(GroupMeta::decode(&bytes).as_ref(), Ok(&meta));
+            for len in 0..bytes.len() {
+                assert!(GroupMeta::decode(&bytes[..len]).is_err());
+            }
         }
     }
 

@@ -591,13 +591,21 @@ impl Inner {
 
     /// An event for a group's core; requests in it are answered even when the host is closing.
     pub(crate) fn input(&self, group: GroupId, event: Event) {
-        let rejected = match self.shared() {
+        let shared = self.shared();
+        // As much as one group may have waiting: a worker that keeps up looks long before.
+        let bytes_max = self.config.limits.pending_bytes_max;
+        let is_refused = match (&shared, &event) {
+            (Ok(shared), Event::Propose(proposals)) => !shared.admit_proposals(group, proposals, bytes_max),
+            _ => false,
+        };
+        let (rejected, reason) = match shared {
+            _ if is_refused => (event, NotApplied::Busy("the step worker's mailbox")),
             Ok(shared) => match shared.step(group).send(Input::Group(group, event)) {
                 Ok(()) => return,
-                Err(Input::Group(_, event)) => event,
+                Err(Input::Group(_, event)) => (event, NotApplied::Stopping),
                 Err(_) => return,
             },
-            Err(_) => event,
+            Err(_) => (event, NotApplied::Stopping),
         };
         let tickets = match rejected {
             Event::Propose(proposals) => proposals.into_iter().map(|proposal| proposal.ticket).collect(),
@@ -609,8 +617,8 @@ impl Inner {
             }
             _ => Vec::new(),
         };
-        let stopping = Answer::NotApplied(NotApplied::Stopping);
-        self.completions.deliver(tickets.into_iter().map(|ticket| (ticket, stopping.clone())).collect());
+        let answer = Answer::NotApplied(reason);
+        self.completions.deliver(tickets.into_iter().map(|ticket| (ticket, answer.clone())).collect());
     }
 
     pub(crate) fn deadline_tick(&self, within: Duration) -> u64 {

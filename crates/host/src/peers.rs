@@ -370,7 +370,8 @@ impl Outbox for Peers {
         }
         // When the host closes, nobody waits for the end any more.
         let done = Box::new(move |result| _ = done.try_send(result));
-        let begun = self.transport.send_snapshot(to, header, Box::new(Source { view }), done);
+        let source = Source { view, inner: Weak::clone(&self.inner), group, to: order.to };
+        let begun = self.transport.send_snapshot(to, header, Box::new(source), done);
         let result = match begun {
             Ok(()) => ended.recv().unwrap_or(Err(mraft_transport::SnapshotFailed::Closing)),
             Err(error) => Err(error),
@@ -397,10 +398,17 @@ impl Outbox for Peers {
 
 struct Source {
     view: Box<dyn SnapshotView>,
+    inner: Weak<Inner>,
+    group: GroupId,
+    to: ReplicaId,
 }
 
 impl SnapshotSource for Source {
     fn next_chunk(&mut self) -> Result<Option<Payload>, String> {
+        // The transport asks for a chunk when the one before it has left.
+        if let Some(shared) = self.inner.upgrade().and_then(|inner| inner.shared().ok()) {
+            shared.snapshot_progress(self.group, self.to);
+        }
         let mut chunk = Vec::new();
         match self.view.next_chunk(SNAPSHOT_CHUNK_BYTES_TARGET, &mut chunk) {
             Ok(true) => Ok(Some(Payload::from(chunk))),

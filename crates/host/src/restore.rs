@@ -161,5 +161,6 @@ fn waiting_meta(record: &GroupRecord) -> GroupMeta {
         slots_epoch: 0,
         log_unix_ms: 0,
         chain: 0,
+        disputed: None,
     }
 }

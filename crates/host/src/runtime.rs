@@ -23,17 +23,17 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use mraft_engine::effect::Notice;
 use mraft_engine::error::NotApplied;
-use mraft_engine::event::{NodeEvent, Now};
+use mraft_engine::event::{Event, NodeEvent, Now, Proposal};
 use mraft_engine::machine::BackgroundJob;
 use mraft_logstore::{Fill, LogReader};
-use mraft_types::{GroupId, NodeId};
+use mraft_types::{GroupId, NodeId, ReplicaId};
 use mraft_wire::HostBeat;
 
 use crate::apply::{Applier, HashView};
 use crate::apply_worker::{ApplyMail, ApplyOutput, ApplyWorker, SnapshotSend};
 use crate::completions::Completions;
 use crate::core::{Core, Envelope, HashReport, Input, LogReadOrder, Output, log_read_input};
-use crate::mailbox::Mailbox;
+use crate::mailbox::{Mailbox, WaitingBytes};
 use crate::metrics::Metrics;
 use crate::persist::{LogDone, LogHealth, LogJob, LogWorker};
 
@@ -93,6 +93,8 @@ pub(crate) struct Pace {
 /// What all threads of a host share.
 pub(crate) struct Shared {
     pub(crate) steps: Vec<Mailbox<Input>>,
+    /// By step worker, proposals that it has not looked at yet.
+    proposed: Vec<WaitingBytes>,
     pub(crate) log: Mailbox<LogJob>,
     pub(crate) applies: Vec<Mailbox<ApplyMail>>,
     pub(crate) completions: Arc<Completions>,
@@ -145,6 +147,12 @@ impl Shared {
         &self.steps[share(group, self.steps.len())]
     }
 
+    /// Whether proposals may be put into the mailbox of their group's step worker (rule T2): there they weigh what the engine counts only
+    /// when the worker looks, and while it is held up nothing else would stop them.
+    pub(crate) fn admit_proposals(&self, group: GroupId, proposals: &[Proposal], bytes_max: usize) -> bool {
+        self.proposed[share(group, self.proposed.len())].admit(proposals_bytes(proposals), bytes_max)
+    }
+
     /// The apply thread of a group.
     pub(crate) fn apply(&self, group: GroupId) -> &Mailbox<ApplyMail> {
         &self.applies[share(group, self.applies.len())]
@@ -190,6 +198,12 @@ impl Shared {
                 self.steps[worker].nudge();
             }
         }
+    }
+
+    /// A part of a snapshot was sent. Its deadline is counted in ticks, so the next one is early enough to tell the core.
+    pub(crate) fn snapshot_progress(&self, group: GroupId, to: ReplicaId) {
+        let event = Event::SnapshotProgress { to };
+        self.step(group).leave_all([Input::Group(group, event)]);
     }
 
     /// The same input to every worker.
@@ -309,6 +323,7 @@ impl Runtime {
         let durable_seq = log.store().durable_seq();
         let shared = Arc::new(Shared {
             steps: cores.iter().map(|_| Mailbox::new()).collect(),
+            proposed: cores.iter().map(|_| WaitingBytes::default()).collect(),
             log: Mailbox::new(),
             waits_for_apply: cores.iter().map(|_| AtomicBool::new(true)).collect(),
             applies: (0..pace.apply_threads.max(1)).map(|_| Mailbox::new()).collect(),
@@ -421,6 +436,9 @@ fn step_worker(shared: &Shared, worker: usize, mut core: Core) {
             if matches!(input, Input::Node(NodeEvent::Tick { .. })) && std::mem::replace(&mut ticked, true) {
                 // Ticks that piled up while this thread was held up are dropped (rule T1).
                 continue;
+            }
+            if let Input::Group(_, Event::Propose(proposals)) = &input {
+                shared.proposed[worker].release(proposals_bytes(proposals));
             }
             core.handle(input);
         }
@@ -594,7 +612,7 @@ fn apply_thread(shared: &Shared, thread: usize, mut worker: ApplyWorker) {
             if let Err(TrySendError::Full(send) | TrySendError::Disconnected(send)) =
                 shared.snapshots.try_send(send)
             {
-                let event = mraft_engine::event::Event::SnapshotSent { to: send.order.to, ok: false };
+                let event = Event::SnapshotSent { to: send.order.to, ok: false };
                 shared.deliver_inputs(vec![(send.group, Input::Group(send.group, event))]);
             }
         }
@@ -634,7 +652,7 @@ fn snapshot_thread(shared: &Shared, sends: &Mutex<Receiver<SnapshotSend>>) {
         let Ok(send) = send else { continue };
         let (group, to) = (send.group, send.order.to);
         let ok = shared.outbox().is_some_and(|outbox| outbox.stream(send));
-        let event = mraft_engine::event::Event::SnapshotSent { to, ok };
+        let event = Event::SnapshotSent { to, ok };
         shared.deliver_inputs(vec![(group, Input::Group(group, event))]);
     }
 }
@@ -665,6 +683,11 @@ fn ticker(shared: &Shared, pace: &Pace) {
         random = crate::random::next(random);
         shared.broadcast(|| Input::Node(NodeEvent::Tick { random }));
     }
+}
+
+/// What proposals weigh in a mailbox: their bodies, and a place for each.
+fn proposals_bytes(proposals: &[Proposal]) -> usize {
+    proposals.iter().map(|proposal| proposal.body.len() + size_of::<Proposal>()).sum()
 }
 
 /// Which of `among` threads a group belongs to.

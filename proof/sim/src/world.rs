@@ -420,8 +420,10 @@ impl World {
         let mut chains = Vec::new();
         for (group, input) in out.inputs {
             let input = match input {
-                Input::Applied { group, index, .. } if planted == Some(Planted::EarlyTruncation) => {
-                    Input::Applied { group, index, persisted: index }
+                Input::Applied { group, index, disputed, .. }
+                    if planted == Some(Planted::EarlyTruncation) =>
+                {
+                    Input::Applied { group, index, persisted: index, disputed }
                 }
                 other => other,
             };

@@ -4,7 +4,8 @@
 
 use mraft_engine::effect::ApplyJob;
 use mraft_engine::machine::{Command, ContentView, Lookup, Results, StateMachine};
-use mraft_engine::packing::{EntryBuilder, NO_SLOT, PackedCommand};
+use mraft_engine::packing::{CommandKind, EntryBuilder, NO_SLOT, PackedCommand};
+use mraft_engine::{Depth, Dispute};
 use mraft_logstore::{LogError, LogKey};
 use mraft_types::{DeploymentId, Entry, EntryKind, Membership, SlotSet};
 
@@ -110,6 +111,17 @@ fn apply(worker: &mut ApplyWorker, group: GroupId, index: Index, commands: usize
     for _ in 0..commands {
         builder.push(&PackedCommand::user(NO_SLOT, b"x"));
     }
+    apply_entry(worker, group, index, builder)
+}
+
+/// Has a group apply one entry with one command of the group's own.
+fn apply_own(worker: &mut ApplyWorker, index: Index, kind: CommandKind, body: &[u8]) -> ApplyOutput {
+    let mut builder = EntryBuilder::with_capacity(64);
+    builder.push(&PackedCommand { kind, ..PackedCommand::user(NO_SLOT, body) });
+    apply_entry(worker, GROUP, index, builder)
+}
+
+fn apply_entry(worker: &mut ApplyWorker, group: GroupId, index: Index, builder: EntryBuilder) -> ApplyOutput {
     let payload = builder.finish(1, 7).into();
     let entry = Entry { index, term: 1, kind: EntryKind::Commands, payload };
     let job = ApplyJob { first: index, last: index, entries: Some(vec![entry]), tickets: Vec::new() };
@@ -142,4 +154,29 @@ fn t2_what_a_group_that_stopped_held_is_not_counted_any_more() {
     assert_eq!(worker.unpersisted_bytes(), 10 * COMMAND_BYTES);
     worker.handle(ApplyMail::Order(other, ApplyOrder::Switch { directory: 9 }), &mut ApplyOutput::default());
     assert_eq!(worker.unpersisted_bytes(), 0, "a machine that fails is dropped");
+}
+
+#[test]
+fn e8_a_dispute_in_the_log_is_told_and_kept_until_the_log_settles_it() {
+    let mut worker = worker(&[GROUP], 100 * COMMAND_BYTES);
+    let dispute = Dispute { index: 5, shown_by: Depth::Content };
+    let told = |out: &ApplyOutput| {
+        let told = out.inputs.iter().find_map(|(_, input)| match input {
+            Input::Applied { disputed, .. } => Some(*disputed),
+            _ => None,
+        });
+        told.expect("the core is told how far it is")
+    };
+    assert_eq!(told(&apply(&mut worker, GROUP, 2, 1)), None);
+    let mut body = Vec::new();
+    dispute.encode(&mut body);
+    assert_eq!(told(&apply_own(&mut worker, 3, CommandKind::Dispute, &body)), Some(dispute));
+    assert_eq!(told(&apply(&mut worker, GROUP, 4, 1)), Some(dispute));
+    let mut settle = |index, content| {
+        let mut body = Vec::new();
+        StateHash { index: 2, chain: 1, content }.encode(&mut body);
+        told(&apply_own(&mut worker, index, CommandKind::CheckpointHash, &body))
+    };
+    assert_eq!(settle(5, None), Some(dispute), "a hash of the chain does not settle what the content shows");
+    assert_eq!(settle(6, Some(1)), None);
 }
