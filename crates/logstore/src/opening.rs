@@ -20,7 +20,7 @@ use crate::replica::Replica;
 use crate::replicas::{ReplicaList, list_path};
 use crate::scan::Directory;
 use crate::segment::SegmentFile;
-use crate::space::Space;
+use crate::space::{Purpose, Space};
 use crate::writer::SegmentLog;
 use crate::{LogError, LogKey};
 
@@ -47,6 +47,7 @@ impl SegmentLog {
             oldest_written: if files.uses.is_empty() { next_use } else { recovery.oldest_use },
             is_sealed: true,
             has_failed: false,
+            is_short: false,
             shared: Arc::default(),
             recovered: Vec::new(),
             cases: BTreeMap::new(),
@@ -111,7 +112,7 @@ impl SegmentLog {
             return Ok(());
         }
         let bytes = BATCH_HEADER_BYTES + self.rows.len() * ROW_BYTES + held.payload.len();
-        let place = self.begin_batch(bytes, true)?;
+        let place = self.begin_batch(bytes, Purpose::Vital)?;
         let unreadable = |error: &dyn std::fmt::Display| {
             LogError::Failed(std::io::Error::other(format!("the last batch cannot be read: {error}")))
         };
