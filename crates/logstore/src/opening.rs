@@ -46,6 +46,7 @@ impl SegmentLog {
             proven_seq: recovery.durable_seq,
             oldest_written: if files.uses.is_empty() { next_use } else { recovery.oldest_use },
             is_sealed: true,
+            is_opening: true,
             has_failed: false,
             is_short: false,
             shared: Arc::default(),
@@ -59,6 +60,7 @@ impl SegmentLog {
             groups_carried: 0,
         };
         log.take_over(files, recovery)?;
+        log.is_opening = false;
         Ok(log)
     }
 
@@ -176,7 +178,9 @@ fn own_files(
         file.file.sync_data().map_err(LogError::Failed)?;
         uses.insert(*number, file);
     }
-    for path in &files.blank {
+    // What proves a loss is left alone until the next opening: then the log itself says so.
+    let given_up = files.headerless.iter().filter(|headerless| !recovery.is_lost(headerless));
+    for path in files.blank.iter().chain(given_up.map(|headerless| &headerless.path)) {
         free.push_back(open(path)?);
     }
     disk.sync_dir(directory).map_err(LogError::Failed)?;

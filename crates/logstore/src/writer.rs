@@ -43,6 +43,7 @@ pub struct SegmentLog {
     pub(crate) oldest_written: u64,
     /// The last batch is a seal.
     pub(crate) is_sealed: bool,
+    pub(crate) is_opening: bool,
     pub(crate) has_failed: bool,
     /// The last entries found no room: from now on carrying is to make some, whatever the target says.
     pub(crate) is_short: bool,
@@ -206,8 +207,9 @@ impl SegmentLog {
 
     /// What a header may say: nothing that only the batch it belongs to makes true.
     fn oldest_for_header(&self) -> u64 {
-        // While the log is being opened nothing is pinned yet, and everything that was needed still is.
-        if self.replicas.is_empty() && !self.list.replicas.is_empty() {
+        // While the log is being opened not everything is pinned yet, nor every replica marked that lost something: should it be opened
+        // once more, all that was needed still is.
+        if self.is_opening {
             return self.oldest_written;
         }
         self.oldest_needed().max(self.oldest_written)
