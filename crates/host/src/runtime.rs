@@ -12,6 +12,8 @@
 //!            └────────────┘        └───────┘ └─────────────┘
 //! ```
 //!
+//! None of them ends before the host does: a panic that no group's own guard caught ends the process (`panics.rs`, rule T4).
+//!
 //! A step worker never syncs a file and never runs a state machine (decision 3); the log thread sends nothing (rule D5).
 
 use std::collections::BTreeMap;
@@ -35,6 +37,7 @@ use crate::completions::Completions;
 use crate::core::{Core, Envelope, HashReport, Input, LogReadOrder, Output, log_read_input};
 use crate::mailbox::Mailbox;
 use crate::metrics::Metrics;
+use crate::panics::{CaughtView, caught, or_abort};
 use crate::persist::{LogDone, LogHealth, LogJob, LogWorker};
 
 /// A seal follows within this time after writing stops (rule L3).
@@ -222,7 +225,7 @@ impl Shared {
         }
         let shared = Arc::clone(self);
         let spawned = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
-            run();
+            or_abort(name, run);
             shared.chores.fetch_sub(1, Ordering::Relaxed);
         });
         if spawned.is_err() {
@@ -399,7 +402,9 @@ impl Runtime {
 
     fn spawn(&self, name: &'static str, run: impl FnOnce(&Shared) + Send + 'static) -> std::io::Result<()> {
         let shared = Arc::clone(&self.shared);
-        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || run(&shared))?;
+        let thread = std::thread::Builder::new()
+            .name(name.to_owned())
+            .spawn(move || or_abort(name, || run(&shared)))?;
         self.threads.lock().unwrap_or_else(PoisonError::into_inner).push((name, thread));
         Ok(())
     }
@@ -410,9 +415,8 @@ impl Runtime {
         *threads = others;
         drop(threads);
         for (_, thread) in ending {
-            if thread.join().is_err() {
-                tracing::error!(thread = name, "a thread ended with a panic");
-            }
+            // A panic would have ended the process.
+            let _ = thread.join();
         }
     }
 }
@@ -596,7 +600,7 @@ fn apply_thread(shared: &Shared, thread: usize, mut worker: ApplyWorker) {
             ) = shared.background.try_send(Background::Job(group, job))
             {
                 // More flushes than the queue holds: this thread does the work itself, which also slows the writers down.
-                let _ = shared.apply(group).send(ApplyMail::BackgroundDone(group, job.run()));
+                run_job(shared, group, job);
             }
         }
         for (group, view) in out.hashes {
@@ -621,15 +625,14 @@ fn background_thread(shared: &Shared, jobs: &Mutex<Receiver<Background>>, log: &
     loop {
         let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
         match job {
-            Ok(Background::Job(group, job)) => {
-                let result = job.run();
-                // The apply thread is gone only when the host closes; what the job persisted stays persisted.
-                let _ = shared.apply(group).send(ApplyMail::BackgroundDone(group, result));
-            }
+            Ok(Background::Job(group, job)) => run_job(shared, group, job),
             Ok(Background::Hash(group, view)) => {
-                let result = view.run();
+                let mail = match caught("hashing its content", || view.run()) {
+                    Ok(result) => ApplyMail::Hashed(group, result),
+                    Err(reason) => ApplyMail::Fail(group, reason),
+                };
                 // The apply thread is gone only when the host closes.
-                let _ = shared.apply(group).send(ApplyMail::Hashed(group, result));
+                let _ = shared.apply(group).send(mail);
             }
             Ok(Background::LogRead(order)) => {
                 let entries =
@@ -641,14 +644,29 @@ fn background_thread(shared: &Shared, jobs: &Mutex<Receiver<Background>>, log: &
     }
 }
 
+fn run_job(shared: &Shared, group: GroupId, job: Box<dyn BackgroundJob>) {
+    let mail = match caught("its background job", || job.run()) {
+        Ok(result) => ApplyMail::BackgroundDone(group, result),
+        Err(reason) => ApplyMail::Fail(group, reason),
+    };
+    // The apply thread is gone only when the host closes; what the job persisted stays persisted.
+    let _ = shared.apply(group).send(mail);
+}
+
 /// Streams snapshots, one at a time.
 fn snapshot_thread(shared: &Shared, sends: &Mutex<Receiver<SnapshotSend>>) {
     while !shared.stop.load(Ordering::Relaxed) {
         let send =
             sends.lock().unwrap_or_else(PoisonError::into_inner).recv_timeout(Duration::from_millis(100));
-        let Ok(send) = send else { continue };
-        let (group, to) = (send.group, send.order.to);
+        let Ok(SnapshotSend { group, order, meta, view }) = send else { continue };
+        let to = order.to;
+        let (view, panicked) = CaughtView::new(view);
+        let send = SnapshotSend { group, order, meta, view };
         let ok = shared.outbox().is_some_and(|outbox| outbox.stream(send));
+        if let Some(reason) = panicked.get() {
+            // The apply thread is gone only when the host closes.
+            let _ = shared.apply(group).send(ApplyMail::Fail(group, reason.clone()));
+        }
         let event = mraft_engine::event::Event::SnapshotSent { to, ok };
         shared.deliver_inputs(vec![(group, Input::Group(group, event))]);
     }

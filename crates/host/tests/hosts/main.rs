@@ -9,6 +9,7 @@ mod comparison;
 mod full_disk;
 mod identity;
 mod log_pressure;
+mod panics;
 mod restart;
 mod slow_disk;
 mod support;
