@@ -53,6 +53,8 @@ pub enum ApplyMail {
     Discard(GroupId, u64),
     /// A background job ended.
     BackgroundDone(GroupId, Result<(), MachineError>),
+    /// What was done for the group elsewhere panicked, for this reason: its state is not to be trusted (rule T4).
+    Fail(GroupId, String),
     /// Persist now whatever can be persisted (a snapshot request, or room is short).
     Persist {
         /// The group.
@@ -190,6 +192,9 @@ impl ApplyWorker {
             ApplyMail::BackgroundDone(group, result) => {
                 self.touched.insert(group);
                 self.guarded(group, out, |applier, _| Ok(applier.machine().background_done(result)?));
+            }
+            ApplyMail::Fail(group, reason) => {
+                self.guarded(group, out, |_, _| Err(MachineError::Failed(reason).into()));
             }
             ApplyMail::Persist { group, done } => {
                 self.touched.insert(group);

@@ -340,6 +340,10 @@ impl Core {
             }
             Input::Log(LogDone::InstallStep { group }) => self.install_step_durable(group),
             Input::Log(LogDone::Added { .. } | LogDone::Removed { .. }) => {}
+            Input::Log(LogDone::Refused { group, .. }) => {
+                self.benches.remove(&group);
+                self.engine.remove_group(group, &NotApplied::Stopping);
+            }
             Input::LogFull(full) => self.log_full = full,
             Input::LogPressed(pressed) => {
                 self.log_pressed = pressed;

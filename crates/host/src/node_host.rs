@@ -109,6 +109,13 @@ pub struct Leadership {
 /// Opening it restarts everything that lives in its directory; [`NodeHost::close`] ends it cleanly, dropping it does the same.
 /// All methods may be called from any thread. Requests are answered through [`CompletionQueue`]s or functions; a request is
 /// answered exactly once, and never with more certainty than there is ([`Answer`]).
+///
+/// # Panics
+///
+/// A panic of a group's state machine, in whatever it does for the host (applying, background work, snapshots), stops that group's replica
+/// here, with a reason in its status, and no other. A panic anywhere else on a thread of the host, in a function that was given to be
+/// called with an answer for example, **aborts the process**: such a thread works for many groups, and nobody knows what it left half
+/// done. Other nodes take over, and the next start recovers.
 pub struct NodeHost {
     inner: Arc<Inner>,
 }
@@ -266,7 +273,8 @@ impl NodeHost {
         self.inner.input(group, Event::Propose(proposals));
     }
 
-    /// Proposes one command; `answered` is called once, on a thread of the host: it must not block.
+    /// Proposes one command; `answered` is called once, on a thread of the host: it must neither
+    /// block nor panic.
     pub fn propose(
         &self,
         group: GroupId,

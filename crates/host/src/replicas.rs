@@ -15,6 +15,7 @@ use crate::core::Input;
 use crate::error::HostError;
 use crate::meta::GroupMeta;
 use crate::node_host::{GroupSpec, Inner, Leadership, MachineContext, wait};
+use crate::panics::caught;
 use crate::peers::Reply;
 use crate::persist::LogJob;
 use crate::registry::GroupRecord;
@@ -37,7 +38,10 @@ impl Inner {
             directory: self.group_directory(group, record.replica),
             disk: Arc::clone(&self.disk),
         };
-        factory(&context).map_err(|error| HostError::Machine { group, reason: error.to_string() })
+        // It may be asked for on a thread of the host.
+        let made =
+            caught("making its state machine", || factory(&context).map_err(|error| error.to_string()));
+        made.flatten().map_err(|reason| HostError::Machine { group, reason })
     }
 
     fn group_directory(&self, group: GroupId, replica: ReplicaId) -> PathBuf {

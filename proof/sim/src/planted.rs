@@ -78,6 +78,10 @@ impl LogStore for Voteless {
         self.0.write(&batch)
     }
 
+    fn weigh(&self, write: &GroupWrite) -> Option<usize> {
+        self.0.weigh(write)
+    }
+
     fn maintain(&mut self) -> Result<bool, LogError> {
         self.0.maintain()
     }

@@ -387,6 +387,12 @@ impl World {
             return Err(Broken { promise: "the log works on a healthy disk", how: format!("{health:?}") });
         }
         for done in done {
+            if let LogDone::Refused { group, reason } = done {
+                return Err(Broken {
+                    promise: "the log takes every write",
+                    how: format!("group {group}: {reason}"),
+                });
+            }
             if planted == Some(Planted::EarlyAcknowledge) && matches!(done, LogDone::Persisted { .. }) {
                 continue;
             }
