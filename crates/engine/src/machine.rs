@@ -170,6 +170,10 @@ pub trait StateMachine: Send {
     /// Makes a finished staged directory the state, durably and atomically, and goes on with it. Answers its meta.
     fn switch(&mut self, directory: u64) -> Result<Vec<u8>, MachineError>;
 
+    /// Whether the state is what a [`StateMachine::switch`] to this directory made. Asked after [`StateMachine::open`] of the directory
+    /// that it was told is staged: the truth about how far an installation came before a crash.
+    fn is_live(&self, directory: u64) -> Result<bool, MachineError>;
+
     /// Deletes a staged directory that will not be used.
     fn discard(&mut self, directory: u64) -> Result<(), MachineError>;
 

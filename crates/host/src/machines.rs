@@ -251,6 +251,11 @@ impl<M: ConcurrentMachine> StateMachine for Memory<M> {
         Ok(self.meta.clone())
     }
 
+    fn is_live(&self, directory: u64) -> Result<bool, MachineError> {
+        // The switch is a rename: what is still there was not switched to.
+        Ok(!self.files.disk.exists(&self.files.staged(directory))?)
+    }
+
     fn discard(&mut self, directory: u64) -> Result<(), MachineError> {
         Ok(files::remove(self.files.disk.as_ref(), &self.files.staged(directory))?)
     }

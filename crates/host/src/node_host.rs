@@ -475,9 +475,10 @@ impl Inner {
         }
         let mut cores: Vec<Core> = (0..self.config.step_workers.max(1)).map(|_| self.new_core()).collect();
         let workers = cores.len();
-        let mut appliers = Vec::new();
+        let (mut appliers, mut discards) = (Vec::new(), Vec::new());
         for (group, mut replica) in replicas {
             first.extend(replica.first.take());
+            discards.extend(replica.discard.map(|directory| (group, directory)));
             self.memberships().insert(group, replica.seat.raft.membership().clone());
             if replica.seat.raft.condemned() != Some(CondemnedReason::Divergence) {
                 self.lookups_mut().insert(group, replica.applier.lookup());
@@ -517,6 +518,10 @@ impl Inner {
         )
         .map_err(|error| HostError::io(&self.config.data_directory, error))?;
         let shared = Arc::clone(runtime.shared());
+        for (group, directory) in discards {
+            // Nobody closes the mailboxes before the runtime is handed over.
+            let _ = shared.apply(group).send(ApplyMail::Discard(group, directory));
+        }
         *self.shared.write().unwrap_or_else(PoisonError::into_inner) = Some(shared);
         *self.runtime.lock().unwrap_or_else(PoisonError::into_inner) = Some(runtime);
         Ok(())

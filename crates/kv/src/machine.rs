@@ -396,6 +396,10 @@ impl StateMachine for KvMachine {
         self.go_live(new)
     }
 
+    fn is_live(&self, directory: u64) -> Result<bool, MachineError> {
+        Ok(matches!(&self.life, Life::Open(open) if open.store.directory() == directory))
+    }
+
     fn discard(&mut self, directory: u64) -> Result<(), MachineError> {
         if self.opened()?.store.directory() == directory {
             return Err(MachineError::Failed(format!("directory {directory} is the live state")));

@@ -59,6 +59,9 @@ impl StateMachine for Heavy {
     fn switch(&mut self, _directory: u64) -> Result<Vec<u8>, MachineError> {
         Err(none())
     }
+    fn is_live(&self, _directory: u64) -> Result<bool, MachineError> {
+        Ok(false)
+    }
     fn discard(&mut self, _directory: u64) -> Result<(), MachineError> {
         Ok(())
     }
