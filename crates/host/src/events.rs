@@ -111,9 +111,11 @@ impl EventReceiver {
 }
 
 impl Events {
-    pub(crate) fn listen(&self) -> EventReceiver {
+    /// A listener that is told `first` before anything else.
+    pub(crate) fn listen(&self, first: impl Iterator<Item = HostEvent>) -> EventReceiver {
         let (sender, events) = sync_channel(EVENTS_WAITING_MAX);
-        let lost = Arc::new(AtomicU64::new(0));
+        let unsent = first.filter(|event| sender.try_send(event.clone()).is_err()).count();
+        let lost = Arc::new(AtomicU64::new(unsent as u64));
         self.listeners.lock().unwrap_or_else(PoisonError::into_inner).push((sender, Arc::clone(&lost)));
         EventReceiver { events, lost }
     }

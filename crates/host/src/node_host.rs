@@ -34,7 +34,7 @@ use crate::peer_table::PeerTable;
 use crate::peers::{Peers, RequestHandler};
 use crate::persist::{LogHealth, LogJob, LogWorker};
 use crate::registry::{GroupRecord, Registry};
-use crate::restore::{first_log, log_key, restore};
+use crate::restore::{first_log, log_key};
 use crate::runtime::{Listener, Pace, Runtime, Shared};
 use crate::status::{GroupStatus, HostStatus};
 
@@ -206,7 +206,7 @@ impl NodeHost {
             staged: AtomicU64::new(0),
             _locks: locks,
         });
-        inner.finish_removals()?;
+        inner.finish_removals();
         inner.start(log)?;
         identity::mark_created(disk.as_ref(), &data, &wal, &mut identity)?;
         let host = NodeHost { inner };
@@ -378,9 +378,14 @@ impl NodeHost {
         self.inner.stalled.load(Ordering::Relaxed)
     }
 
-    /// What happens on this node from now on.
+    /// What happens on this node from now on, and first of all which replicas have failed already.
     pub fn events(&self) -> EventReceiver {
-        self.inner.events.listen()
+        let failures = self.inner.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        let failed = |(group, reason): (&GroupId, &String)| HostEvent::ReplicaFailed {
+            group: *group,
+            reason: reason.clone(),
+        };
+        self.inner.events.listen(failures.iter().map(failed))
     }
 
     /// Asks the peers; see [`crate::peers`].
@@ -465,9 +470,11 @@ impl Inner {
         }
         let mut replicas = Vec::new();
         for record in &records {
-            let machine = self.make_machine(record)?;
-            let replica = restore(&self.config, record, recovered.remove(&log_key(record)), machine)?;
-            replicas.push((record.group, replica));
+            match self.put_together(record, recovered.remove(&log_key(record))) {
+                Ok(replica) => replicas.push((record.group, replica)),
+                // What its log holds stays: it may be all that is left of the replica, and the next start tries again.
+                Err(error) => self.not_started(record.group, &error),
+            }
         }
         // Records that the registry does not name belong to replicas whose removal a crash interrupted.
         for key in recovered.into_keys() {

@@ -2,12 +2,14 @@
 
 //! A node's replicas come and go: founded, joined, removed, forgotten (rules M3, M4).
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, PoisonError};
 
 use mraft_engine::error::NotApplied;
 use mraft_engine::machine::StateMachine;
+use mraft_logstore::Recovered;
 use mraft_types::{GroupId, GroupUid, Payload, ReplicaId};
 
 use crate::apply_worker::ApplyMail;
@@ -18,18 +20,14 @@ use crate::node_host::{GroupSpec, Inner, Leadership, MachineContext, wait};
 use crate::peers::Reply;
 use crate::persist::LogJob;
 use crate::registry::GroupRecord;
-use crate::restore::{first_log, log_key, restore};
+use crate::restore::{RestoredReplica, first_log, log_key, restore};
+use crate::runtime::Listener;
 
 impl Inner {
-    pub(crate) fn make_machine(&self, record: &GroupRecord) -> Result<Box<dyn StateMachine>, HostError> {
+    fn make_machine(&self, record: &GroupRecord) -> Result<Box<dyn StateMachine>, HostError> {
         let group = record.group;
         let Some(factory) = self.machines.0.get(&record.machine) else {
-            let reason = format!(
-                "its state machine is of kind `{}`, which this program does not offer (it offers: {})",
-                record.machine,
-                self.machines.0.keys().cloned().collect::<Vec<_>>().join(", ")
-            );
-            return Err(HostError::Machine { group, reason });
+            return Err(self.unknown_machine(record));
         };
         let context = MachineContext {
             group,
@@ -38,6 +36,41 @@ impl Inner {
             disk: Arc::clone(&self.disk),
         };
         factory(&context).map_err(|error| HostError::Machine { group, reason: error.to_string() })
+    }
+
+    fn unknown_machine(&self, record: &GroupRecord) -> HostError {
+        let reason = format!(
+            "its state machine is of kind `{}`, which this program does not offer (it offers: {})",
+            record.machine,
+            self.machines.0.keys().cloned().collect::<Vec<_>>().join(", ")
+        );
+        HostError::Machine { group: record.group, reason }
+    }
+
+    /// A replica from what its directory and its log hold. Making and opening a machine is user code: its panic is this replica's alone.
+    pub(crate) fn put_together(
+        &self,
+        record: &GroupRecord,
+        recovered: Option<Recovered>,
+    ) -> Result<RestoredReplica, HostError> {
+        let restored = catch_unwind(AssertUnwindSafe(|| {
+            let machine = self.make_machine(record)?;
+            restore(&self.config, record, recovered, machine)
+        }));
+        restored.unwrap_or_else(|_| {
+            let reason = "its state machine panicked while it was opened".to_owned();
+            Err(HostError::Machine { group: record.group, reason })
+        })
+    }
+
+    /// A replica whose state cannot be opened costs the others nothing (rule D10).
+    pub(crate) fn not_started(&self, group: GroupId, error: &HostError) {
+        let reason = match error {
+            HostError::Machine { reason, .. } => reason.clone(),
+            error => error.to_string(),
+        };
+        let what_to_do = "its log is kept: mend the cause and start the node again, or remove the replica from its group and add the node anew";
+        self.failed(group, format!("it could not be started: {reason}; {what_to_do}"));
     }
 
     fn group_directory(&self, group: GroupId, replica: ReplicaId) -> PathBuf {
@@ -98,8 +131,9 @@ impl Inner {
             return Ok(());
         }
         let shared = self.shared()?;
-        let machines =
-            records.iter().map(|record| self.make_machine(record)).collect::<Result<Vec<_>, _>>()?;
+        if let Some(unknown) = records.iter().find(|record| !self.machines.0.contains_key(&record.machine)) {
+            return Err(self.unknown_machine(unknown));
+        }
         {
             let mut registry = self.registry();
             if let Some(known) = records.iter().find(|record| registry.records().contains_key(&record.group))
@@ -109,9 +143,17 @@ impl Inner {
             registry.put(records.iter().cloned())?;
         }
         self.log_job(|token| LogJob::Add { token, replicas: records.iter().map(first_log).collect() })?;
-        for (record, machine) in records.iter().zip(machines) {
+        let mut result = Ok(());
+        for record in &records {
             let group = record.group;
-            let replica = restore(&self.config, record, None, machine)?;
+            let replica = match self.put_together(record, None) {
+                Ok(replica) => replica,
+                Err(error) => {
+                    self.not_started(group, &error);
+                    result = result.and(Err(error));
+                    continue;
+                }
+            };
             self.lookups_mut().insert(group, replica.applier.lookup());
             self.leaders_mut().insert(group, Leadership { leader: None, term: replica.seat.raft.term() });
             self.memberships().insert(group, replica.seat.raft.membership().clone());
@@ -122,7 +164,7 @@ impl Inner {
             shared.apply(group).send(ApplyMail::Add(group, Box::new(replica.applier))).map_err(closed)?;
             shared.step(group).send(Input::Start(Box::new(replica.seat))).map_err(|_| HostError::Closed)?;
         }
-        Ok(())
+        result
     }
 
     pub(crate) fn remove_replica(&self, group: GroupId) -> Result<(), HostError> {
@@ -143,6 +185,7 @@ impl Inner {
         self.mail(group, ApplyMail::Remove { group, persist, done })?;
         self.lookups_mut().remove(&group);
         self.leaders_mut().remove(&group);
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner).remove(&group);
         wait(&stopped)?.map_err(|reason| HostError::Machine { group, reason })
     }
 
@@ -199,14 +242,14 @@ impl Inner {
     }
 
     /// Deletes what a removal left behind that a crash interrupted.
-    pub(crate) fn finish_removals(&self) -> Result<(), HostError> {
+    pub(crate) fn finish_removals(&self) {
         let gone = self.registry().gone().clone();
         for (group, (_, replica)) in gone {
             let directory = self.group_directory(group, replica);
-            crate::files::remove_directory(self.disk.as_ref(), &directory)
-                .map_err(|error| HostError::io(&directory, error))?;
+            if let Err(error) = crate::files::remove_directory(self.disk.as_ref(), &directory) {
+                tracing::warn!(%group, directory = %directory.display(), "what a removed replica left cannot be deleted: {error}; the next start tries again");
+            }
         }
-        Ok(())
     }
 
     fn chore(&self, name: &'static str, run: impl FnOnce() + Send + 'static) {

@@ -154,6 +154,8 @@ impl Inner {
             "Committed entries that are not applied, of the group with most of them.",
             all.apply_lag_max,
         );
+        let failed = self.failures.lock().unwrap_or_else(PoisonError::into_inner).len() as u64;
+        gauge(out, "mraft_replicas_failed", "Replicas here that stopped or could not be started.", failed);
     }
 
     pub(crate) fn status(&self) -> HostStatus {
