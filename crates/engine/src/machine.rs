@@ -14,6 +14,12 @@
 //! [`StateMachine::open`] gives that meta back. The Raft log is the machine's write-ahead log: nothing needs to be synced in
 //! `apply` or `commit`.
 //!
+//! ## A full disk
+//!
+//! An error that says that there is no room ([`MachineError::Io`] of such a kind) from `persist`, `switch`, `snapshot`, `content_view` or a
+//! background job means "not now": nothing was lost, the machine goes on, and the host asks again when there may be room. Any other error
+//! stops the replica.
+//!
 //! ## Snapshots (rule N1)
 //!
 //! `snapshot` gives a consistent view of the state at the last commit, streamed while writes go on. Installing: `stage` opens a

@@ -44,6 +44,13 @@ pub enum ApplyError {
     Answers(usize, usize),
 }
 
+impl ApplyError {
+    /// Whether there was no room. Then nothing was lost and nothing changed: the same may be tried again later (rule D10).
+    pub fn is_full(&self) -> bool {
+        matches!(self, ApplyError::Machine(MachineError::Io(error)) if mraft_disk::is_full(error))
+    }
+}
+
 impl fmt::Display for ApplyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -325,7 +332,15 @@ impl Applier {
         match depth {
             Depth::Chain => applied.hashes.push(hash),
             Depth::Content => {
-                let view = self.machine.content_view()?;
+                let view = match self.machine.content_view().map_err(ApplyError::from) {
+                    Ok(view) => view,
+                    Err(error) if error.is_full() => {
+                        // Comparing is not worth a replica: a later checkpoint compares the same.
+                        tracing::warn!(group = %self.key.group, index, "no room for hashing the state: {error}");
+                        return Ok(());
+                    }
+                    Err(error) => return Err(error),
+                };
                 applied.views.push(HashView { index, chain, view });
             }
         }
