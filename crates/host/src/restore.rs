@@ -11,7 +11,7 @@ use crate::apply::Applier;
 use crate::config::HostConfig;
 use crate::core::Seat;
 use crate::error::HostError;
-use crate::meta::{FEATURE_LEVEL, GroupMeta};
+use crate::meta::{FEATURE_LEVEL, GroupMeta, check_level};
 use crate::persist::LogJob;
 use crate::registry::GroupRecord;
 
@@ -88,6 +88,7 @@ pub fn restore(
             None => waiting_meta(record),
         },
     };
+    check_level(meta.feature_level).map_err(broken)?;
     if meta.group != record.group {
         return Err(broken(format!("its state belongs to group {}", meta.group)));
     }

@@ -299,8 +299,7 @@ fn d10_a_snapshot_request_on_a_full_disk_is_refused_and_stops_nobody() {
 fn d10_a_checkpoint_that_finds_no_room_is_left_out() {
     let (mut worker, mood) = worker(&[GROUP], 10 * COMMAND_BYTES);
     mood.set(Mood::FULL);
-    let checkpoint =
-        PackedCommand { kind: CommandKind::Checkpoint, ..PackedCommand::user(NO_SLOT, b"") };
+    let checkpoint = PackedCommand { kind: CommandKind::Checkpoint, ..PackedCommand::user(NO_SLOT, b"") };
     let out = handle(&mut worker, ordered(GROUP, entry(2, &[checkpoint]), Vec::new()));
     assert!(out.failed.is_empty() && out.hashes.is_empty(), "{:?}", out.failed);
     let passed = worker.applier(GROUP).expect("it goes on").checkpoint(2);
@@ -381,4 +380,54 @@ fn t4_a_machine_that_panics_while_it_is_removed_is_gone_all_the_same() {
         assert!(removed.recv().expect("answered").is_err() && out.failed.is_empty());
         assert!(worker.applier(GROUP).is_none());
     }
+}
+
+/// What becomes of a committed entry with this payload: why the replica stopped, if it did.
+fn committed(kind: EntryKind, payload: &[u8]) -> Option<String> {
+    let (mut worker, _) = worker(&[GROUP], 10 * COMMAND_BYTES);
+    let entry = Entry { index: 2, term: 1, kind, payload: payload.to_vec().into() };
+    let out = handle(&mut worker, ordered(GROUP, entry, Vec::new()));
+    out.failed.into_iter().next().map(|(_, reason)| reason)
+}
+
+#[test]
+fn t4_a_poisonous_committed_entry_is_an_error_of_that_replica_and_never_a_panic() {
+    let whole = entry(2, &[PackedCommand::user(NO_SLOT, b"body"), PackedCommand::user(7, b"")]).payload;
+    assert_eq!(committed(EntryKind::Commands, &whole), None);
+    let mut patterns: Vec<Vec<u8>> = (0..whole.len()).map(|len| whole[..len].to_vec()).collect();
+    patterns.extend((0..whole.len() * 8).map(|bit| {
+        let mut flipped = whole.to_vec();
+        flipped[bit / 8] ^= 1 << (bit % 8);
+        flipped
+    }));
+    patterns.extend((0..=u8::MAX).map(|byte| vec![byte; 40]));
+    for payload in patterns {
+        for kind in [EntryKind::Commands, EntryKind::Membership] {
+            let reason = committed(kind, &payload).unwrap_or_default();
+            assert!(!reason.contains("panicked"), "{payload:?}: {reason}");
+        }
+    }
+    for len in 0..whole.len() {
+        let reason = committed(EntryKind::Commands, &whole[..len]).expect("half an entry is none");
+        assert!(reason.contains("committed entry 2"), "{reason}");
+    }
+}
+
+#[test]
+fn e1_commands_of_reserved_kinds_stop_a_build_that_does_not_know_their_meaning() {
+    use CommandKind::{CloseSession, Import, RegisterSession, SetSlots, TimeTick};
+    for kind in [TimeTick, RegisterSession, CloseSession, SetSlots, Import] {
+        let command = PackedCommand { kind, ..PackedCommand::user(NO_SLOT, b"") };
+        let reason = committed(EntryKind::Commands, &entry(2, &[command]).payload).expect("refused");
+        assert!(reason.contains("command.kind") && reason.contains(&(kind as u8).to_string()), "{reason}");
+    }
+}
+
+#[test]
+fn t3_an_entry_of_a_higher_feature_level_stops_the_replica_and_says_which_build_it_needs() {
+    let mut builder = EntryBuilder::with_capacity(64);
+    builder.push(&PackedCommand::user(NO_SLOT, b"x"));
+    let payload = builder.finish(crate::meta::FEATURE_LEVEL + 1, 7);
+    let reason = committed(EntryKind::Commands, &payload).expect("it stopped");
+    assert!(reason.contains("feature level 2") && reason.contains("run the newer release"), "{reason}");
 }

@@ -239,3 +239,17 @@ fn n1_an_installation_that_an_earlier_release_abandoned_voids_nothing() {
         assert_eq!((mark, raft.last_index()), (Some(Mark::InstallAbandoned), 22));
     }
 }
+
+#[test]
+fn t3_a_state_of_a_higher_feature_level_is_not_started_and_says_which_build_it_needs() {
+    for make in MACHINES {
+        let mut node = Node::new(make);
+        let meta = GroupMeta { feature_level: FEATURE_LEVEL + 1, ..meta(LogPosition { index: 2, term: 1 }) };
+        node.machine.commit(2, &meta.encode()).expect("committed");
+        node.machine.persist().expect("room");
+        let machine = make(Arc::clone(&node.disk) as Arc<dyn Disk>, "/state".into());
+        let recovered = node.log.store().recovered().into_iter().next();
+        let error = restore(&config(), &record(), recovered, machine).err().expect("refused").to_string();
+        assert!(error.contains("feature level 2") && error.contains("run the newer release"), "{error}");
+    }
+}
