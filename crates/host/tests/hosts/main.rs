@@ -9,5 +9,6 @@ mod comparison;
 mod identity;
 mod log_pressure;
 mod restart;
+mod room;
 mod support;
 mod trouble;
