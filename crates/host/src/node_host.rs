@@ -15,7 +15,7 @@ use mraft_engine::effect::Answer;
 use mraft_engine::error::NotApplied;
 use mraft_engine::event::{Event, Proposal, ReadKind, Ticket};
 use mraft_engine::machine::{Lookup, MachineError, StateMachine};
-use mraft_logstore::{LogOptions, SegmentLog};
+use mraft_logstore::{LogOptions, LogStore, SegmentLog};
 use mraft_types::{
     CondemnedReason, GroupId, GroupUid, Index, Membership, MembershipChange, NodeId, Payload, ReplicaId,
     SlotSet, Term,
@@ -121,6 +121,8 @@ pub(crate) struct Inner {
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) machines: Machines,
     pub(crate) registry: Mutex<Registry>,
+    /// Held while replicas come or go: each takes several steps, and waits for other threads in between.
+    pub(crate) replica_changes: Mutex<()>,
     pub(crate) runtime: Mutex<Option<Runtime>>,
     pub(crate) shared: RwLock<Option<Arc<Shared>>>,
     pub(crate) peers: RwLock<Option<Arc<Peers>>>,
@@ -177,8 +179,19 @@ impl NodeHost {
         let mut identity = identity::boot(disk.as_ref(), &data, &wal, &claim, fresh)?;
         let registry = Registry::open(Arc::clone(&disk), &data)?;
         let log_directory = wal.join("log");
+        let is_log_gone = crate::files::first_entry(disk.as_ref(), &log_directory).map_err(io)?.is_none();
+        if is_log_gone && let Some(group) = registry.records().keys().next() {
+            // Every start that came as far as a group had made the log: without it the replicas forgot what they promised (rule D9).
+            let reason = format!(
+                "there is no log, but {} groups live here, among them group {group}: bring the log back, or remove the node from its groups \
+                 and start it with another node id and an empty directory",
+                registry.records().len()
+            );
+            return Err(HostError::damaged(&log_directory, reason));
+        }
         let options = LogOptions::new(config.log_segment_bytes, crate::random::salts());
         let log = SegmentLog::open(Arc::clone(&disk), &log_directory, options)?;
+        registry.check_against(&log.recovered())?;
         let completions = Completions::new();
         let inner = Arc::new_cyclic(|me| Inner {
             me: Weak::clone(me),
@@ -187,6 +200,7 @@ impl NodeHost {
             disk: Arc::clone(&disk),
             machines,
             registry: Mutex::new(registry),
+            replica_changes: Mutex::default(),
             runtime: Mutex::new(None),
             shared: RwLock::new(None),
             peers: RwLock::new(None),
@@ -248,7 +262,9 @@ impl NodeHost {
     /// Stops a group's replica here and forgets it for good: its log records and its state are deleted. For replicas that were
     /// removed from their group.
     pub fn remove_replica(&self, group: GroupId) -> Result<(), HostError> {
-        self.inner.remove_replica(group)
+        let record =
+            self.inner.registry().records().get(&group).cloned().ok_or(HostError::NoSuchGroup(group))?;
+        self.inner.remove_replica(group, record.replica)
     }
 
     /// The groups here, in order.

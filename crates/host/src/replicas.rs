@@ -133,6 +133,7 @@ impl Inner {
         let shared = self.shared()?;
         if let Some(unknown) = records.iter().find(|record| !self.machines.0.contains_key(&record.machine)) {
             return Err(self.unknown_machine(unknown));
+        let _changing = self.replica_changes.lock().unwrap_or_else(PoisonError::into_inner);
         }
         {
             let mut registry = self.registry();
@@ -167,12 +168,17 @@ impl Inner {
         result
     }
 
-    pub(crate) fn remove_replica(&self, group: GroupId) -> Result<(), HostError> {
-        let record = self.registry().records().get(&group).cloned().ok_or(HostError::NoSuchGroup(group))?;
+    /// Stops this replica and forgets it for good; one that took its place meanwhile is left alone.
+    pub(crate) fn remove_replica(&self, group: GroupId, replica: ReplicaId) -> Result<(), HostError> {
+        let _changing = self.replica_changes.lock().unwrap_or_else(PoisonError::into_inner);
+        let record = self.registry().records().get(&group).cloned();
+        let record =
+            record.filter(|record| record.replica == replica).ok_or(HostError::NoSuchGroup(group))?;
         self.stop_replica(group, false)?;
         // The registry last but one: until it forgets the group, a crash leaves a replica that is removed again.
-        self.registry().remove(group)?;
+        self.registry().remove(group, replica)?;
         self.log_job(|token| LogJob::Remove { token, key: log_key(&record) })?;
+        self.memberships().remove(&group);
         let directory = self.group_directory(group, record.replica);
         crate::files::remove_directory(self.disk.as_ref(), &directory)
             .map_err(|error| HostError::io(&directory, error))
@@ -216,7 +222,7 @@ impl Inner {
         // The asking connection must not wait for the log.
         self.chore("mraft-join", move || {
             let result = match known {
-                Some(_) => inner.remove_replica(group),
+                Some(known) => inner.remove_replica(group, known.replica),
                 None => Ok(()),
             };
             let record = GroupRecord { group, uid, replica, genesis: None, machine };
@@ -232,10 +238,10 @@ impl Inner {
     }
 
     /// The group removed the replica here, by a committed change: it can never come back, so its log and state are deleted.
-    pub(crate) fn forget_removed(self: &Arc<Self>, group: GroupId) {
+    pub(crate) fn forget_removed(self: &Arc<Self>, group: GroupId, replica: ReplicaId) {
         let inner = Arc::clone(self);
-        self.chore("mraft-remove", move || match inner.remove_replica(group) {
-            Ok(()) => tracing::info!(%group, "the removed replica's log and state are deleted"),
+        self.chore("mraft-remove", move || match inner.remove_replica(group, replica) {
+            Ok(()) => tracing::info!(%group, %replica, "the removed replica's log and state are deleted"),
             Err(HostError::NoSuchGroup(_) | HostError::Closed) => {}
             Err(error) => tracing::error!(%group, "a removed replica cannot be deleted: {error}"),
         });
