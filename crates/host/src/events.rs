@@ -67,6 +67,8 @@ pub enum HostEvent {
     PeerDisconnected(NodeId),
     /// A peer's process is taken for dead (rule T5).
     PeerSuspected(NodeId),
+    /// An operator had what was known of a node id cleared (rule M6).
+    ConflictCleared(NodeId),
     /// A snapshot arrived whole and is being installed.
     SnapshotReceived {
         /// The group.

@@ -389,6 +389,13 @@ impl NodeHost {
         wait(&result)?.ok_or(HostError::NoSuchGroup(group))
     }
 
+    /// Clears what is known of a node id: which directory it is, that two claim it, how far its log was (rules M6, M7). For an operator who
+    /// knows that the earlier directory is gone for good; to be said on every node, because they tell each other. Refused while a group
+    /// here lists the node: its votes may be counted on.
+    pub fn clear_conflict(&self, node: NodeId) -> Result<(), HostError> {
+        self.inner.clear_conflict(node)
+    }
+
     /// Whether the disk stopped every replica of this node (rules D8, T1).
     pub fn is_stopped_by_disk(&self) -> bool {
         self.inner.stalled.load(Ordering::Relaxed)

@@ -2,19 +2,22 @@
 
 //! A node's replicas come and go: founded, joined, removed, forgotten (rules M3, M4).
 
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, PoisonError};
 
 use mraft_engine::error::NotApplied;
+use mraft_engine::event::Event;
 use mraft_engine::machine::StateMachine;
 use mraft_logstore::Recovered;
-use mraft_types::{GroupId, GroupUid, Payload, ReplicaId};
+use mraft_types::{CondemnedReason, GroupId, GroupUid, Membership, NodeId, Payload, ReplicaId};
 
 use crate::apply_worker::ApplyMail;
 use crate::core::Input;
 use crate::error::HostError;
+use crate::events::HostEvent;
 use crate::meta::GroupMeta;
 use crate::node_host::{GroupSpec, Inner, Leadership, MachineContext, wait};
 use crate::peers::Reply;
@@ -130,10 +133,10 @@ impl Inner {
         if records.is_empty() {
             return Ok(());
         }
+        let _changing = self.replica_changes.lock().unwrap_or_else(PoisonError::into_inner);
         let shared = self.shared()?;
         if let Some(unknown) = records.iter().find(|record| !self.machines.0.contains_key(&record.machine)) {
             return Err(self.unknown_machine(unknown));
-        let _changing = self.replica_changes.lock().unwrap_or_else(PoisonError::into_inner);
         }
         {
             let mut registry = self.registry();
@@ -175,10 +178,10 @@ impl Inner {
         let record =
             record.filter(|record| record.replica == replica).ok_or(HostError::NoSuchGroup(group))?;
         self.stop_replica(group, false)?;
+        self.memberships().remove(&group);
         // The registry last but one: until it forgets the group, a crash leaves a replica that is removed again.
         self.registry().remove(group, replica)?;
         self.log_job(|token| LogJob::Remove { token, key: log_key(&record) })?;
-        self.memberships().remove(&group);
         let directory = self.group_directory(group, record.replica);
         crate::files::remove_directory(self.disk.as_ref(), &directory)
             .map_err(|error| HostError::io(&directory, error))
@@ -193,6 +196,21 @@ impl Inner {
         self.leaders_mut().remove(&group);
         self.failures.lock().unwrap_or_else(PoisonError::into_inner).remove(&group);
         wait(&stopped)?.map_err(|reason| HostError::Machine { group, reason })
+    }
+
+    /// Stops a replica that cannot go on, and keeps all that it has.
+    pub(crate) fn stop_failed(self: &Arc<Self>, group: GroupId, replica: ReplicaId, reason: &str) {
+        let (inner, reason) = (Arc::clone(self), reason.to_owned());
+        self.chore("mraft-stop", move || {
+            let _changing = inner.replica_changes.lock().unwrap_or_else(PoisonError::into_inner);
+            let is_here = |record: &GroupRecord| record.replica == replica;
+            if inner.registry().records().get(&group).is_some_and(is_here) {
+                if let Err(error) = inner.stop_replica(group, true) {
+                    tracing::warn!(%group, "stopping it: {error}");
+                }
+                inner.failed(group, reason);
+            }
+        });
     }
 
     /// A leader added this node to a group: start the replica, unless it is here. An older one of the same founding makes room: that
@@ -245,6 +263,39 @@ impl Inner {
             Err(HostError::NoSuchGroup(_) | HostError::Closed) => {}
             Err(error) => tracing::error!(%group, "a removed replica cannot be deleted: {error}"),
         });
+    }
+
+    /// Every replica here may never take part again, durably.
+    pub(crate) fn condemn_all(&self, reason: CondemnedReason) {
+        let groups: Vec<GroupId> = self.registry().records().keys().copied().collect();
+        groups.into_iter().for_each(|group| self.input(group, Event::Condemn { reason }));
+    }
+
+    pub(crate) fn clear_conflict(&self, node: NodeId) -> Result<(), HostError> {
+        let refused = |reason: String| Err(HostError::Refused { reason });
+        if node == self.config.node {
+            return refused(format!("node {node} is this one: clear it on the others"));
+        }
+        // While no replica comes or goes.
+        let _changing = self.replica_changes.lock().unwrap_or_else(PoisonError::into_inner);
+        let founding = self.registry().records().clone();
+        let founding = founding
+            .iter()
+            .filter_map(|(group, record)| Some((*group, record.genesis.as_ref()?.membership.clone())));
+        // The membership in force counts, and the founding of a group whose replica is not running.
+        let mut memberships: BTreeMap<GroupId, Membership> = founding.collect();
+        memberships.extend(self.memberships().clone());
+        let lists = |(group, members): (&GroupId, &Membership)| {
+            members.members.keys().any(|id| id.node() == node).then_some(*group)
+        };
+        if let Some(group) = memberships.iter().find_map(lists) {
+            return refused(format!("group {group} lists node {node}: remove it from its groups first"));
+        }
+        let peers = self.peers.read().unwrap_or_else(PoisonError::into_inner).clone();
+        peers.ok_or(HostError::Closed)?.forget(node)?;
+        tracing::warn!(%node, "an operator cleared what was known of this node id: another directory may come under it");
+        self.tell(&HostEvent::ConflictCleared(node));
+        Ok(())
     }
 
     /// Deletes what a removal left behind that a crash interrupted.
