@@ -91,3 +91,10 @@ fn m6_what_an_operator_cleared_is_forgotten_durably() {
     let expected = table.expected(node, None);
     assert!(expected.conflicting.is_empty() && expected.record.is_none() && table.instances().is_empty());
 }
+
+#[test]
+fn t4_a_panic_in_a_view_or_a_stage_ends_that_snapshot_and_not_the_thread() {
+    let result = unpanicked(|| -> Result<(), MachineError> { unreachable!("the machine has a bug") });
+    assert_eq!(result, Err("the state machine panicked".to_owned()));
+    assert_eq!(unpanicked(|| Ok(7)), Ok(7));
+}
