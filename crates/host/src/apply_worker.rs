@@ -209,7 +209,13 @@ impl ApplyWorker {
             ApplyMail::Discard(group, directory) => self.order(group, ApplyOrder::Discard { directory }, out),
             ApplyMail::BackgroundDone(group, result) => {
                 self.touched.insert(group);
-                self.or_full(group, out, |applier, _| Ok(applier.machine().background_done(result)?));
+                // A machine that takes it calmly would ask for the same work again at once.
+                let had_room = !is_full(&result);
+                let told =
+                    self.or_full(group, out, |applier, _| Ok(applier.machine().background_done(result)?));
+                if !had_room && !told {
+                    self.found_full(group, out);
+                }
             }
             ApplyMail::Persist { group, done } => {
                 self.touched.insert(group);
@@ -342,6 +348,13 @@ impl ApplyWorker {
         }
     }
 
+    fn found_full(&mut self, group: GroupId, out: &mut ApplyOutput) {
+        out.found_full += 1;
+        if !std::mem::replace(&mut self.is_short_of_room, true) {
+            tracing::warn!(%group, "there is no room on disk for the group's state; it is tried again");
+        }
+    }
+
     fn set_paused(&mut self, paused: bool, out: &mut ApplyOutput) {
         if std::mem::replace(&mut self.is_paused, paused) == paused {
             return;
@@ -462,10 +475,7 @@ impl ApplyWorker {
     ) -> bool {
         match self.caught(group, out, part) {
             Some(Err(error)) if error.is_full() => {
-                out.found_full += 1;
-                if !std::mem::replace(&mut self.is_short_of_room, true) {
-                    tracing::warn!(%group, "no room on disk for the group's state: {error}; it is tried again");
-                }
+                self.found_full(group, out);
                 true
             }
             Some(Err(error)) => {
