@@ -172,6 +172,8 @@ pub enum Notice {
     Settled,
     /// The replica was removed from its group.
     Removed {
+        /// Which one: by the time this is heard another may be here.
+        replica: ReplicaId,
         /// ConfigChangeID of the membership without it.
         change_index: Index,
     },

@@ -490,7 +490,10 @@ impl Group {
                 self.requests.stop(&NotApplied::Condemned(reason), answers);
                 out.push(Effect::Notice(Notice::Condemned(reason)));
             }
-            Core::Removed { change_index } => out.push(Effect::Notice(Notice::Removed { change_index })),
+            Core::Removed { change_index } => {
+                let replica = self.raft.id();
+                out.push(Effect::Notice(Notice::Removed { replica, change_index }));
+            }
             Core::TransferEnded { to, ok } => {
                 if let Some(ticket) = self.requests.transfer.take() {
                     let answer = if ok {

@@ -21,7 +21,7 @@ use mraft_logstore::{LogError, LogKey, LogReader};
 use mraft_types::codec::{DecodeError, Reader};
 use mraft_types::{Entry, EntryKind, Index, LogPosition, Membership, Payload};
 
-use crate::meta::GroupMeta;
+use crate::meta::{GroupMeta, check_level};
 
 /// Bytes of entries that are read from the log at once when they are no longer in memory.
 const LOG_READ_BYTES_MAX: usize = 4 << 20;
@@ -38,10 +38,19 @@ pub enum ApplyError {
     Log(LogError),
     /// A committed entry that this build cannot read: written by a newer release, or damaged without its checksum noticing.
     Entry(Index, DecodeError),
+    /// A committed entry of a higher feature level than this build knows (rule T3).
+    Level(Index, String),
     /// Jobs came out of order: (expected, got).
     Order(Index, Index),
     /// The machine answered another number of commands than it was given: (commands, answers).
     Answers(usize, usize),
+}
+
+impl ApplyError {
+    /// Whether there was no room. Then nothing was lost and nothing changed: the same may be tried again later (rule D10).
+    pub fn is_full(&self) -> bool {
+        matches!(self, ApplyError::Machine(MachineError::Io(error)) if mraft_disk::is_full(error))
+    }
 }
 
 impl fmt::Display for ApplyError {
@@ -50,6 +59,7 @@ impl fmt::Display for ApplyError {
             ApplyError::Machine(error) => error.fmt(f),
             ApplyError::Log(error) => error.fmt(f),
             ApplyError::Entry(index, error) => write!(f, "committed entry {index}: {error}"),
+            ApplyError::Level(index, reason) => write!(f, "committed entry {index}: {reason}"),
             ApplyError::Order(expected, got) => write!(f, "entry {got} came where {expected} was due"),
             ApplyError::Answers(commands, answers) => {
                 write!(f, "the state machine gave {answers} answers to {commands} commands")
@@ -337,7 +347,15 @@ impl Applier {
         match depth {
             Depth::Chain => applied.hashes.push(hash),
             Depth::Content => {
-                let view = self.machine.content_view()?;
+                let view = match self.machine.content_view().map_err(ApplyError::from) {
+                    Ok(view) => view,
+                    Err(error) if error.is_full() => {
+                        // Comparing is not worth a replica: a later checkpoint compares the same.
+                        tracing::warn!(group = %self.key.group, index, "no room for hashing the state: {error}");
+                        return Ok(());
+                    }
+                    Err(error) => return Err(error),
+                };
                 applied.views.push(HashView { index, chain, view });
             }
         }
@@ -366,6 +384,7 @@ impl Applier {
             }
             EntryKind::Commands => {
                 let mut packed = PackedEntry::decode(&entry.payload).map_err(broken)?;
+                check_level(packed.feature_level).map_err(|reason| ApplyError::Level(entry.index, reason))?;
                 self.meta.log_unix_ms = self.meta.log_unix_ms.max(packed.leader_unix_ms);
                 let mut position = 0;
                 commands.reserve(packed.count);

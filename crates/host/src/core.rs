@@ -78,6 +78,13 @@ pub enum Input {
     LogFull(bool),
     /// The log holds more segments than it should, or not any more (rule L5).
     LogPressed(bool),
+    /// A group's state machine holds more in memory than it may and has no room on disk, or has again: no proposals meanwhile (rule D10).
+    StoreFull {
+        /// The group.
+        group: GroupId,
+        /// Whether it is so.
+        full: bool,
+    },
     /// The log failed, or the disk stalled: every replica stops (rules D10, T1).
     StopAll(NotApplied),
     /// The apply side applied and published up to here.
@@ -277,6 +284,8 @@ struct Bench {
     /// are kept; `None` until the view is open.
     sending: BTreeMap<ReplicaId, Option<Index>>,
     persisted: Index,
+    /// The state machine takes nothing more until there is room (rule D10).
+    store_full: bool,
 }
 
 /// The decision-making of one step worker's groups.
@@ -320,12 +329,15 @@ impl Core {
     /// Takes in what happened.
     pub fn handle(&mut self, input: Input) {
         match input {
-            Input::Group(_, Event::Propose(proposals)) if self.log_full => {
-                let answer = Answer::NotApplied(NotApplied::Disk("the disk is full: no room for the log"));
-                self.out
-                    .answers
-                    .extend(proposals.into_iter().map(|proposal| (proposal.ticket, answer.clone())));
-            }
+            Input::Group(group, Event::Propose(proposals)) => match self.no_room(group) {
+                Some(why) => {
+                    let answer = Answer::NotApplied(NotApplied::Disk(why));
+                    self.out
+                        .answers
+                        .extend(proposals.into_iter().map(|proposal| (proposal.ticket, answer.clone())));
+                }
+                None => self.engine.handle_event(group, Event::Propose(proposals)),
+            },
             Input::Group(group, event) => {
                 if let Event::SnapshotSent { to, .. } = &event
                     && let Some(bench) = self.benches.get_mut(&group)
@@ -345,6 +357,11 @@ impl Core {
                 self.engine.remove_group(group, &NotApplied::Stopping);
             }
             Input::LogFull(full) => self.log_full = full,
+            Input::StoreFull { group, full } => {
+                if let Some(bench) = self.benches.get_mut(&group) {
+                    bench.store_full = full;
+                }
+            }
             Input::LogPressed(pressed) => {
                 self.log_pressed = pressed;
                 if pressed {
@@ -409,6 +426,15 @@ impl Core {
         self.engine.is_idle() && self.out.is_empty()
     }
 
+    /// Why a group takes no proposals for want of room, if it does not (rule D10).
+    pub(crate) fn no_room(&self, group: GroupId) -> Option<&'static str> {
+        match self.benches.get(&group) {
+            _ if self.log_full => Some("the disk is full: no room for the log"),
+            Some(bench) if bench.store_full => Some("the disk is full: no room for the group's state"),
+            _ => None,
+        }
+    }
+
     fn start(&mut self, seat: Seat) {
         let Seat { key, raft, feature_level } = seat;
         let bench = Bench {
@@ -418,6 +444,7 @@ impl Core {
             installing: None,
             sending: BTreeMap::new(),
             persisted: raft.applied(),
+            store_full: false,
         };
         if self.engine.add_group(key.group, key.uid, raft, feature_level) {
             self.benches.insert(key.group, bench);

@@ -14,6 +14,16 @@ use mraft_types::{
 /// Feature level of groups founded by this release (rule T3).
 pub const FEATURE_LEVEL: u32 = 1;
 
+/// Rule T3: a replica of a group at a higher level than this build knows must not go on with the old meaning. Says what to do.
+pub(crate) fn check_level(level: u32) -> Result<(), String> {
+    if level <= FEATURE_LEVEL {
+        return Ok(());
+    }
+    Err(format!(
+        "the group is at feature level {level} and this build knows {FEATURE_LEVEL}: run the newer release on this node; nothing was lost"
+    ))
+}
+
 const META_VERSION: u8 = 1;
 /// Of a group whose replicas do not agree: the dispute follows at the end. No other group's meta is written like this, so that only a
 /// build that does not know disputes refuses it, and only then.

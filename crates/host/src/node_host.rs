@@ -15,7 +15,7 @@ use mraft_engine::effect::Answer;
 use mraft_engine::error::NotApplied;
 use mraft_engine::event::{Event, Proposal, ReadKind, Ticket};
 use mraft_engine::machine::{Lookup, MachineError, StateMachine};
-use mraft_logstore::{LogOptions, SegmentLog};
+use mraft_logstore::{LogOptions, LogStore, SegmentLog};
 use mraft_types::{
     CondemnedReason, GroupId, GroupUid, Index, Membership, MembershipChange, NodeId, Payload, ReplicaId,
     SlotSet, Term,
@@ -34,7 +34,7 @@ use crate::peer_table::PeerTable;
 use crate::peers::{Peers, RequestHandler};
 use crate::persist::{LogHealth, LogJob, LogWorker};
 use crate::registry::{GroupRecord, Registry};
-use crate::restore::{first_log, log_key, restore};
+use crate::restore::{first_log, log_key};
 use crate::runtime::{Listener, Pace, Runtime, Shared};
 use crate::status::{GroupStatus, HostStatus};
 
@@ -128,6 +128,8 @@ pub(crate) struct Inner {
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) machines: Machines,
     pub(crate) registry: Mutex<Registry>,
+    /// Held while replicas come or go: each takes several steps, and waits for other threads in between.
+    pub(crate) replica_changes: Mutex<()>,
     pub(crate) runtime: Mutex<Option<Runtime>>,
     pub(crate) shared: RwLock<Option<Arc<Shared>>>,
     pub(crate) peers: RwLock<Option<Arc<Peers>>>,
@@ -184,8 +186,19 @@ impl NodeHost {
         let mut identity = identity::boot(disk.as_ref(), &data, &wal, &claim, fresh)?;
         let registry = Registry::open(Arc::clone(&disk), &data)?;
         let log_directory = wal.join("log");
+        let is_log_gone = crate::files::first_entry(disk.as_ref(), &log_directory).map_err(io)?.is_none();
+        if is_log_gone && let Some(group) = registry.records().keys().next() {
+            // Every start that came as far as a group had made the log: without it the replicas forgot what they promised (rule D9).
+            let reason = format!(
+                "there is no log, but {} groups live here, among them group {group}: bring the log back, or remove the node from its groups \
+                 and start it with another node id and an empty directory",
+                registry.records().len()
+            );
+            return Err(HostError::damaged(&log_directory, reason));
+        }
         let options = LogOptions::new(config.log_segment_bytes, crate::random::salts());
         let log = SegmentLog::open(Arc::clone(&disk), &log_directory, options)?;
+        registry.check_against(&log.recovered())?;
         let completions = Completions::new();
         let inner = Arc::new_cyclic(|me| Inner {
             me: Weak::clone(me),
@@ -194,6 +207,7 @@ impl NodeHost {
             disk: Arc::clone(&disk),
             machines,
             registry: Mutex::new(registry),
+            replica_changes: Mutex::default(),
             runtime: Mutex::new(None),
             shared: RwLock::new(None),
             peers: RwLock::new(None),
@@ -213,7 +227,7 @@ impl NodeHost {
             staged: AtomicU64::new(0),
             _locks: locks,
         });
-        inner.finish_removals()?;
+        inner.finish_removals();
         inner.start(log)?;
         identity::mark_created(disk.as_ref(), &data, &wal, &mut identity)?;
         let host = NodeHost { inner };
@@ -255,7 +269,9 @@ impl NodeHost {
     /// Stops a group's replica here and forgets it for good: its log records and its state are deleted. For replicas that were
     /// removed from their group.
     pub fn remove_replica(&self, group: GroupId) -> Result<(), HostError> {
-        self.inner.remove_replica(group)
+        let record =
+            self.inner.registry().records().get(&group).cloned().ok_or(HostError::NoSuchGroup(group))?;
+        self.inner.remove_replica(group, record.replica)
     }
 
     /// The groups here, in order.
@@ -381,14 +397,26 @@ impl NodeHost {
         wait(&result)?.ok_or(HostError::NoSuchGroup(group))
     }
 
+    /// Clears what is known of a node id: which directory it is, that two claim it, how far its log was (rules M6, M7). For an operator who
+    /// knows that the earlier directory is gone for good; to be said on every node, because they tell each other. Refused while a group
+    /// here lists the node: its votes may be counted on.
+    pub fn clear_conflict(&self, node: NodeId) -> Result<(), HostError> {
+        self.inner.clear_conflict(node)
+    }
+
     /// Whether the disk stopped every replica of this node (rules D8, T1).
     pub fn is_stopped_by_disk(&self) -> bool {
         self.inner.stalled.load(Ordering::Relaxed)
     }
 
-    /// What happens on this node from now on.
+    /// What happens on this node from now on, and first of all which replicas have failed already.
     pub fn events(&self) -> EventReceiver {
-        self.inner.events.listen()
+        let failures = self.inner.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        let failed = |(group, reason): (&GroupId, &String)| HostEvent::ReplicaFailed {
+            group: *group,
+            reason: reason.clone(),
+        };
+        self.inner.events.listen(failures.iter().map(failed))
     }
 
     /// Asks the peers; see [`crate::peers`].
@@ -473,9 +501,11 @@ impl Inner {
         }
         let mut replicas = Vec::new();
         for record in &records {
-            let machine = self.make_machine(record)?;
-            let replica = restore(&self.config, record, recovered.remove(&log_key(record)), machine)?;
-            replicas.push((record.group, replica));
+            match self.put_together(record, recovered.remove(&log_key(record))) {
+                Ok(replica) => replicas.push((record.group, replica)),
+                // What its log holds stays: it may be all that is left of the replica, and the next start tries again.
+                Err(error) => self.not_started(record.group, &error),
+            }
         }
         // Records that the registry does not name belong to replicas whose removal a crash interrupted.
         for key in recovered.into_keys() {
@@ -483,9 +513,10 @@ impl Inner {
         }
         let mut cores: Vec<Core> = (0..self.config.step_workers.max(1)).map(|_| self.new_core()).collect();
         let workers = cores.len();
-        let mut appliers = Vec::new();
+        let (mut appliers, mut discards) = (Vec::new(), Vec::new());
         for (group, mut replica) in replicas {
             first.extend(replica.first.take());
+            discards.extend(replica.discard.map(|directory| (group, directory)));
             self.memberships().insert(group, replica.seat.raft.membership().clone());
             if replica.seat.raft.condemned() != Some(CondemnedReason::Divergence) {
                 self.lookups_mut().insert(group, replica.applier.lookup());
@@ -525,6 +556,10 @@ impl Inner {
         )
         .map_err(|error| HostError::io(&self.config.data_directory, error))?;
         let shared = Arc::clone(runtime.shared());
+        for (group, directory) in discards {
+            // Nobody closes the mailboxes before the runtime is handed over.
+            let _ = shared.apply(group).send(ApplyMail::Discard(group, directory));
+        }
         *self.shared.write().unwrap_or_else(PoisonError::into_inner) = Some(shared);
         *self.runtime.lock().unwrap_or_else(PoisonError::into_inner) = Some(runtime);
         Ok(())

@@ -175,11 +175,11 @@ impl Listener for Inner {
             Notice::Settled => {
                 tracing::info!(%group, "a majority has the same state again: the group serves")
             }
-            Notice::Removed { change_index } => {
-                tracing::info!(%group, change_index, "this replica was removed from its group");
+            Notice::Removed { replica, change_index } => {
+                tracing::info!(%group, %replica, change_index, "this replica was removed from its group");
                 self.tell(&HostEvent::ReplicaRemoved { group, change_index });
                 if let Some(inner) = self.me() {
-                    inner.forget_removed(group);
+                    inner.forget_removed(group, replica);
                 }
             }
             Notice::Panicked { message } => self.failed(group, format!("its core panicked: {message}")),

@@ -4,18 +4,19 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use mraft_engine::event::NodeEvent;
-use mraft_engine::machine::{SnapshotStage, SnapshotView};
+use mraft_engine::machine::{MachineError, SnapshotStage, SnapshotView};
 use mraft_transport::{
     Connected, Disconnected, Handler, Received, Refusal, SnapshotReceiver, SnapshotSource, Transport,
     TransportConfig, is_exposed_without_tls,
 };
-use mraft_types::{GroupId, LogStart, Membership, NodeId, Payload, ReplicaId, Term};
+use mraft_types::{CondemnedReason, GroupId, LogStart, Membership, NodeId, Payload, ReplicaId, Term};
 use mraft_wire::{
     Accepted, DecodeError, FrameBuilder, Hello, HelloRefused, HostBeat, Purpose, Request, RequestKind,
     Response, SNAPSHOT_CHUNK_BYTES_TARGET, SnapshotHeader, TopologyStamp, VersionRange, WIRE_VERSION, check,
@@ -28,7 +29,7 @@ use crate::error::HostError;
 use crate::events::HostEvent;
 use crate::frames::{FromHost, decode, encode};
 use crate::identity::Identity;
-use crate::meta::{FEATURE_LEVEL, GroupMeta};
+use crate::meta::{FEATURE_LEVEL, GroupMeta, check_level};
 use crate::node_host::Inner;
 use crate::peer_table::PeerTable;
 use crate::questions;
@@ -120,6 +121,8 @@ struct Door {
     inner: Weak<Inner>,
     identity: Identity,
     table: Mutex<PeerTable>,
+    /// See [`Door::durable_seq`].
+    durable_seq: AtomicU64,
     /// What the hello says of this node's routing table (rule M10).
     topology: Mutex<TopologyStamp>,
     /// By node, why the last connection was refused; only of nodes that are or were peers, so no more than there are of them.
@@ -149,6 +152,7 @@ impl Peers {
             inner: Arc::downgrade(inner),
             identity: inner.identity.clone(),
             table: Mutex::new(table),
+            durable_seq: AtomicU64::new(inner.shared()?.durable_seq()),
             topology: Mutex::default(),
             refusals: Mutex::default(),
             peers: Mutex::new(Weak::new()),
@@ -187,6 +191,13 @@ impl Peers {
         if let Err(error) = self.door.table().retire(nodes) {
             tracing::error!("cannot remember which nodes were removed for good: {error}");
         }
+    }
+
+    /// Forgets which directory a node id is and how far it was, durably. The caller has seen to it that no group lists the node.
+    pub(crate) fn forget(&self, node: NodeId) -> Result<(), HostError> {
+        self.transport.remove_peer(node);
+        self.door.refusals.lock().unwrap_or_else(PoisonError::into_inner).remove(&node);
+        self.door.table().forget(node)
     }
 
     /// Makes a node a peer that is in no group here yet.
@@ -396,6 +407,14 @@ impl Outbox for Peers {
     }
 }
 
+/// A piece of a user's machine on a thread that serves all groups: a panic ends this snapshot and nothing else (rule T4).
+fn unpanicked<T>(part: impl FnOnce() -> Result<T, MachineError>) -> Result<T, String> {
+    match catch_unwind(AssertUnwindSafe(part)) {
+        Ok(result) => result.map_err(|error| error.to_string()),
+        Err(_) => Err("the state machine panicked".to_owned()),
+    }
+}
+
 struct Source {
     view: Box<dyn SnapshotView>,
     inner: Weak<Inner>,
@@ -410,10 +429,9 @@ impl SnapshotSource for Source {
             shared.snapshot_progress(self.group, self.to);
         }
         let mut chunk = Vec::new();
-        match self.view.next_chunk(SNAPSHOT_CHUNK_BYTES_TARGET, &mut chunk) {
-            Ok(true) => Ok(Some(Payload::from(chunk))),
-            Ok(false) => Ok(None),
-            Err(error) => Err(error.to_string()),
+        match unpanicked(|| self.view.next_chunk(SNAPSHOT_CHUNK_BYTES_TARGET, &mut chunk))? {
+            true => Ok(Some(Payload::from(chunk))),
+            false => Ok(None),
         }
     }
 }
@@ -426,6 +444,14 @@ impl Door {
         if !is_known && let Err(error) = peers.add(node, raft_address) {
             tracing::warn!(%node, raft_address, "a node gives an address that cannot be used: {error}");
         }
+    }
+
+    /// How far the log is, as last seen: while the host closes it is not there to be asked, and a number below what the peers remember
+    /// would call this directory an old copy (rule M7).
+    fn durable_seq(&self) -> u64 {
+        let shared = self.inner.upgrade().and_then(|inner| inner.shared().ok());
+        self.durable_seq.fetch_max(shared.map_or(0, |shared| shared.durable_seq()), Ordering::Relaxed);
+        self.durable_seq.load(Ordering::Relaxed)
     }
 
     fn table(&self) -> MutexGuard<'_, PeerTable> {
@@ -478,7 +504,6 @@ impl Door {
 impl Handler for Door {
     fn hello(&self, peer: NodeId, purpose: Purpose) -> Hello {
         let table = self.table();
-        let shared = self.inner.upgrade().and_then(|inner| inner.shared().ok());
         let Identity { deployment, node, instance, boot_counter, boot_nonce, raft_address, .. } =
             self.identity.clone();
         Hello {
@@ -491,7 +516,7 @@ impl Handler for Door {
             instance,
             boot_counter,
             boot_nonce,
-            durable_seq: shared.map_or(0, |shared| shared.durable_seq()),
+            durable_seq: self.durable_seq(),
             record_of_receiver: table.record(peer),
             topology: *self.topology.lock().unwrap_or_else(PoisonError::into_inner),
             raft_address,
@@ -591,6 +616,18 @@ impl Handler for Door {
 
     fn refused(&self, refusal: &Refusal) {
         let side = if refusal.by_peer { "the peer refuses this node" } else { "this node refuses the peer" };
+        if let HelloRefused::OldCopy { node, remembered, now } = &refusal.reason
+            && *node == self.identity.node
+            && now.0 == self.identity.boot_counter
+            && let Some(inner) = self.inner.upgrade()
+        {
+            tracing::error!(
+                by = %refusal.node, remembered_boot = remembered.0, remembered_seq = remembered.1, boot = now.0, seq = now.1,
+                "this directory is an old copy of itself: its replicas forgot what they had promised and are condemned; remove them from \
+                 their groups, have the peers forget this node, and add it again"
+            );
+            inner.condemn_all(CondemnedReason::OldCopy);
+        }
         let reason = match &refusal.reason {
             // Whoever found it out: this directory is not the one that the others know under this id (rule M6).
             HelloRefused::Instance { node, ours, theirs } if *node == self.identity.node => format!(
@@ -621,6 +658,10 @@ impl Handler for Door {
         let meta = GroupMeta::decode(&header.meta).map_err(|error| error.to_string())?;
         if meta.log_start() != header.start || meta.group != header.group || meta.uid != header.uid {
             return Err("the header does not describe its own meta".to_owned());
+        }
+        if let Err(reason) = check_level(meta.feature_level) {
+            inner.stop_failed(header.group, record.replica, &reason);
+            return Err(reason);
         }
         let directory = inner.next_staged_directory();
         let (reply, stage) = sync_channel(1);
@@ -654,16 +695,16 @@ struct Incoming {
 impl SnapshotReceiver for Incoming {
     fn chunk(&mut self, data: Payload) -> Result<(), String> {
         let stage = self.stage.as_mut().ok_or("the snapshot is finished")?;
-        stage.write_chunk(&data).map_err(|error| error.to_string())
+        unpanicked(|| stage.write_chunk(&data))
     }
 
     fn finish(mut self: Box<Self>) -> Result<(), String> {
         let inner = self.inner.upgrade().ok_or("the node is closing")?;
         let stage = self.stage.take().ok_or("the snapshot is finished")?;
         let (group, index) = (self.group, self.start.position.index);
-        if let Err(error) = stage.finish() {
+        if let Err(error) = unpanicked(|| stage.finish()) {
             let _ = inner.mail(group, ApplyMail::Discard(group, self.directory));
-            return Err(error.to_string());
+            return Err(error);
         }
         inner.metrics().count("mraft_snapshots_total", "what", "received");
         inner.tell(&HostEvent::SnapshotReceived { group, index });
@@ -721,3 +762,6 @@ fn transport_config(config: &HostConfig) -> TransportConfig {
     transport.snapshot_receive_bytes_per_second = config.snapshot_receive_bytes_per_second;
     transport
 }
+
+#[cfg(test)]
+mod tests;

@@ -14,6 +14,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use mraft_disk::Disk;
+use mraft_logstore::Recovered;
 use mraft_types::codec::{DecodeError, Reader, Writer};
 use mraft_types::{GroupId, GroupUid, ReplicaId};
 
@@ -46,6 +47,8 @@ pub struct GroupRecord {
 
 /// The list, with its file.
 pub(crate) struct Registry {
+    /// There was no file when it was opened.
+    is_new: bool,
     disk: Arc<dyn Disk>,
     path: PathBuf,
     content: GroupList,
@@ -76,7 +79,22 @@ impl Registry {
     pub(crate) fn open(disk: Arc<dyn Disk>, directory: &std::path::Path) -> Result<Registry, HostError> {
         let content = GroupList::read(disk.as_ref(), directory)?;
         let path = directory.join(REGISTRY_FILE);
-        Ok(Registry { disk, path, content })
+        let is_new = !disk.exists(&path).map_err(|error| HostError::io(&path, error))?;
+        Ok(Registry { is_new, disk, path, content })
+    }
+
+    /// The list is written before the log learns of a replica, and never deleted: one that is missing beside a log with replicas was lost.
+    /// Taken for an empty one, it would have the groups founded anew, by replicas that forgot what they had promised.
+    pub(crate) fn check_against(&self, log: &[Recovered]) -> Result<(), HostError> {
+        let Some(known) = log.first().filter(|_| self.is_new) else { return Ok(()) };
+        let reason = format!(
+            "it is missing, but the log knows {} replicas, among them {} of group {}: bring the file back, or remove the node from its groups \
+             and start it with another node id and an empty directory",
+            log.len(),
+            known.key.replica,
+            known.key.group
+        );
+        Err(HostError::damaged(&self.path, reason))
     }
 
     pub(crate) fn records(&self) -> &BTreeMap<GroupId, GroupRecord> {
@@ -107,13 +125,14 @@ impl Registry {
         self.replace(next)
     }
 
-    /// Forgets a group's replica for good, durably.
-    pub(crate) fn remove(&mut self, group: GroupId) -> Result<(), HostError> {
+    /// Forgets a group's replica for good, durably, if it is this one: a later one stays.
+    pub(crate) fn remove(&mut self, group: GroupId, replica: ReplicaId) -> Result<(), HostError> {
         let mut next = self.content.clone();
-        if let Some(record) = next.records.remove(&group) {
+        if let Some(record) = next.records.remove(&group).filter(|record| record.replica == replica) {
             next.gone.insert(group, (record.uid, record.replica));
+            return self.replace(next);
         }
-        self.replace(next)
+        Ok(())
     }
 
     fn replace(&mut self, next: GroupList) -> Result<(), HostError> {
@@ -233,10 +252,16 @@ mod tests {
         };
         let mut registry = Registry::open(disk.clone(), directory).expect("opened");
         registry.put([record(1, 7)]).expect("joined");
-        registry.remove(GroupId(3)).expect("removed");
+        registry.remove(GroupId(3), ReplicaId::new(1, node)).expect("removed");
         let mut registry = Registry::open(disk, directory).expect("opened again");
         assert!(registry.put([record(0, 7)]).is_err(), "an earlier one");
         assert!(registry.put([record(1, 7)]).is_err(), "the same");
         registry.put([record(2, 7)]).expect("a later one may come");
+        registry.remove(GroupId(3), ReplicaId::new(1, node)).expect("it is gone already");
+        assert_eq!(
+            registry.records()[&GroupId(3)].replica.generation(),
+            2,
+            "a late removal takes no later one"
+        );
     }
 }

@@ -587,13 +587,21 @@ fn fill_thread(shared: &Shared, fills: &Receiver<Option<Fill>>) {
 fn apply_thread(shared: &Shared, thread: usize, mut worker: ApplyWorker) {
     let mut mail = Vec::new();
     let mut unpersisted_before = 0;
-    while shared.applies[thread].receive(&mut mail, None) {
+    let mut tried = Instant::now();
+    while shared.applies[thread].receive(&mut mail, worker.waits_for_room().then_some(FULL_RETRY)) {
         let began = Instant::now();
         let mut out = ApplyOutput::default();
         for item in mail.drain(..) {
             worker.handle(item, &mut out);
         }
+        if worker.waits_for_room() && tried.elapsed() >= FULL_RETRY {
+            tried = began;
+            worker.retry(&mut out);
+        }
         worker.finish(&mut out);
+        for _ in 0..out.found_full {
+            shared.metrics.count("mraft_apply_stalls_total", "reason", "disk_full");
+        }
         shared.metrics.applied(out.commands, began.elapsed());
         for _ in 0..out.stalls {
             shared.metrics.count("mraft_apply_stalls_total", "reason", "unpersisted_bytes");
@@ -636,6 +644,9 @@ fn apply_thread(shared: &Shared, thread: usize, mut worker: ApplyWorker) {
             }
         }
     }
+    let mut out = ApplyOutput::default();
+    worker.close(&mut out);
+    shared.completions.deliver(out.answers);
 }
 
 /// Flushes, compacts, hashes, and reads old entries back for followers that lag.

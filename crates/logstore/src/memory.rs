@@ -95,6 +95,7 @@ impl Replica {
             }
             Some(Mark::Truncate(_)) => {}
             Some(Mark::InstallBegin { start, directory }) => self.install = Some((start.clone(), *directory)),
+            Some(Mark::InstallAbandoned) => self.install = None,
             Some(Mark::InstallDone(start)) => {
                 self.install = None;
                 self.entries.clear();

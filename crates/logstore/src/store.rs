@@ -36,6 +36,8 @@ pub enum Mark {
     },
     /// Step 6 (rule N1): the log starts anew behind the snapshot; every older entry of this key is void.
     InstallDone(LogStart),
+    /// The installation that was begun will not be carried out: a restart found that it had not been switched to (rule N1, recovery).
+    InstallAbandoned,
     /// Rule D9.
     Condemned(CondemnedReason),
 }

@@ -114,7 +114,7 @@ impl Node {
             truncates_on_request_only: false,
         });
         let mut apply = ApplyWorker::new(log.store().reader(), usize::MAX, 0);
-        let mut lookups = BTreeMap::new();
+        let (mut lookups, mut discards) = (BTreeMap::new(), Vec::new());
         for record in &self.records {
             let directory = PathBuf::from(format!("/data/groups/{}", record.group));
             let machine = in_memory(Arc::clone(&disk), directory, mix.snapshot_entries, Map::default());
@@ -126,6 +126,7 @@ impl Node {
             let replica = restore(&config, record, recovered.remove(&log_key(record)), machine)
                 .map_err(|error| error.to_string())?;
             first.extend(replica.first);
+            discards.extend(replica.discard.map(|directory| ApplyMail::Discard(record.group, directory)));
             lookups.insert(record.group, replica.applier.lookup());
             core.handle(Input::Start(Box::new(replica.seat)));
             apply.handle(ApplyMail::Add(record.group, Box::new(replica.applier)), &mut Default::default());
@@ -135,6 +136,7 @@ impl Node {
             mraft::persist::LogHealth::Well => {}
             health => return Err(format!("{health:?}")),
         }
+        discards.into_iter().for_each(|discard| apply.handle(discard, &mut Default::default()));
         self.process = Some(Process {
             core,
             log,

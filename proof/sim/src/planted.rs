@@ -165,6 +165,10 @@ impl StateMachine for LateMeta {
         self.inner.switch(directory)
     }
 
+    fn is_live(&self, directory: u64) -> Result<bool, MachineError> {
+        self.inner.is_live(directory)
+    }
+
     fn discard(&mut self, directory: u64) -> Result<(), MachineError> {
         self.inner.discard(directory)
     }

@@ -89,6 +89,62 @@ fn n1_a_second_snapshot_that_arrives_before_the_first_is_taken_does_not_stop_the
     assert!(out.log.iter().any(begins), "{:?}", out.log);
 }
 
+#[test]
+fn n1_an_installation_goes_begin_then_switch_then_done_and_only_then_is_it_acknowledged() {
+    let mut core = core();
+    let uid = core.engine().uid(GROUP).expect("the group");
+    let out = hear(&mut core, uid, message(2, 2, Body::Heartbeat { commit: 1, matched: 0, round: 0 }));
+    persist(&mut core, &out);
+    let install_marks = |out: &Output| -> Vec<Mark> {
+        let marks = out.log.iter().filter_map(|job| match job {
+            LogJob::InstallStep { write, .. } => write.mark.clone(),
+            _ => None,
+        });
+        marks.collect()
+    };
+    let switches = |out: &Output| {
+        out.applies.iter().any(|(_, order)| matches!(order, ApplyOrder::Switch { directory: 7 }))
+    };
+    let acknowledges = |out: &Output| {
+        let own = |message: &&Message| matches!(message.body, Body::AppendReply { .. });
+        said(out).iter().any(own)
+    };
+    core.handle(staged(20, 7));
+    let out = core.turn();
+    assert!(matches!(install_marks(&out)[..], [Mark::InstallBegin { directory: 7, .. }]), "{out:?}");
+    assert!(!switches(&out) && !acknowledges(&out), "{out:?}");
+    persist(&mut core, &out);
+    let out = core.turn();
+    assert!(!switches(&out) && !acknowledges(&out), "the beginning is not durable: {out:?}");
+
+    core.handle(Input::Log(LogDone::InstallStep { group: GROUP }));
+    let out = core.turn();
+    assert!(switches(&out) && install_marks(&out).is_empty() && !acknowledges(&out), "{out:?}");
+    core.handle(Input::Switched { group: GROUP });
+    let out = core.turn();
+    assert!(matches!(install_marks(&out)[..], [Mark::InstallDone(_)]), "{out:?}");
+    assert!(!acknowledges(&out), "{out:?}");
+    core.handle(Input::Log(LogDone::InstallStep { group: GROUP }));
+    let out = core.turn();
+    assert!(acknowledges(&out), "{out:?}");
+    assert_eq!(core.engine().raft(GROUP).map(|raft| raft.start().position.index), Some(20));
+}
+
+#[test]
+fn d10_a_group_without_room_for_its_state_takes_no_proposals_until_there_is() {
+    let mut core = sole_leader(Limits::default());
+    core.handle(Input::StoreFull { group: GROUP, full: true });
+    let out = propose(&mut core, 1);
+    assert!(
+        matches!(out.answers[..], [(Ticket(1), Answer::NotApplied(NotApplied::Disk(why)))] if why.contains("full")),
+        "{out:?}"
+    );
+    assert!(out.log.is_empty(), "{out:?}");
+    core.handle(Input::StoreFull { group: GROUP, full: false });
+    let out = propose(&mut core, 2);
+    assert!(out.answers.is_empty() && !out.log.is_empty(), "{out:?}");
+}
+
 fn message(from: u64, term: Term, body: Body) -> Message {
     Message { from: replica(from), to: replica(1), term, body }
 }

@@ -11,6 +11,7 @@ mod identity;
 mod log_pressure;
 mod panics;
 mod restart;
+mod room;
 mod slow_disk;
 mod support;
 mod trouble;

@@ -5,7 +5,7 @@
 use std::sync::mpsc::channel;
 
 use mraft::machines::{Command, InMemoryMachine, in_memory};
-use mraft::{Answer, GroupSpec, Machines, NO_SLOT, NodeHost, NotApplied};
+use mraft::{Answer, GroupSpec, HostEvent, Machines, NO_SLOT, NodeHost, NotApplied};
 use mraft_types::{GroupId, Payload, SlotRange, SlotSet};
 
 use crate::support::{Cluster, GROUP, PATIENCE};
@@ -90,5 +90,66 @@ fn e5_a_command_of_a_slot_that_the_group_does_not_have_changes_nothing() {
         unreachable!("the group has the slot")
     };
     assert_eq!(result.as_ref(), 1_u64.to_le_bytes(), "the first command was not applied");
+    host.close();
+}
+
+#[test]
+fn d10_a_group_whose_state_is_damaged_does_not_start_and_the_others_do() {
+    let mut cluster = Cluster::start(1);
+    let other = GroupSpec { group: OTHER_GROUP, ..cluster.spec() };
+    cluster.hosts[&1].start_groups(&[other]).expect("a second group");
+    cluster.write("a");
+    cluster.hosts[&1].request_snapshot(GROUP).expect("room");
+    cluster.write("b");
+    cluster.close(1);
+    let state = cluster.data(1).join("groups").join(format!("0-{:016x}", 1)).join("state");
+    let whole = std::fs::read(&state).expect("it was persisted");
+    let mut damaged = whole.clone();
+    *damaged.last_mut().expect("bytes") ^= 1;
+    std::fs::write(&state, damaged).expect("written");
+
+    cluster.open(1).expect("one damaged group is no reason not to start");
+    let host = &cluster.hosts[&1];
+    assert!(matches!(ask_leader(host, OTHER_GROUP, NO_SLOT, "fine"), Answer::Applied { .. }));
+    let status = host.group_status(GROUP).expect("it is listed");
+    assert_eq!(status.state, mraft::ReplicaState::Failed);
+    let failure = status.failure.expect("it says why");
+    assert!(failure.contains("damaged") && failure.contains("start the node again"), "{failure}");
+    let event = host.events().try_next();
+    assert!(matches!(event, Some(HostEvent::ReplicaFailed { group: GROUP, .. })), "{event:?}");
+    let mut figures = String::new();
+    host.write_prometheus(&mut figures);
+    assert!(figures.contains("mraft_replicas_failed 1\n"), "{figures}");
+    assert!(matches!(ask(host, GROUP, NO_SLOT, "c"), Answer::NotApplied(_)));
+    cluster.close(1);
+
+    std::fs::write(&state, whole).expect("written");
+    cluster.open(1).expect("mended");
+    assert_eq!(cluster.read(), "ab", "its log was kept");
+}
+
+/// Panics when it is restored.
+struct Explosive;
+
+impl InMemoryMachine for Explosive {
+    fn apply(&mut self, _command: &Command<'_>, _answer: &mut Vec<u8>) {}
+    fn query(&self, _query: &[u8], _answer: &mut Vec<u8>) {}
+    fn save(&self, _state: &mut Vec<u8>) {}
+    fn restore(&mut self, _state: &[u8]) -> Result<(), String> {
+        unreachable!("the machine has a bug")
+    }
+}
+
+#[test]
+fn t4_a_panic_while_a_machine_is_opened_is_that_groups_alone() {
+    let mut cluster = Cluster::start(1);
+    cluster.write("a");
+    cluster.hosts[&1].request_snapshot(GROUP).expect("room");
+    cluster.close(1);
+    let machines = Machines::new()
+        .with("list", |context| Ok(in_memory(context.disk.clone(), context.directory.clone(), 0, Explosive)));
+    let host = NodeHost::open(cluster.config(1), machines, None).expect("the node starts");
+    let failure = host.group_status(GROUP).expect("it is listed").failure.expect("it says why");
+    assert!(failure.contains("panicked"), "{failure}");
     host.close();
 }
