@@ -109,6 +109,7 @@ impl Inner {
             registry.put(records.iter().cloned())?;
         }
         self.log_job(|token| LogJob::Add { token, replicas: records.iter().map(first_log).collect() })?;
+        self.registry().logged(records.iter().map(|record| record.group))?;
         for (record, machine) in records.iter().zip(machines) {
             let group = record.group;
             let replica = restore(&self.config, record, None, machine)?;
