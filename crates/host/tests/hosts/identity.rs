@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::support::{Cluster, GROUP};
-use mraft::{HostConfig, HostError, NodeHost, ReplicaState, TlsFiles};
+use mraft::{GroupSpec, HostConfig, HostError, NodeHost, ReplicaState, TlsFiles};
 use mraft_disk::{Disk, MemoryDisk};
-use mraft_types::DeploymentId;
+use mraft_types::{DeploymentId, SlotRange, SlotSet};
 
 /// Every file with its bytes, lock files apart.
 fn contents(directory: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
@@ -194,4 +194,14 @@ fn m6_a_first_start_that_a_crash_cut_short_is_begun_anew() {
             break;
         }
     }
+}
+
+#[test]
+fn s9_another_founding_is_refused_with_what_differs() {
+    let cluster = Cluster::start(1);
+    let slots = SlotSet::from_ranges(vec![SlotRange { first: 7, last: 99 }]).expect("a range");
+    let error =
+        cluster.hosts[&1].start_groups(&[GroupSpec { slots, ..cluster.spec() }]).expect_err("other slots");
+    let text = error.to_string();
+    assert!(text.contains("slots []") && text.contains("slots [7-99]"), "{text}");
 }
