@@ -98,7 +98,10 @@ mod tests {
 
     use super::*;
 
-    fn plans(groups: &[(u64, &[u64])]) -> BTreeMap<GroupId, GroupPlan> {
+    /// Groups with the nodes that found them.
+    type Document<'a> = &'a [(u64, &'a [u64])];
+
+    fn plans(groups: Document<'_>) -> BTreeMap<GroupId, GroupPlan> {
         let address = |node: &u64| (NodeId::new(*node).expect("a node id"), format!("10.0.0.{node}:13890"));
         let plan = |(position, (group, nodes)): (usize, &(u64, &[u64]))| {
             let plan = GroupPlan {
@@ -112,7 +115,7 @@ mod tests {
         groups.iter().enumerate().map(plan).collect()
     }
 
-    fn again(now: &[(u64, &[u64])], first: &[(u64, &[u64])]) -> (Vec<GroupId>, Vec<String>) {
+    fn again(now: Document<'_>, first: Document<'_>) -> (Vec<GroupId>, Vec<String>) {
         let (now, kept) = (plans(now), Topology::of_plans(&plans(first)));
         let Founding { specs, ignored } = Founding::again(&now, Some(&Topology::of_plans(&now)), &kept);
         (specs.into_iter().map(|spec| spec.group).collect(), ignored)
@@ -120,15 +123,15 @@ mod tests {
 
     #[test]
     fn s9_the_same_document_founds_what_a_crash_left_out_and_says_nothing() {
-        let same: &[(u64, &[u64])] = &[(0, &[1, 2, 3]), (1, &[2, 3])];
+        let same: Document<'_> = &[(0, &[1, 2, 3]), (1, &[2, 3])];
         assert_eq!(again(same, same), (vec![GroupId(0)], Vec::new()));
         assert_eq!(Founding::first(&plans(same)).specs.len(), 1);
     }
 
     #[test]
     fn s9_what_a_document_says_otherwise_later_is_ignored_with_a_sentence_each() {
-        let first: &[(u64, &[u64])] = &[(0, &[1, 2, 3]), (1, &[1, 2, 3])];
-        let cases: [(&[(u64, &[u64])], &[&str]); 3] = [
+        let first: Document<'_> = &[(0, &[1, 2, 3]), (1, &[1, 2, 3])];
+        let cases: [(Document<'_>, &[&str]); 3] = [
             (
                 &[(0, &[1, 2, 3]), (1, &[1, 2, 3]), (2, &[1, 2, 3])],
                 &["group 0 other slots", "group 1 other slots", "initial_members.2 is new"],

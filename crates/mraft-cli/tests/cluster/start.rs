@@ -212,6 +212,38 @@ fn s3_certificates_that_are_not_there_are_named_by_the_check_and_by_the_start() 
 }
 
 #[test]
+fn s9_mutual_tls_stays_on_over_a_restart_from_the_directory_alone() {
+    let home = Home::new();
+    let certificates = ["ca", "cert", "key"].map(|name| home.path(name));
+    write_certificates(&certificates);
+    let [ca, cert, key] = &certificates;
+    let more = format!("mutual_tls = true\nca_file = {ca:?}\ncert_file = {cert:?}\nkey_file = {key:?}");
+    drop(home.start(Some(&home.configure(&[0], &more))));
+    let data = home.data();
+    drop(home.start(None));
+    fs::rename(key, home.path("away")).expect("it is there");
+    let said = home.refused(&["node", "--data-dir", text(&data)], 2);
+    says(&said, &["key_file", text(key)]);
+    // Turning it off takes a word.
+    drop(home.start(Some(&home.configure(&[0], "mutual_tls = false"))));
+    drop(home.start(None));
+}
+
+/// An authority's certificate, one that it signed for this machine, and the key of that one.
+fn write_certificates([ca, cert, key]: &[PathBuf; 3]) {
+    let mut authority = rcgen::CertificateParams::new(Vec::new()).expect("no names");
+    authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let own_key = rcgen::KeyPair::generate().expect("a key");
+    let issuer = rcgen::CertifiedIssuer::self_signed(authority, own_key).expect("signed");
+    let node_key = rcgen::KeyPair::generate().expect("a key");
+    let node = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).expect("a name");
+    let node = node.signed_by(&node_key, &issuer).expect("signed");
+    for (file, text) in [(ca, issuer.pem()), (cert, node.pem()), (key, node_key.serialize_pem())] {
+        fs::write(file, text).expect("room for it");
+    }
+}
+
+#[test]
 fn s3_another_identity_is_a_mistake_in_the_configuration_and_a_damaged_one_is_not() {
     let home = Home::new();
     let config = home.configure(&[0], "");
