@@ -15,7 +15,7 @@ use mraft_engine::effect::Answer;
 use mraft_engine::error::NotApplied;
 use mraft_engine::event::{Event, Proposal, ReadKind, Ticket};
 use mraft_engine::machine::{Lookup, MachineError, StateMachine};
-use mraft_logstore::{LogOptions, LogStore, SegmentLog};
+use mraft_logstore::{LogOptions, LogStore, Recovered, SegmentLog};
 use mraft_types::{
     CondemnedReason, GroupId, GroupUid, Index, Membership, MembershipChange, NodeId, Payload, ReplicaId,
     SlotSet, Term,
@@ -34,7 +34,7 @@ use crate::peer_table::PeerTable;
 use crate::peers::{Peers, RequestHandler};
 use crate::persist::{LogHealth, LogJob, LogWorker};
 use crate::registry::{GroupRecord, Registry};
-use crate::restore::{first_log, log_key};
+use crate::restore::{first_log, log_key, new_log};
 use crate::runtime::{Listener, Pace, Runtime, Shared};
 use crate::status::{GroupStatus, HostStatus};
 
@@ -172,7 +172,8 @@ impl NodeHost {
         requests: Option<Arc<dyn RequestHandler>>,
     ) -> Result<NodeHost, HostError> {
         config.validate()?;
-        let (data, wal) = (config.data_directory.clone(), config.wal_directory());
+        let data = config.data_directory.clone();
+        let wal = identity::wal_directory(disk.as_ref(), &data, config.wal_directory.as_deref())?;
         let claim = Claim {
             deployment: config.deployment,
             node: config.node,
@@ -180,22 +181,19 @@ impl NodeHost {
         };
         let io = |error| HostError::io(&data, error);
         let fresh = (crate::random::instance_id().map_err(io)?, crate::random::seed());
-        // Everything is checked before the first byte is written, the locks' files included.
-        identity::decide(disk.as_ref(), &data, &wal, &claim, fresh)?;
+        // Everything is checked, and the address taken, before the first byte is written, the locks' files included.
+        let expected = identity::decide(disk.as_ref(), &data, &wal, &claim, fresh)?;
+        let log_directory = wal.join("log");
+        if expected.created {
+            identity::has_its_log(disk.as_ref(), &data, &log_directory)?;
+        }
+        for directory in [&data, &wal] {
+            crate::files::lock_stopped(disk.as_ref(), directory)?;
+        }
+        let listening = crate::peers::listen(&config)?;
         let locks = crate::files::lock_directories(disk.as_ref(), &data, &wal)?;
         let mut identity = identity::boot(disk.as_ref(), &data, &wal, &claim, fresh)?;
         let registry = Registry::open(Arc::clone(&disk), &data)?;
-        let log_directory = wal.join("log");
-        let is_log_gone = crate::files::first_entry(disk.as_ref(), &log_directory).map_err(io)?.is_none();
-        if is_log_gone && let Some(group) = registry.records().keys().next() {
-            // Every start that came as far as a group had made the log: without it the replicas forgot what they promised (rule D9).
-            let reason = format!(
-                "there is no log, but {} groups live here, among them group {group}: bring the log back, or remove the node from its groups \
-                 and start it with another node id and an empty directory",
-                registry.records().len()
-            );
-            return Err(HostError::damaged(&log_directory, reason));
-        }
         let options = LogOptions::new(config.log_segment_bytes, crate::random::salts());
         let log = SegmentLog::open(Arc::clone(&disk), &log_directory, options)?;
         registry.check_against(&log.recovered())?;
@@ -227,12 +225,13 @@ impl NodeHost {
             staged: AtomicU64::new(0),
             _locks: locks,
         });
-        inner.finish_removals();
-        inner.start(log)?;
-        identity::mark_created(disk.as_ref(), &data, &wal, &mut identity)?;
+        // From here on an error drops the host, which ends its threads and lets the locks go.
         let host = NodeHost { inner };
+        host.inner.finish_removals();
+        host.inner.start(log)?;
+        identity::mark_created(disk.as_ref(), &data, &wal, &mut identity)?;
         let table = PeerTable::open(Arc::clone(&disk), &data)?;
-        let peers = Peers::start(&host.inner, table, requests)?;
+        let peers = Peers::start(&host.inner, table, listening, requests)?;
         host.inner.connect(peers);
         Ok(host)
     }
@@ -499,6 +498,17 @@ impl Inner {
         if !unfinished.is_empty() {
             first.push(LogJob::Add { token: 0, replicas: unfinished });
         }
+        // What the log lost is written down before the log learns of the replica anew: from then on it would pass for a new one.
+        let lost = self.registry().find_lost(|record| recovered.contains_key(&log_key(record)))?;
+        for record in records.iter().filter(|record| lost.contains(&record.group)) {
+            tracing::error!(
+                group = %record.group, replica = %record.replica,
+                "the log has lost this replica: it is condemned; remove it from the group and add the node again"
+            );
+            let known = recovered.remove(&log_key(record)).unwrap_or_else(|| new_log(record));
+            recovered
+                .insert(log_key(record), Recovered { condemned: Some(CondemnedReason::LogLost), ..known });
+        }
         let mut replicas = Vec::new();
         for record in &records {
             match self.put_together(record, recovered.remove(&log_key(record))) {
@@ -535,6 +545,7 @@ impl Inner {
             }
             LogHealth::Failed(error) => return Err(HostError::Log(error)),
         }
+        self.registry().logged(records.iter().map(|record| record.group))?;
         let pace = Pace {
             tick: Duration::from_millis(self.config.tick_ms),
             beat_ticks: u64::from(self.config.heartbeat_ticks),

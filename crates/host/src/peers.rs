@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 use mraft_engine::event::NodeEvent;
 use mraft_engine::machine::{MachineError, SnapshotStage, SnapshotView};
 use mraft_transport::{
-    Connected, Disconnected, Handler, Received, Refusal, SnapshotReceiver, SnapshotSource, Transport,
-    TransportConfig, is_exposed_without_tls,
+    Connected, Disconnected, Handler, Listening, Received, Refusal, SnapshotReceiver, SnapshotSource,
+    Transport, TransportConfig, TransportError, is_exposed_without_tls,
 };
 use mraft_types::{CondemnedReason, GroupId, LogStart, Membership, NodeId, Payload, ReplicaId, Term};
 use mraft_wire::{
@@ -23,7 +23,7 @@ use mraft_wire::{
 };
 
 use crate::apply_worker::{ApplyMail, SnapshotSend};
-use crate::config::HostConfig;
+use crate::config::{HostConfig, TlsFiles};
 use crate::core::{Envelope, HashReport, Input, Look};
 use crate::error::HostError;
 use crate::events::HostEvent;
@@ -135,15 +135,15 @@ impl Peers {
     pub(crate) fn start(
         inner: &Arc<Inner>,
         table: PeerTable,
+        listening: Listening,
         requests: Option<Arc<dyn RequestHandler>>,
     ) -> Result<Arc<Peers>, HostError> {
-        let config = transport_config(&inner.config);
         let mut warnings = Vec::new();
-        if is_exposed_without_tls(&config.listen_address, config.tls.is_some()) {
+        let listen_address = listen_address(&inner.config);
+        if is_exposed_without_tls(listen_address, inner.config.tls.is_some()) {
             let warning = format!(
-                "{} is reachable from other machines without TLS: whoever reaches it can read and write everything; \
-                 set mutual_tls with ca_file, cert_file and key_file",
-                config.listen_address
+                "{listen_address} is reachable from other machines without TLS: whoever reaches it can read and write everything; \
+                 set mutual_tls with ca_file, cert_file and key_file"
             );
             tracing::warn!("{warning}");
             warnings.push(warning);
@@ -158,7 +158,7 @@ impl Peers {
             peers: Mutex::new(Weak::new()),
             requests,
         });
-        let transport = Transport::start(config, Arc::clone(&door) as Arc<dyn Handler>)
+        let transport = Transport::start_on(listening, Arc::clone(&door) as Arc<dyn Handler>)
             .map_err(|error| HostError::Network(error.to_string()))?;
         let peers = Arc::new(Peers {
             inner: Arc::downgrade(inner),
@@ -739,20 +739,30 @@ fn carries_entries(input: &Input) -> bool {
     )
 }
 
+/// Takes the address at which peers will be listened for, and reads the certificates: what can fail before anything is written.
+pub(crate) fn listen(config: &HostConfig) -> Result<Listening, HostError> {
+    Listening::bind(transport_config(config)).map_err(|error| match error {
+        TransportError::Listen { address, error } => HostError::Listen { address, error },
+        TransportError::Tls { file, reason } => {
+            crate::config::wrong_tls_file(config.tls.as_ref(), &file, &reason)
+        }
+        other => HostError::Network(other.to_string()),
+    })
+}
+
+fn listen_address(config: &HostConfig) -> &str {
+    if config.listen_address.is_empty() { &config.raft_address } else { &config.listen_address }
+}
+
 fn transport_config(config: &HostConfig) -> TransportConfig {
-    let listen = if config.listen_address.is_empty() { &config.raft_address } else { &config.listen_address };
     let state = AtomicU64::new(crate::random::seed());
     let jitter = Arc::new(move || {
         let next = crate::random::next(state.load(Ordering::Relaxed));
         state.store(next, Ordering::Relaxed);
         next
     });
-    let mut transport = TransportConfig::new(config.node, listen.clone(), jitter);
-    transport.tls = config.tls.as_ref().map(|tls| mraft_transport::TlsFiles {
-        ca_file: tls.ca_file.clone(),
-        cert_file: tls.cert_file.clone(),
-        key_file: tls.key_file.clone(),
-    });
+    let mut transport = TransportConfig::new(config.node, listen_address(config).to_owned(), jitter);
+    transport.tls = config.tls.as_ref().map(TlsFiles::for_transport);
     transport.heartbeat_interval = Duration::from_millis(config.tick_ms * u64::from(config.heartbeat_ticks));
     transport.send_queue_bytes_max = config.send_queue_bytes_max;
     transport.send_ceiling_bytes = config.send_bytes_max;

@@ -27,6 +27,14 @@ use crate::registry::GroupRecord;
 use crate::restore::{RestoredReplica, first_log, log_key, restore};
 use crate::runtime::Listener;
 
+/// What makes a founding another one, for people.
+fn founded_with(genesis: &GroupMeta) -> String {
+    let members: Vec<String> = genesis.membership.members.keys().map(ToString::to_string).collect();
+    let slots: Vec<String> =
+        genesis.slots.ranges().iter().map(|range| format!("{}-{}", range.first, range.last)).collect();
+    format!("members [{}] and slots [{}]", members.join(", "), slots.join(", "))
+}
+
 impl Inner {
     fn make_machine(&self, record: &GroupRecord) -> Result<Box<dyn StateMachine>, HostError> {
         let group = record.group;
@@ -104,15 +112,14 @@ impl Inner {
             match known {
                 Some(known) if known.uid == genesis.uid => {}
                 Some(known) => {
-                    let listed = |meta: Option<&GroupMeta>| match meta {
-                        Some(meta) => format!("{:?}", meta.membership.members.keys().collect::<Vec<_>>()),
-                        None => "one that this node joined".to_owned(),
-                    };
                     let reason = format!(
-                        "it was founded with members {}, the configuration says {}: another founding is another group; \
-                         to add this node to the existing one, join it",
-                        listed(known.genesis.as_ref()),
-                        listed(Some(&genesis))
+                        "it was founded with {}, the configuration says {}: another founding is another group; to add this node to the \
+                         existing one, join it",
+                        known
+                            .genesis
+                            .as_ref()
+                            .map_or_else(|| "what this node joined".to_owned(), founded_with),
+                        founded_with(&genesis)
                     );
                     return Err(HostError::Machine { group: spec.group, reason });
                 }
@@ -151,6 +158,7 @@ impl Inner {
             registry.put(records.iter().cloned())?;
         }
         self.log_job(|token| LogJob::Add { token, replicas: records.iter().map(first_log).collect() })?;
+        self.registry().logged(records.iter().map(|record| record.group))?;
         let mut result = Ok(());
         for record in &records {
             let group = record.group;

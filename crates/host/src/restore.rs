@@ -55,6 +55,21 @@ pub fn first_log(record: &GroupRecord) -> (LogKey, LogStart, HardState) {
     (log_key(record), start, hard_state)
 }
 
+/// What the log of a new replica holds.
+pub fn new_log(record: &GroupRecord) -> Recovered {
+    let (key, start, hard_state) = first_log(record);
+    Recovered {
+        key,
+        hard_state,
+        last_index: start.position.index,
+        terms: vec![(start.position.index, start.position.term)],
+        start,
+        memberships: Vec::new(),
+        install: None,
+        condemned: None,
+    }
+}
+
 /// Puts a replica together from its record, what the log recovered, and its state machine.
 pub fn restore(
     config: &HostConfig,
@@ -63,19 +78,7 @@ pub fn restore(
     mut machine: Box<dyn StateMachine>,
 ) -> Result<RestoredReplica, HostError> {
     let broken = |reason: String| HostError::Machine { group: record.group, reason };
-    let mut recovered = recovered.unwrap_or_else(|| {
-        let (key, start, hard_state) = first_log(record);
-        Recovered {
-            key,
-            hard_state,
-            last_index: start.position.index,
-            terms: vec![(start.position.index, start.position.term)],
-            start,
-            memberships: Vec::new(),
-            install: None,
-            condemned: None,
-        }
-    });
+    let mut recovered = recovered.unwrap_or_else(|| new_log(record));
     let staged = recovered.install.as_ref().map(|(_, directory)| *directory);
     let persisted = machine.open(staged).map_err(|error| broken(error.to_string()))?;
     let mut lost = None;

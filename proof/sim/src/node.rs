@@ -98,6 +98,10 @@ impl Node {
             .filter(|record| !recovered.contains_key(&log_key(record)))
             .map(first_log)
             .collect();
+        // The first start waited until the log knew all of them, durably (rule D9).
+        if self.boot > 1 && !missing.is_empty() {
+            return Err(format!("the log has lost {} of its replicas", missing.len()));
+        }
         if !missing.is_empty() {
             first.push(LogJob::Add { token: 0, replicas: missing });
         }

@@ -10,11 +10,15 @@
 //! | `here.rs` | a question that the replica here answers |
 //! | `admin.rs` | status, health, metrics, memberships, verification |
 //! | `exchange.rs` | questions and answers between nodes, as bytes |
+//! | `certificates.rs` | whether the certificates can be used |
+//! | `founding.rs` | what a document still says at a restart |
 //! | `service.rs` | what all of these share |
 
 mod admin;
+mod certificates;
 mod doors;
 mod exchange;
+mod founding;
 mod here;
 mod route;
 mod run;
@@ -22,4 +26,5 @@ mod service;
 mod topology;
 
 pub(crate) use admin::resident_bytes;
+pub use certificates::Certificates;
 pub use run::run_node;

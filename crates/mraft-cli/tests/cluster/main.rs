@@ -7,4 +7,5 @@
 mod changes;
 mod fixture;
 mod life;
+mod start;
 mod support;
