@@ -105,14 +105,15 @@ pub(super) async fn join(uri: Uri) -> Response {
 
 pub(super) async fn del(State(door): State<Arc<Shared>>, uri: Uri) -> Response {
     enveloped(async {
-        let query = Query::parse(uri.query(), &["addr", "timeout_ms"])?;
+        let query = Query::parse(uri.query(), &["addr", "force", "timeout_ms"])?;
+        let force = query.switch("force")?;
         let node: NodeId = query
             .bytes("addr")
             .and_then(|bytes| std::str::from_utf8(bytes).ok())
             .and_then(|text| text.parse().ok())
             .ok_or_else(|| bad("addr", "the node's Raft address (ip:port), or its node id"))?;
         let deadline = query.deadline(&door.limits)?;
-        let retired = ask(door.node.retire(node, deadline.into_std()), deadline, true).await?;
+        let retired = ask(door.node.retire(node, force, deadline.into_std()), deadline, true).await?;
         success(retired, None)
     })
     .await

@@ -88,7 +88,7 @@ async fn the_operators_calls_speak_the_contract() {
     assert!(client.remove(1, &request).await.expect("removed").changed);
     assert!(client.transfer(1, &request).await.expect("transferred").changed);
     assert!(client.verify(1).await.expect("verified").equal);
-    assert_eq!(client.retire_node(node.node).await.expect("retired").node, 8);
+    assert_eq!(client.retire_node(node.node, false).await.expect("retired").node, 8);
     assert!(client.metrics().await.expect("metrics").ends_with("# EOF\n"));
     assert!(client.ready().await.expect("checks").ready);
     house.node.unready("why");

@@ -70,8 +70,8 @@ pub(super) fn run(args: &GroupArgs) -> Result<Exit, CommandError> {
     }
 }
 
-pub(super) fn remove_node(node: NodeId, args: &ClientArgs) -> Result<Exit, CommandError> {
-    let answer = client::with(args, async |client| client.retire_node(node).await)?;
+pub(super) fn remove_node(node: NodeId, force: bool, args: &ClientArgs) -> Result<Exit, CommandError> {
+    let answer = client::with(args, async |client| client.retire_node(node, force).await)?;
     printed(print(args.output.format, &answer, || {
         format!("node {} is removed for good, in {} groups\n", shown(node.get()), answer.groups.len())
     }))

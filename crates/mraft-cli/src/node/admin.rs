@@ -8,8 +8,7 @@ use std::time::{Duration, Instant};
 use mraft::{Answer, GroupStatus, NotApplied, ReplicaState};
 use mraft_api::status::PeerStatus;
 use mraft_api::{
-    ChangeAnswer, GroupDetail, GroupSummary, MemberRow, NodeName, NodeStatus, RetireAnswer, VerifyAnswer,
-    VerifyRow,
+    ChangeAnswer, GroupDetail, GroupSummary, MemberRow, NodeName, NodeStatus, VerifyAnswer, VerifyRow,
 };
 use mraft_gateway::needs::{Check, Failure, Health, NodeError};
 use mraft_kv::query::{Query, QueryAnswer, Status as KvStatus};
@@ -104,7 +103,7 @@ impl Service {
         let mut out = String::new();
         // It looks at the step workers, which may be busy for a moment.
         tokio::task::block_in_place(|| self.host.write_prometheus(&mut out));
-        if per_group && self.config.observability.group_metrics {
+        if per_group {
             self.group_series(&mut out);
         }
         out
@@ -371,40 +370,6 @@ impl Service {
         .map_err(Missed::last)
     }
 
-    /// A node's tombstone in every group; first it is asked whether any group still lists it, so that nothing is done by halves.
-    pub(super) async fn retire_everywhere(
-        self: &Arc<Self>,
-        node: NodeId,
-        until: Instant,
-    ) -> Result<RetireAnswer, Box<Failure>> {
-        let topology = self.topology();
-        let groups: Vec<GroupId> = topology.groups().keys().copied().collect();
-        let mut listed = Vec::new();
-        let mut seen = Vec::new();
-        for group in &groups {
-            let said = self.route(*group, Question::Detail, 0, until).await?;
-            let detail: GroupDetail = self.read_document(*group, said)?;
-            seen.push((*group, detail.change_index));
-            if detail.members.iter().any(|member| member.node == node.get()) {
-                listed.push(group.to_string());
-            }
-        }
-        if !listed.is_empty() {
-            let why = format!(
-                "node {node} is still a member of group {}: remove it there first (mraft group ID remove {node})",
-                listed.join(", ")
-            );
-            return Err(NodeError::Refused(why).into());
-        }
-        // For the memberships that were just seen: a node that is added meanwhile is not retired unseen.
-        for (group, index) in &seen {
-            let (node, change_index) = (NodeName::from(node), Some(*index));
-            let question = Question::Change(ChangeWire::Retire { node, change_index });
-            self.route(*group, question, 0, until).await?;
-        }
-        Ok(RetireAnswer { node: node.get(), groups: groups.into_iter().map(|group| group.0).collect() })
-    }
-
     /// Makes every replica hash its state at one index, and compares (rule E8).
     pub(super) async fn verify_here(
         self: &Arc<Self>,
@@ -435,7 +400,7 @@ impl Service {
             let (hash, reason) = match said.map_err(|missed| missed.failure) {
                 Ok(Said::Document(document)) => (serde_json::from_slice::<String>(&document).ok(), None),
                 Ok(Said::Data(_)) => (None, Some("it answered something else".to_owned())),
-                Err(failure) => (None, Some(why_not(&failure.error))),
+                Err(failure) => (None, Some(failure.error.to_string())),
             };
             rows.push(VerifyRow { replica: replica.to_string(), hash, reason });
         }
@@ -498,15 +463,6 @@ fn not_a_member(name: NodeName) -> NodeError {
 
 fn ranges(slots: &mraft_types::SlotSet) -> Vec<String> {
     slots.ranges().iter().map(|range| format!("{}-{}", range.first, range.last)).collect()
-}
-
-fn why_not(error: &NodeError) -> String {
-    match error {
-        NodeError::ReplicaUnfit(why) | NodeError::Unknown(why) => why.clone(),
-        NodeError::NoHolder { .. } => "its node is not connected".to_owned(),
-        NodeError::NotStarted => "it did not come to this index in time".to_owned(),
-        other => format!("{other:?}"),
-    }
 }
 
 /// Resident memory of this process; 0 where the system does not tell.

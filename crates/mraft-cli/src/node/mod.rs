@@ -9,6 +9,8 @@
 //! | `route.rs` | here, to the leader, or to a holder; what may be tried again (rules E4, R3) |
 //! | `here.rs` | a question that the replica here answers |
 //! | `admin.rs` | status, health, metrics, memberships, verification |
+//! | `retire.rs` | removing a node for good |
+//! | `serving.rs` | the door as a part of the process |
 //! | `exchange.rs` | questions and answers between nodes, as bytes |
 //! | `service.rs` | what all of these share |
 
@@ -16,9 +18,11 @@ mod admin;
 mod doors;
 mod exchange;
 mod here;
+mod retire;
 mod route;
 mod run;
 mod service;
+mod serving;
 mod topology;
 
 pub(crate) use admin::resident_bytes;
