@@ -141,12 +141,12 @@ fn success(result: impl Serialize, served: Option<Served>) -> Answered {
     Ok(response)
 }
 
-/// Puts an error into the envelope. Its headers stay what they are everywhere.
 async fn enveloped(answering: impl Future<Output = Answered>) -> Response {
-    let refused = match answering.await {
-        Ok(response) => return response,
-        Err(refused) => refused,
-    };
+    answering.await.unwrap_or_else(envelope)
+}
+
+/// Puts an error into the envelope. Its headers stay what they are everywhere.
+pub(super) fn envelope(refused: Box<Refused>) -> Response {
     let problem = refused.problem.clone();
     let envelope = SeedEnvelope::<()> {
         code: -1,

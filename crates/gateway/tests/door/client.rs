@@ -180,6 +180,27 @@ async fn a_write_that_hangs_is_unknown_and_a_read_is_asked_elsewhere() {
 }
 
 #[tokio::test]
+async fn e4_one_deadline_holds_for_all_calls_together() {
+    let house = door().await;
+    let client = client_of(&[&house]).with_timeout(Duration::from_secs(60));
+    let later = client.with_deadline(tokio::time::Instant::now() + Duration::from_secs(60));
+    later.put(b"a", b"v", Condition::None).await.expect("there is time");
+    let over = client.with_deadline(tokio::time::Instant::now());
+    let error = over.put(b"a", b"w", Condition::None).await.expect_err("no time is left");
+    assert_eq!((error.outcome(), error.exit_code()), (Outcome::NotApplied, 6), "{error}");
+    assert_eq!(house.node.asked(), ["write a"]);
+}
+
+#[tokio::test]
+async fn the_largest_value_comes_back_in_a_scan_whatever_it_holds() {
+    let house = door().await;
+    let value = vec![1; mraft_types::limits::COMMAND_BYTES_MAX];
+    house.node.put(b"a", &value);
+    let page = client_of(&[&house]).scan(&ScanRequest::default()).await.expect("a page");
+    assert!(page.entries[0].value == value, "another value");
+}
+
+#[tokio::test]
 async fn what_is_no_door_is_said_to_be_none() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address").to_string();
