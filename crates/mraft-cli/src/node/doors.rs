@@ -229,7 +229,7 @@ fn served(group: GroupId, data: &Data, revision: u64, index: u64) -> Served {
         index,
         leader: data.leader.map(NodeId::get),
         served_by: data.served_by.get(),
-        stale_ms: None,
+        stale_ms: data.stale_ms,
     }
 }
 

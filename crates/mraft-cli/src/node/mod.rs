@@ -11,12 +11,15 @@
 //! | `admin.rs` | status, health, metrics, memberships, verification |
 //! | `retire.rs` | removing a node for good |
 //! | `serving.rs` | the door as a part of the process |
-//! | `exchange.rs` | questions and answers between nodes, as bytes |
+//! | `exchange.rs`, `failure.rs` | questions and answers between nodes, as bytes |
+//! | `freshness.rs` | how old what a stale read finds may be |
 //! | `service.rs` | what all of these share |
 
 mod admin;
 mod doors;
 mod exchange;
+mod failure;
+mod freshness;
 mod here;
 mod retire;
 mod route;

@@ -180,7 +180,7 @@ impl Service {
     }
 
     /// Passes a question on.
-    async fn pass(
+    pub(super) async fn pass(
         &self,
         group: GroupId,
         question: &Question,
