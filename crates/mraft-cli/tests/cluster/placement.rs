@@ -3,8 +3,9 @@
 //! Five nodes of which each holds some of the groups: any of them serves any key, through a holder (row S5).
 
 use mraft_types::slot_of_key;
+use rustix::process::Signal;
 
-use crate::support::{Dev, done, free_base_port, http, run, wait_until};
+use crate::support::{Dev, done, free_base_port, http, run, signal, wait_until};
 
 const GROUPS: u64 = 5;
 
@@ -64,8 +65,17 @@ fn s5_a_node_serves_keys_of_groups_that_it_does_not_hold_while_a_holder_lives() 
         }
     }
 
-    // Node 4 holds neither group 0 nor group 1 and has learned who leads them. The leader of group 0 dies: the next request finds
-    // another one.
+    // A holder that hangs is not waited for until the end: another one is asked.
+    let path = format!("/v1/kv/{}?timeout_ms=4000", key_of(1));
+    for hanging in 1..4 {
+        signal(dev.nodes[hanging].pid, Signal::STOP);
+        wait_until("a read is served although a holder hangs", || {
+            http(urls[4], "GET", &path, &[], b"").status == 200
+        });
+        signal(dev.nodes[hanging].pid, Signal::CONT);
+    }
+
+    // Node 4 does not hold group 1 and has learned who leads it. That leader dies: the next request finds another one.
     let asked = urls[4];
     let path = format!("/v1/kv/{}", key_of(1));
     assert!(!holds(4, 1));
