@@ -125,12 +125,12 @@ pub(crate) fn run(root: &Path) -> ExitCode {
             println!("failed: {}", stage.command.join(" "));
             count.failed = count.failed.max(1);
             close(count, began);
-            return ExitCode::FAILURE;
+            return count.verdict();
         }
     }
     deny(root, &mut count);
     close(count, began);
-    ExitCode::SUCCESS
+    count.verdict()
 }
 
 fn close(count: Count, began: Instant) {
@@ -192,6 +192,11 @@ fn deny(root: &Path, count: &mut Count) {
 }
 
 impl Count {
+    /// One failure anywhere is a failure of the whole.
+    fn verdict(self) -> ExitCode {
+        if self.failed > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+    }
+
     /// Reads a line such as `test result: ok. 12 passed; 0 failed; 1 ignored; …`.
     fn read(&mut self, line: &str) {
         let Some((_, numbers)) = line.split_once("test result: ") else { return };
@@ -212,6 +217,15 @@ impl Count {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_failure_that_was_only_counted_fails_the_suite() {
+        let count = |failed| Count { passed: 9, failed, skipped: 1 };
+        // An `ExitCode` compares by its text only.
+        let said = |count: Count| format!("{:?}", count.verdict());
+        assert_eq!(said(count(0)), format!("{:?}", ExitCode::SUCCESS));
+        assert_eq!(said(count(1)), format!("{:?}", ExitCode::FAILURE));
+    }
 
     #[test]
     fn results_are_counted_as_cargo_prints_them() {

@@ -103,6 +103,9 @@ pub enum NodeCommand {
         /// The node: its id, or its ip:raft_port
         #[arg(value_name = "NODE")]
         node: NodeId,
+        /// Also for a node that nobody ever saw; a mistyped id is then used up for good
+        #[arg(long)]
+        force: bool,
         /// How to reach the cluster.
         #[command(flatten)]
         client: ClientArgs,

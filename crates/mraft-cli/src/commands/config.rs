@@ -33,10 +33,7 @@ pub(super) fn run(command: &ConfigCommand) -> Result<Exit, CommandError> {
                 format!("{} is valid\n{}", file.display(), summary.text(&config))
             }))
         }
-        ConfigCommand::Default => {
-            print!("{}", document::default_toml());
-            Ok(Exit::Ok)
-        }
+        ConfigCommand::Default => super::printed(output::write(document::default_toml().as_bytes())),
     }
 }
 

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use super::printed;
 use crate::cli::{InspectArgs, InspectCommand};
 use crate::exit::{CommandError, Exit};
-use crate::output::{Table, fields, print};
+use crate::output::{Table, complain, fields, print};
 
 pub(super) fn run(command: &InspectCommand) -> Result<Exit, CommandError> {
     let (InspectCommand::Identity(args) | InspectCommand::Log(args) | InspectCommand::State(args)) = command;
@@ -349,7 +349,7 @@ impl Mirror {
 impl Drop for Mirror {
     fn drop(&mut self) {
         if let Err(error) = std::fs::remove_dir_all(&self.0) {
-            eprintln!("{} is left behind: {error}", self.0.display());
+            complain(&format!("{} is left behind: {error}", self.0.display()));
         }
     }
 }

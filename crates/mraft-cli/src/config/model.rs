@@ -150,8 +150,6 @@ pub struct ObservabilitySettings {
     pub log_level: String,
     /// Whether /metrics answers.
     pub metrics: bool,
-    /// Whether it has series per group.
-    pub group_metrics: bool,
 }
 
 impl NodeConfig {

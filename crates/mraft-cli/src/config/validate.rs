@@ -75,7 +75,6 @@ pub fn validate(
             log_dir: settings.log_dir.value.clone(),
             log_level: settings.log_level.value.clone(),
             metrics: settings.enable_metrics.value,
-            group_metrics: settings.group_metrics.value,
         },
         memory_ceiling_bytes: ceiling.unwrap_or_else(|| default_ceiling_bytes(memory_bytes)),
         shutdown_grace: duration(settings.shutdown_grace_ms.value),

@@ -93,6 +93,12 @@ impl Drop for Child {
     }
 }
 
+/// Whether a process that was asked to stop did so. One that SIGTERM itself ended had not come so far as to listen for it, and had
+/// nothing to drain.
+pub(super) fn stopped_well(status: ExitStatus) -> bool {
+    status.success() || status.signal() == Some(Signal::TERM.as_raw())
+}
+
 /// How a process ended, in words.
 pub(super) fn described(status: ExitStatus) -> String {
     match (status.code(), status.signal()) {

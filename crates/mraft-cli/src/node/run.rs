@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use mraft::{HostConfig, HostError, Machines, NodeHost};
 use mraft_disk::RealDisk;
-use mraft_gateway::{Door, Limits, serve};
+use mraft_gateway::{Door, Limits};
 use mraft_kv::{Caches, KvMachine, KvOptions};
 use mraft_types::limits::FRAME_BYTES_MAX;
 
@@ -23,6 +23,7 @@ use super::certificates::{Certificates, of_peers};
 use super::doors::Doors;
 use super::founding::Founding;
 use super::service::{Answerer, Service};
+use super::serving::Serving;
 use super::topology::Topology;
 use crate::config::{Here, NodeConfig, TopologySource, kept};
 use crate::exit::{CommandError, Exit};
@@ -78,9 +79,8 @@ pub fn run_node(config: NodeConfig, shutdown: &Shutdown) -> Result<Exit, Command
     );
 
     let door = Door::new(Arc::new(Doors(Arc::clone(&service))), limits(config));
-    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let grace = config.shutdown_grace;
-    let serving = runtime.spawn(serve(door, listener, tls, async { _ = stopped.await }, grace / 2));
+    let serving = Serving::start(&runtime, door, listener, tls, grace / 2, shutdown);
     let reason = shutdown.wait();
 
     let began = Instant::now();
@@ -94,17 +94,12 @@ pub fn run_node(config: NodeConfig, shutdown: &Shutdown) -> Result<Exit, Command
         );
     }
     // The door is still there: who was waiting for an answer gets it, and nobody new comes in from now on.
-    let _ = stop.send(());
-    match runtime.block_on(serving) {
-        Ok(Ok(drained)) => {
-            tracing::info!(connections = drained.open, cut_off = drained.cut_off, "the door is closed");
-        }
-        Ok(Err(error)) => tracing::error!("the door failed: {error}"),
-        // A panic that nobody can explain must not look like a clean end (rule T4).
-        Err(error) => return Err(CommandError::failed(format!("the door stopped: {error}"))),
-    }
+    let served = serving.stop(&runtime);
     service.host.close();
     runtime.shutdown_timeout(Duration::from_secs(1));
+    // What nobody can explain must not look like a clean end (rule T4).
+    let drained = served.map_err(CommandError::failed)?;
+    tracing::info!(connections = drained.open, cut_off = drained.cut_off, "the door is closed");
     tracing::info!(took_ms = began.elapsed().as_millis() as u64, "stopped");
     Ok(Exit::Ok)
 }
