@@ -109,6 +109,10 @@ impl StateMachine for Buggy {
         self.sound.switch(directory)
     }
 
+    fn is_live(&self, directory: u64) -> Result<bool, MachineError> {
+        self.sound.is_live(directory)
+    }
+
     fn discard(&mut self, directory: u64) -> Result<(), MachineError> {
         self.sound.discard(directory)
     }

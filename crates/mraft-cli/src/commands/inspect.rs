@@ -183,6 +183,7 @@ fn what(case: Case) -> &'static str {
         Case::StaleSegment => "a segment that nobody needs any more",
         Case::BlankSegment => "a file that was never used",
         Case::HeaderlessSegment => "a file without a whole header",
+        Case::LostHeader => "a file of durable batches that lost its header",
         Case::HalfHeader => "a segment with one good copy of its header",
         Case::HalfPrepared => "a file that is too short",
         Case::Repeated => "a record that was read before",

@@ -355,7 +355,7 @@ impl Service {
             }
         };
         let (members, leader) = match &answer {
-            Answer::Changed { membership, .. } => (membership, self.node()),
+            Answer::Changed { membership, .. } => (membership.as_ref(), self.node()),
             Answer::Transferred { to } => (members, to.node()),
             other => return Err(self.odd(group, other)),
         };
