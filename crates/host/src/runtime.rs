@@ -664,7 +664,7 @@ fn snapshot_thread(shared: &Shared, sends: &Mutex<Receiver<SnapshotSend>>) {
             sends.lock().unwrap_or_else(PoisonError::into_inner).recv_timeout(Duration::from_millis(100));
         let Ok(SnapshotSend { group, order, meta, view }) = send else { continue };
         let to = order.to;
-        let (view, panicked) = CaughtView::new(view);
+        let (view, panicked) = CaughtView::over(view);
         let send = SnapshotSend { group, order, meta, view };
         let ok = shared.outbox().is_some_and(|outbox| outbox.stream(send));
         if let Some(reason) = panicked.get() {

@@ -33,6 +33,9 @@ enum Seen {
     Published,
 }
 
+/// Whether a call is the one that is looked for.
+type Check<'a> = &'a dyn Fn(&Seen) -> bool;
+
 #[test]
 fn d11_what_is_called_persisted_was_synced_before_in_its_order() {
     if let Some(directory) = std::env::var_os(CHILD) {
@@ -69,7 +72,7 @@ fn d11_what_is_called_persisted_was_synced_before_in_its_order() {
     });
     let tables = tables.expect("the directory of the tables is synced");
     let tree = tables.strip_suffix("/tables").expect("it is within the tree's");
-    let steps: [(&str, &dyn Fn(&Seen) -> bool); 6] = [
+    let steps: [(&str, Check<'_>); 6] = [
         (
             "a table",
             &|seen| matches!(seen, Seen::Synced(path) if path.starts_with(tables) && numbered(path, "")),
