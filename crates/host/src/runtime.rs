@@ -532,22 +532,26 @@ fn report_done(shared: &Shared, done: &mut Vec<LogDone>) {
     shared.deliver_inputs(inputs);
 }
 
-/// Rule L5: asks for room once the log is too long, and again for every segment that comes on top. How many there were then. While the disk
-/// is full groups only let go of what they do not need: persisting takes room too.
+/// Rule L5: asks for room once the log is too long, and again for every segment that comes on top; answers how many there were then. While
+/// the disk is full groups only let go of what they do not need, since persisting takes room too; that counts as one segment.
 fn press(shared: &Shared, segments: u64, target: u64, full: bool, pressed_at: u64) -> u64 {
-    match (segments > target || full, pressed_at) {
-        (true, before) if segments > before => {
-            shared.metrics.count("mraft_log_pressed_total", "why", if full { "full" } else { "segments" });
+    match pressed_at {
+        0 if full => {
+            shared.metrics.count("mraft_log_pressed_total", "why", "full");
             shared.broadcast(|| Input::LogPressed(true));
-            for apply in shared.applies.iter().filter(|_| !full) {
+            1
+        }
+        before if !full && segments > target.max(before) => {
+            shared.metrics.count("mraft_log_pressed_total", "why", "segments");
+            shared.broadcast(|| Input::LogPressed(true));
+            for apply in &shared.applies {
                 // An apply thread that is gone has nothing to persist.
                 let _ = apply.send(ApplyMail::PersistAll);
             }
             segments
         }
-        (true, before) => before,
-        (false, 0) => 0,
-        (false, _) => {
+        before if before == 0 || full || segments > target => before,
+        _ => {
             shared.broadcast(|| Input::LogPressed(false));
             0
         }
@@ -689,7 +693,7 @@ fn snapshot_thread(shared: &Shared, sends: &Mutex<Receiver<SnapshotSend>>) {
             sends.lock().unwrap_or_else(PoisonError::into_inner).recv_timeout(Duration::from_millis(100));
         let Ok(SnapshotSend { group, order, meta, view }) = send else { continue };
         let to = order.to;
-        let (view, panicked) = CaughtView::new(view);
+        let (view, panicked) = CaughtView::over(view);
         let send = SnapshotSend { group, order, meta, view };
         let ok = shared.outbox().is_some_and(|outbox| outbox.stream(send));
         if let Some(reason) = panicked.get() {
