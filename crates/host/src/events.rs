@@ -67,6 +67,13 @@ pub enum HostEvent {
     PeerDisconnected(NodeId),
     /// A peer's process is taken for dead (rule T5).
     PeerSuspected(NodeId),
+    /// A peer's routing table differs from this node's although both have this version (rule M10).
+    TopologyConflict {
+        /// The peer.
+        node: NodeId,
+        /// The version.
+        version: u64,
+    },
     /// A snapshot arrived whole and is being installed.
     SnapshotReceived {
         /// The group.

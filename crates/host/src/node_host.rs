@@ -378,6 +378,11 @@ impl NodeHost {
         self.inner.stalled.load(Ordering::Relaxed)
     }
 
+    /// Why the disk stopped every replica of this node, if it did: requests end `not_applied` from then on.
+    pub fn stopped_by_disk(&self) -> Option<String> {
+        self.inner.stopped_by_disk()
+    }
+
     /// What happens on this node from now on.
     pub fn events(&self) -> EventReceiver {
         self.inner.events.listen()
@@ -599,18 +604,9 @@ impl Inner {
             },
             Err(_) => event,
         };
-        let tickets = match rejected {
-            Event::Propose(proposals) => proposals.into_iter().map(|proposal| proposal.ticket).collect(),
-            Event::Read { tickets, .. } => tickets,
-            Event::Change { ticket, .. }
-            | Event::Transfer { ticket, .. }
-            | Event::ProposeCheckpoint(ticket) => {
-                vec![ticket]
-            }
-            _ => Vec::new(),
-        };
         let stopping = Answer::NotApplied(NotApplied::Stopping);
-        self.completions.deliver(tickets.into_iter().map(|ticket| (ticket, stopping.clone())).collect());
+        let tickets = rejected.into_tickets().into_iter();
+        self.completions.deliver(tickets.map(|ticket| (ticket, stopping.clone())).collect());
     }
 
     pub(crate) fn deadline_tick(&self, within: Duration) -> u64 {
@@ -642,14 +638,21 @@ impl Inner {
         leaders.iter().filter(|(_, leadership)| own(leadership)).map(|(group, _)| *group).collect()
     }
 
+    pub(crate) fn stopped_by_disk(&self) -> Option<String> {
+        let trouble = || self.disk_trouble.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let is_stopped = self.stalled.load(Ordering::Relaxed);
+        is_stopped.then(|| trouble().unwrap_or_else(|| "the log cannot be written".to_owned()))
+    }
+
     fn close(&self) {
         let peers = self.peers.write().unwrap_or_else(PoisonError::into_inner).take();
+        let disk_is_well = !self.stalled.load(Ordering::Relaxed);
         if let Some(peers) = peers {
-            peers.close();
+            peers.close(disk_is_well);
         }
         let runtime = self.runtime.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(runtime) = runtime {
-            runtime.stop();
+            runtime.stop(disk_is_well, Duration::from_millis(self.config.stalled_disk_ms));
         }
         *self.shared.write().unwrap_or_else(PoisonError::into_inner) = None;
         self.lookups_mut().clear();

@@ -7,9 +7,9 @@ use std::sync::mpsc::channel;
 use std::sync::{Arc, Condvar, Mutex};
 
 use mraft::machines::{Command, InMemoryMachine, in_memory};
-use mraft::{Answer, GroupSpec, Machines, NO_SLOT, NodeHost, NotApplied};
+use mraft::{Answer, GroupSpec, HostEvent, Machines, NO_SLOT, NodeHost, NotApplied, ReadKind, ReplicaState};
 use mraft_disk::{DirEntry, Disk, File, Lock, Open, RealDisk};
-use mraft_types::{GroupId, Payload, SlotRange, SlotSet};
+use mraft_types::{GroupId, Payload, ReplicaId, SlotRange, SlotSet};
 
 use crate::support::{Cluster, GROUP, PATIENCE};
 
@@ -96,28 +96,50 @@ fn e5_a_command_of_a_slot_that_the_group_does_not_have_changes_nothing() {
     host.close();
 }
 
-/// A disk whose syncs can be made to hang.
+/// A disk whose syncs can be made to hang or fail.
 #[derive(Debug)]
 struct HangingDisk {
     real: RealDisk,
     gate: Arc<Gate>,
 }
 
+/// What a sync meets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Syncs {
+    #[default]
+    Work,
+    Hang,
+    Fail,
+}
+
 #[derive(Debug, Default)]
 struct Gate {
-    is_shut: Mutex<bool>,
-    opened: Condvar,
+    syncs: Mutex<Syncs>,
+    changed: Condvar,
 }
 
 impl Gate {
-    fn set_shut(&self, is_shut: bool) {
-        *self.is_shut.lock().expect("no panic") = is_shut;
-        self.opened.notify_all();
+    fn set(&self, syncs: Syncs) {
+        *self.syncs.lock().expect("no panic") = syncs;
+        self.changed.notify_all();
     }
 
-    fn pass(&self) {
-        let shut = self.is_shut.lock().expect("no panic");
-        drop(self.opened.wait_while(shut, |is_shut| *is_shut).expect("no panic"));
+    fn pass(&self) -> std::io::Result<()> {
+        let syncs = self.syncs.lock().expect("no panic");
+        let syncs = *self.changed.wait_while(syncs, |syncs| *syncs == Syncs::Hang).expect("no panic");
+        match syncs {
+            Syncs::Fail => Err(std::io::Error::from_raw_os_error(5)),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Opens the gate at the end of a test, whichever: hosts that close wait for their syncs.
+struct OpensGate(Arc<Gate>);
+
+impl Drop for OpensGate {
+    fn drop(&mut self) {
+        self.0.set(Syncs::Work);
     }
 }
 
@@ -135,7 +157,7 @@ impl File for HangingFile {
         self.real.write_all_at(bytes, offset)
     }
     fn sync_data(&self) -> std::io::Result<()> {
-        self.gate.pass();
+        self.gate.pass()?;
         self.real.sync_data()
     }
     fn prefill(&self, len: u64) -> std::io::Result<()> {
@@ -183,33 +205,123 @@ impl Disk for HangingDisk {
     }
 }
 
+/// Longer than any sync on a machine that is merely busy.
+const STALLED_MS: u64 = 5_000;
+
+/// Opens a node anew on a disk with a gate.
+fn open_behind_gate(cluster: &mut Cluster, node: u64) -> OpensGate {
+    cluster.close(node);
+    let gate = Arc::new(Gate::default());
+    let disk = Arc::new(HangingDisk { real: RealDisk::new(), gate: Arc::clone(&gate) });
+    let mut config = cluster.config(node);
+    (config.slow_disk_ms, config.stalled_disk_ms) = (STALLED_MS - 1, STALLED_MS);
+    let host = NodeHost::open_on(disk, config, cluster.machines(), None).expect("its own directory");
+    cluster.hosts.insert(node, host);
+    OpensGate(gate)
+}
+
+fn leads(host: &NodeHost) -> bool {
+    host.group_status(GROUP).is_ok_and(|status| status.state == ReplicaState::Leader)
+}
+
+/// A node that the disk stopped says so, shows nothing, leads nothing, and tells whoever asks why.
+fn is_stopped_by_its_disk(cluster: &Cluster, node: u64) {
+    cluster.wait_until("the node says that its disk stopped it", |cluster| {
+        cluster.hosts[&node].stopped_by_disk().is_some()
+    });
+    let told = |cluster: &Cluster| {
+        let answer = ask(&cluster.hosts[&node], GROUP, NO_SLOT, "too late");
+        matches!(answer, Answer::NotApplied(NotApplied::Disk(_)))
+    };
+    cluster.wait_until("who asks is told why", told);
+    let host = &cluster.hosts[&node];
+    let (answered, answer) = channel();
+    host.read(GROUP, ReadKind::Linearizable, PATIENCE, move |answer| _ = answered.send(answer));
+    let answer = answer.recv().expect("every request is answered");
+    assert!(matches!(answer, Answer::NotApplied(NotApplied::Disk(_))), "{answer:?}");
+    assert_eq!(host.leader(GROUP).expect("it is listed").leader, None);
+    assert!(host.lookup(GROUP).is_none());
+    let status = host.group_status(GROUP).expect("it is listed");
+    assert_eq!(status.state, ReplicaState::Failed);
+    assert!(status.failure.is_some_and(|why| why.contains("every replica of this node stopped")));
+    assert_eq!(host.status().leaders, 0);
+    assert!(host.status().disk_trouble.is_some());
+}
+
 #[test]
 fn t1_a_disk_that_hangs_stops_its_node_and_the_others_go_on() {
     let mut cluster = Cluster::start(3);
-    cluster.close(1);
-    let gate = Arc::new(Gate::default());
-    let disk = Arc::new(HangingDisk { real: RealDisk::new(), gate: Arc::clone(&gate) });
-    let mut config = cluster.config(1);
-    (config.slow_disk_ms, config.stalled_disk_ms) = (100, 500);
-    let host = NodeHost::open_on(disk, config, cluster.machines(), None).expect("its own directory");
-    cluster.hosts.insert(1, host);
+    let gate = open_behind_gate(&mut cluster, 1);
     cluster.write("a");
     cluster.wait_until("all three follow", |cluster| {
         cluster.hosts.values().all(|host| Cluster::stale(host) == "a")
     });
-    gate.set_shut(true);
-    // Nothing is known of a disk before somebody writes to it.
-    let hung = cluster.hosts.remove(&1).expect("open");
+    // A node that does not lead cannot become leader while its disk hangs: it could not keep its own vote.
+    cluster.wait_until("another node leads", |cluster| {
+        gate.0.set(Syncs::Work);
+        let to = ReplicaId::new(0, Cluster::node(2));
+        let (answered, answer) = channel();
+        cluster.leader().transfer_leader(GROUP, Some(to), move |answer| _ = answered.send(answer));
+        answer.recv().expect("every request is answered");
+        gate.0.set(Syncs::Hang);
+        !leads(&cluster.hosts[&1]) && (leads(&cluster.hosts[&2]) || leads(&cluster.hosts[&3]))
+    });
     cluster.write("b");
     cluster.write("c");
     assert_eq!(cluster.read(), "abc", "two of three are enough");
-    cluster.hosts.insert(1, hung);
-    cluster
-        .wait_until("the node says that its disk stalled", |cluster| cluster.hosts[&1].is_stopped_by_disk());
-    let answer = ask(&cluster.hosts[&1], GROUP, NO_SLOT, "d");
-    assert!(matches!(answer, Answer::NotApplied(_)), "{answer:?}");
-    gate.set_shut(false);
+    is_stopped_by_its_disk(&cluster, 1);
+    drop(gate);
     cluster.close(1);
     cluster.open(1).expect("nothing was lost");
     cluster.wait_until("it catches up", |cluster| Cluster::stale(&cluster.hosts[&1]) == "abc");
+}
+
+#[test]
+fn t1_a_host_whose_disk_hangs_can_be_closed_and_keeps_its_directory() {
+    let mut cluster = Cluster::start(1);
+    let gate = open_behind_gate(&mut cluster, 1);
+    cluster.write("a");
+    gate.0.set(Syncs::Hang);
+    let (answered, answer) = channel();
+    let body = Payload::from("b");
+    cluster.hosts[&1].propose(GROUP, NO_SLOT, body, PATIENCE, move |answer| _ = answered.send(answer));
+    // The disk is found to hang while the host closes, or before: either way the close comes to an end.
+    cluster.close(1);
+    let answer = answer.recv().expect("every request is answered");
+    assert!(!matches!(answer, Answer::Applied { .. }), "{answer:?}");
+    let refused = cluster.open(1).expect_err("the thread that hangs in the disk may still write");
+    assert!(refused.to_string().contains("in use"), "{refused}");
+    drop(gate);
+    let began = std::time::Instant::now();
+    while let Err(error) = cluster.open(1) {
+        assert!(began.elapsed() < PATIENCE, "{error}");
+    }
+    assert!(cluster.read().starts_with('a'));
+}
+
+#[test]
+fn d10_an_error_of_the_log_stops_every_replica_and_the_process_says_so() {
+    let mut cluster = Cluster::start(1);
+    let gate = open_behind_gate(&mut cluster, 1);
+    let events = cluster.hosts[&1].events();
+    cluster.hosts[&1]
+        .start_groups(&[GroupSpec { group: OTHER_GROUP, ..cluster.spec() }])
+        .expect("a second group");
+    cluster.write("a");
+    assert!(matches!(ask_leader(&cluster.hosts[&1], OTHER_GROUP, NO_SLOT, "a"), Answer::Applied { .. }));
+    gate.0.set(Syncs::Fail);
+    let answer = ask(&cluster.hosts[&1], GROUP, NO_SLOT, "b");
+    assert!(matches!(answer, Answer::Unknown(_) | Answer::NotApplied(_)), "{answer:?}");
+    is_stopped_by_its_disk(&cluster, 1);
+    let answer = ask(&cluster.hosts[&1], OTHER_GROUP, NO_SLOT, "b");
+    assert!(matches!(answer, Answer::NotApplied(NotApplied::Disk(_))), "{answer:?}");
+    let told = std::iter::from_fn(|| events.next_within(PATIENCE));
+    assert!(told.into_iter().any(|event| matches!(event, HostEvent::LogFailed(_))));
+    // A later sync that works changes nothing: what the failed one lost may be what it would be built on.
+    gate.0.set(Syncs::Work);
+    let answer = ask(&cluster.hosts[&1], GROUP, NO_SLOT, "c");
+    assert!(matches!(answer, Answer::NotApplied(NotApplied::Disk(_))), "{answer:?}");
+    cluster.close(1);
+    cluster.open(1).expect("what was acknowledged is there");
+    assert!(cluster.read().starts_with('a'));
 }
