@@ -69,7 +69,7 @@ impl GroupMeta {
         LogStart { position: self.applied, membership: self.membership.clone() }
     }
 
-    /// The bytes (`docs/formats/meta.md`), into a vector that is cleared first.
+    /// The bytes (`docs/formats/files.md`), into a vector that is cleared first.
     pub fn encode_into(&self, out: &mut Vec<u8>) {
         out.clear();
         out.put_u8(META_VERSION);

@@ -440,8 +440,8 @@ impl NodeHost {
         self.inner.led_groups().len()
     }
 
-    /// Ends the host: connections close, what is applied is persisted, the log is sealed, all threads end. Requests are answered
-    /// `not_applied` from then on.
+    /// Ends the host: connections close, the log is sealed, all threads end. Requests are answered `not_applied` from then on. State that
+    /// the machines have only in memory is not persisted first: the next start applies it again from the log, as after a crash.
     pub fn close(&self) {
         self.inner.close();
     }

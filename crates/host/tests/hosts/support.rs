@@ -104,7 +104,7 @@ impl Cluster {
         let mut config =
             HostConfig::new(DeploymentId(7), Cluster::node(node), self.address(node), self.data(node));
         // An election takes as long as a slow machine needs for some syncs.
-        config.tick_ms = 20;
+        config.tick_ms = 10;
         config.compaction_overhead_entries = 0;
         config.log_segment_bytes = 64 << 20;
         config
