@@ -347,8 +347,9 @@ impl NodeHost {
         let (done, result) = sync_channel(1);
         self.inner.mail(group, ApplyMail::Persist { group, done })?;
         let persisted = wait(&result)?.map_err(|reason| HostError::Machine { group, reason })?;
-        let truncate = vec![(group, Input::Truncate(group))];
-        self.inner.shared()?.deliver_inputs(truncate);
+        // The core may not have heard yet how far the machine is, and nobody asks for this truncation again.
+        let applied = Input::Applied { group, index: persisted, persisted };
+        self.inner.shared()?.deliver_inputs(vec![(group, applied), (group, Input::Truncate(group))]);
         Ok(persisted)
     }
 

@@ -13,7 +13,7 @@ use mraft_engine::event::NodeEvent;
 use mraft_engine::machine::{SnapshotStage, SnapshotView};
 use mraft_transport::{
     Connected, Disconnected, Handler, Received, Refusal, SnapshotReceiver, SnapshotSource, Transport,
-    TransportConfig, is_exposed_without_tls,
+    is_exposed_without_tls,
 };
 use mraft_types::{GroupId, LogStart, Membership, NodeId, Payload, ReplicaId, Term};
 use mraft_wire::{
@@ -23,13 +23,13 @@ use mraft_wire::{
 };
 
 use crate::apply_worker::{ApplyMail, SnapshotSend};
-use crate::config::HostConfig;
 use crate::core::{Envelope, HashReport, Input, Look};
 use crate::error::HostError;
 use crate::events::HostEvent;
 use crate::frames::{FromHost, decode, encode};
 use crate::identity::Identity;
 use crate::meta::{FEATURE_LEVEL, GroupMeta};
+use crate::network;
 use crate::node_host::Inner;
 use crate::peer_table::PeerTable;
 use crate::questions;
@@ -144,7 +144,7 @@ impl Peers {
         table: PeerTable,
         requests: Option<Arc<dyn RequestHandler>>,
     ) -> Result<Arc<Peers>, HostError> {
-        let config = transport_config(&inner.config);
+        let config = network::transport_config(&inner.config);
         let mut warnings = Vec::new();
         if is_exposed_without_tls(&config.listen_address, config.tls.is_some()) {
             let warning = format!(
@@ -331,38 +331,7 @@ impl Peers {
 
     /// What the transport counted, for metrics.
     pub(crate) fn write_prometheus(&self, out: &mut String) {
-        use std::fmt::Write;
-        let stats = self.transport.stats();
-        let _ = writeln!(
-            out,
-            "# HELP mraft_transport_dropped Frames that were not sent, by reason.\n# TYPE mraft_transport_dropped counter"
-        );
-        for (reason, count) in &stats.dropped {
-            let _ = writeln!(out, "mraft_transport_dropped_total{{reason=\"{}\"}} {count}", reason.label());
-        }
-        let _ = writeln!(
-            out,
-            "# HELP mraft_transport_closed Connections that ended, by reason.\n# TYPE mraft_transport_closed counter"
-        );
-        for (reason, count) in &stats.closed {
-            let _ = writeln!(out, "mraft_transport_closed_total{{reason=\"{}\"}} {count}", reason.label());
-        }
-        let _ = writeln!(
-            out,
-            "# HELP mraft_transport_queue_bytes Bytes that wait to be sent, by peer.\n# TYPE mraft_transport_queue_bytes gauge"
-        );
-        for peer in &stats.peers {
-            let _ =
-                writeln!(out, "mraft_transport_queue_bytes{{node=\"{}\"}} {}", peer.node, peer.queued_bytes);
-        }
-        let _ = writeln!(
-            out,
-            "# HELP mraft_transport_connected Whether frames can be sent, by peer.\n# TYPE mraft_transport_connected gauge"
-        );
-        for peer in &stats.peers {
-            let connected = u8::from(peer.is_connected);
-            let _ = writeln!(out, "mraft_transport_connected{{node=\"{}\"}} {connected}", peer.node);
-        }
+        network::write_prometheus(&self.transport.stats(), out);
     }
 
     fn strangers(&self) -> MutexGuard<'_, BTreeSet<NodeId>> {
@@ -775,28 +744,4 @@ fn carries_entries(input: &Input) -> bool {
         Input::Group(_, mraft_engine::event::Event::Message { message, .. })
             if matches!(&message.body, mraft_raft::Body::Append { entries, .. } if !entries.is_empty())
     )
-}
-
-fn transport_config(config: &HostConfig) -> TransportConfig {
-    let listen = if config.listen_address.is_empty() { &config.raft_address } else { &config.listen_address };
-    let state = AtomicU64::new(crate::random::seed());
-    let jitter = Arc::new(move || {
-        let next = crate::random::next(state.load(Ordering::Relaxed));
-        state.store(next, Ordering::Relaxed);
-        next
-    });
-    let mut transport = TransportConfig::new(config.node, listen.clone(), jitter);
-    transport.tls = config.tls.as_ref().map(|tls| mraft_transport::TlsFiles {
-        ca_file: tls.ca_file.clone(),
-        cert_file: tls.cert_file.clone(),
-        key_file: tls.key_file.clone(),
-    });
-    transport.heartbeat_interval = Duration::from_millis(config.tick_ms * u64::from(config.heartbeat_ticks));
-    transport.send_queue_bytes_max = config.send_queue_bytes_max;
-    transport.send_ceiling_bytes = config.send_bytes_max;
-    transport.receive_ceiling_bytes = config.receive_bytes_max;
-    transport.receive_queue_bytes_max = config.receive_queue_bytes_max;
-    transport.snapshot_send_bytes_per_second = config.snapshot_send_bytes_per_second;
-    transport.snapshot_receive_bytes_per_second = config.snapshot_receive_bytes_per_second;
-    transport
 }

@@ -8,6 +8,8 @@ mod cluster;
 mod comparison;
 mod identity;
 mod log_pressure;
+mod machines;
+mod network;
 mod restart;
 mod support;
 mod trouble;
