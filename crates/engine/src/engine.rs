@@ -16,6 +16,10 @@ use crate::group::{Group, Surroundings};
 use crate::log_time::PeerClocks;
 use crate::requests::Answers;
 
+/// Groups of one step worker that may campaign in one tick because of one suspected node (rule T5): a node that led thousands must not
+/// make every other one write and send for all of them at once.
+pub const SUSPECTED_PER_TICK_MAX: u32 = 256;
+
 /// Many groups.
 ///
 /// Events are handled as they come (`handle_*`); [`Engine::turn`] then lets every touched group propose what waits and hands
@@ -103,11 +107,17 @@ impl Engine {
             NodeEvent::Tick { .. } | NodeEvent::NodeSuspected { .. } => {}
         }
         let ids: Vec<GroupId> = self.groups.keys().copied().collect();
+        let mut suspected = 0;
         for id in ids {
             self.touched.insert(id);
+            // Voters of one group count alike, as far as they have the same groups: the turns of the group's voters stay apart.
+            let wave = suspected / SUSPECTED_PER_TICK_MAX;
+            if let (NodeEvent::NodeSuspected { node }, Some(group)) = (event, self.groups.get(&id)) {
+                suspected += u32::from(group.raft.leader().is_some_and(|leader| leader.node() == node));
+            }
             self.guarded(id, |group, around, out| {
                 let mut answers = Answers::new();
-                group.handle_node_event(around, event, &mut answers);
+                group.handle_node_event(around, event, wave, &mut answers);
                 out.extend(answers.into_iter().map(|(ticket, answer)| Effect::Answer(ticket, answer)));
             });
         }

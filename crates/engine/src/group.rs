@@ -77,10 +77,12 @@ impl Group {
         self.applied
     }
 
+    /// `wave`: how many ticks the groups before this one take to campaign after the same suspicion.
     pub(crate) fn handle_node_event(
         &mut self,
         around: &Surroundings<'_>,
         event: NodeEvent,
+        wave: u32,
         answers: &mut Answers,
     ) {
         match event {
@@ -92,7 +94,7 @@ impl Group {
             }
             NodeEvent::PeerLost { node } => self.raft.step(mraft_raft::Event::PeerLost { node }),
             NodeEvent::NodeSuspected { node } => {
-                let campaign_after_ticks = self.rank_for_suspicion(node);
+                let campaign_after_ticks = self.rank_for_suspicion(node).saturating_add(wave);
                 self.raft.step(mraft_raft::Event::NodeSuspected { node, campaign_after_ticks });
             }
             NodeEvent::PeerClock { .. } => {}

@@ -33,5 +33,5 @@ mod requests;
 
 pub use comparison::{Depth, Dispute, StateHash};
 pub use config::Limits;
-pub use engine::Engine;
+pub use engine::{Engine, SUSPECTED_PER_TICK_MAX};
 pub use requests::NOBODY;

@@ -29,7 +29,21 @@ fn core() -> Core {
 
 /// A core with one replica of a fresh group of these members.
 fn core_of(members: Membership, limits: Limits) -> Core {
-    let genesis = GroupMeta::genesis(DeploymentId(1), GROUP, members, SlotSet::default());
+    let mut core = Core::new(CoreConfig {
+        node: replica(1).node(),
+        limits,
+        compaction_overhead_entries: 0,
+        truncates_on_request_only: false,
+        truncate_step_entries: 1,
+    });
+    core.handle(Input::Start(Box::new(seat(GROUP, members))));
+    core.turn();
+    core
+}
+
+/// One replica of a fresh group of these members.
+fn seat(group: GroupId, members: Membership) -> Seat {
+    let genesis = GroupMeta::genesis(DeploymentId(1), group, members, SlotSet::default());
     let start = genesis.log_start();
     let config = Config {
         id: replica(1),
@@ -53,18 +67,8 @@ fn core_of(members: Membership, limits: Limits) -> Core {
         condemned: None,
     };
     let raft = Raft::new(config, restored).expect("a fresh group");
-    let node = replica(1).node();
-    let mut core = Core::new(CoreConfig {
-        node,
-        limits,
-        compaction_overhead_entries: 0,
-        truncates_on_request_only: false,
-        truncate_step_entries: 1,
-    });
-    let key = LogKey { group: GROUP, uid: genesis.uid, replica: replica(1) };
-    core.handle(Input::Start(Box::new(Seat { key, raft, feature_level: genesis.feature_level })));
-    core.turn();
-    core
+    let key = LogKey { group, uid: genesis.uid, replica: replica(1) };
+    Seat { key, raft, feature_level: genesis.feature_level }
 }
 
 #[test]
@@ -253,6 +257,35 @@ fn t5_the_groups_of_a_suspected_node_elect_before_an_election_timeout_has_passed
     assert_eq!(ticks_until_it_campaigns(false), None);
     let ticks = ticks_until_it_campaigns(true).expect("it campaigns");
     assert!(ticks < 10, "{ticks} ticks");
+}
+
+#[test]
+fn t5_the_elections_after_a_suspicion_are_bounded_per_tick() {
+    const GROUPS: u64 = 2_000;
+    let mut core = core();
+    for group in (10..10 + GROUPS).map(GroupId) {
+        core.handle(Input::Start(Box::new(seat(group, members()))));
+        let uid = core.engine().uid(group).expect("the group");
+        let message = message(2, 1, Body::Heartbeat { commit: 1, matched: 0, round: 0 });
+        core.handle(Input::Group(group, Event::Message { uid, message }));
+    }
+    core.turn();
+    core.handle(Input::Node(NodeEvent::NodeSuspected { node: replica(2).node() }));
+    let mut campaigned = std::collections::BTreeSet::new();
+    for tick in 1..=20 {
+        let out = core.turn();
+        let asks = |envelope: &&Envelope| matches!(envelope.message.body, Body::PreVote { .. });
+        let now: std::collections::BTreeSet<GroupId> =
+            out.messages.values().flatten().filter(asks).map(|envelope| envelope.group).collect();
+        // Two ranks meet in one tick: those whose turn is the first, and those of earlier groups whose turn is the second.
+        assert!(now.len() <= 2 * mraft_engine::SUSPECTED_PER_TICK_MAX as usize, "{} groups", now.len());
+        campaigned.extend(now);
+        core.set_now(Now { tick, ..Now::default() });
+        core.handle(Input::Node(NodeEvent::Tick { random: 7 }));
+    }
+    // The group that the core had before follows nobody.
+    campaigned.remove(&GROUP);
+    assert_eq!(campaigned.len() as u64, GROUPS, "every group has its turn");
 }
 
 /// A core whose replica is its group's only voter, and leads.

@@ -7,6 +7,7 @@ use std::net::TcpListener;
 use mraft_types::{DeploymentId, Member, Role, SlotSet};
 
 use super::*;
+use crate::config::HostConfig;
 use crate::machines::{Command, InMemoryMachine, in_memory};
 use crate::node_host::{GroupSpec, Machines, NodeHost};
 
@@ -83,7 +84,7 @@ fn m6_what_an_operator_cleared_is_forgotten_durably() {
         topology: mraft_wire::TopologyRelation::Same,
     };
     let record = mraft_wire::PeerRecord { boot_counter: 5, boot_nonce: 1, durable_seq: 100 };
-    let mut table = PeerTable::open(disk.clone(), directory).expect("opened");
+    let table = PeerTable::open(disk.clone(), directory).expect("opened");
     table.accept(node, record, &accepted).expect("room");
     assert!(table.expected(node, None).conflicting.contains(&node));
     table.forget(node).expect("room");

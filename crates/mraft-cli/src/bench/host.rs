@@ -14,7 +14,7 @@ use mraft_types::{DeploymentId, GroupId, Member, Membership, NodeId, Payload, Re
 use serde::Serialize;
 
 use super::latency::Latencies;
-use super::machine::{Machine, measure};
+use super::machine::{Machine, Stolen, measure};
 use crate::cli::StateMachine;
 
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -91,14 +91,17 @@ impl ConcurrentMachine for Counting {
 /// Runs the benchmark.
 pub(crate) fn run(options: &HostOptions) -> Result<HostReport, HostError> {
     let io = |error| HostError::Io { path: options.directory.clone(), error };
-    let machine = measure(&options.directory).map_err(io)?;
+    if options.groups > GROUPS_MAX {
+        return Err(HostError::Limit { what: "groups of one benchmark", max: GROUPS_MAX });
+    }
+    let mut machine = measure(&options.directory).map_err(io)?;
     let hosts = open_hosts(options, &[1, 2, 3])?;
     spread_leaders(&hosts, &wait_for_leaders(&hosts, options.groups));
     let led = wait_for_leaders(&hosts, options.groups);
     let stop = AtomicBool::new(false);
     let (cpu_before, syncs_before) = (cpu_seconds(), syncs(&hosts));
     let applied_before = applied_by(&hosts);
-    let began = Instant::now();
+    let (began, stolen) = (Instant::now(), Stolen::begin());
     let (latencies, not_applied) = std::thread::scope(|scope| {
         let clients: Vec<_> = (0..options.client_threads.max(1))
             .map(|thread| {
@@ -112,13 +115,14 @@ pub(crate) fn run(options: &HostOptions) -> Result<HostReport, HostError> {
         stop.store(true, Ordering::Relaxed);
         let (mut all, mut refused) = (Latencies::new(), 0);
         for client in clients {
-            if let Ok(Ok((latencies, not_applied))) = client.join() {
-                all.add(&latencies);
-                refused += not_applied;
-            }
+            let panicked = |_| Err(io(std::io::Error::other("a client of the benchmark panicked")));
+            let (latencies, not_applied) = client.join().unwrap_or_else(panicked)?;
+            all.add(&latencies);
+            refused += not_applied;
         }
-        (all, refused)
-    });
+        Ok::<_, HostError>((all, refused))
+    })?;
+    machine.steal_percent = stolen.percent();
     let seconds = began.elapsed().as_secs_f64();
     let cpu = cpu_seconds() - cpu_before;
     let (batches, log_bytes, payload_bytes) = {
@@ -128,6 +132,10 @@ pub(crate) fn run(options: &HostOptions) -> Result<HostReport, HostError> {
     let hosts_applied = applied_by(&hosts);
     hosts.iter().for_each(NodeHost::close);
     let operations = latencies.count;
+    if operations == 0 {
+        let nothing = format!("not one operation succeeded; {not_applied} were not applied");
+        return Err(io(std::io::Error::other(nothing)));
+    }
     let commands_bytes = operations * 3 * options.value_bytes as u64;
     Ok(HostReport {
         groups: options.groups,
@@ -248,11 +256,10 @@ fn drive(
     options: &HostOptions,
     stop: &AtomicBool,
 ) -> Result<(Latencies, u64), HostError> {
-    let mut latencies = Latencies::new();
-    let mut not_applied = 0;
     if groups.is_empty() {
-        return Ok((latencies, 0));
+        return Ok((Latencies::new(), 0));
     }
+    let mut tally = Tally { latencies: Latencies::new(), not_applied: 0, again: vec![0; groups.len()] };
     let queues = hosts.iter().map(NodeHost::completion_queue).collect::<Result<Vec<_>, _>>()?;
     let bodies = bodies(options);
     let next_body = std::cell::Cell::new(0);
@@ -262,8 +269,6 @@ fn drive(
     };
     let began = Instant::now();
     let now_us = || u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
-    // A tag is the place of the group and the time at which the operation began.
-    let tag = |at: usize, us: u64| ((at as u64) << 30) | (us >> 2 & ((1 << 30) - 1));
     let send = |at: usize, count: usize| {
         let (group, host) = groups[at];
         let ticket = queues[host].ticket(tag(at, now_us()));
@@ -281,7 +286,6 @@ fn drive(
         under_way += options.outstanding;
     }
     let mut answers = Vec::new();
-    let mut again = vec![0usize; groups.len()];
     let own_hosts: Vec<usize> =
         (0..hosts.len()).filter(|host| groups.iter().any(|(_, at)| at == host)).collect();
     while under_way > 0 {
@@ -290,21 +294,9 @@ fn drive(
         for host in &own_hosts {
             queues[*host].take(&mut answers);
             idle &= answers.is_empty();
-            let now = now_us();
-            for (tag, answer) in answers.drain(..) {
-                under_way -= 1;
-                let at = (tag >> 30) as usize;
-                match answer {
-                    Answer::Applied { .. } | Answer::ReadReady { .. } => {
-                        let us = ((now >> 2).wrapping_sub(tag & ((1 << 30) - 1)) & ((1 << 30) - 1)) << 2;
-                        latencies.record(us);
-                    }
-                    _ => not_applied += 1,
-                }
-                again[at] += 1;
-            }
+            under_way -= tally.take(&mut answers, now_us());
         }
-        for (at, count) in again.iter_mut().enumerate().filter(|(_, count)| **count > 0) {
+        for (at, count) in tally.again.iter_mut().enumerate().filter(|(_, count)| **count > 0) {
             if !is_over {
                 send(at, *count);
                 under_way += *count;
@@ -313,23 +305,53 @@ fn drive(
         }
         if idle {
             queues[own_hosts[0]].wait(&mut answers, Duration::from_micros(200));
-            let now = now_us();
-            for (tag, answer) in answers.drain(..) {
-                under_way -= 1;
-                let at = (tag >> 30) as usize;
-                match answer {
-                    Answer::Applied { .. } | Answer::ReadReady { .. } => {
-                        latencies.record(
-                            (((now >> 2).wrapping_sub(tag & ((1 << 30) - 1))) & ((1 << 30) - 1)) << 2,
-                        );
-                    }
-                    _ => not_applied += 1,
-                }
-                again[at] += 1;
-            }
+            under_way -= tally.take(&mut answers, now_us());
         }
     }
-    Ok((latencies, not_applied))
+    Ok((tally.latencies, tally.not_applied))
+}
+
+/// Bits of a tag, of which a completion queue has 40, that say when the operation began, in steps of [`STEP_US`].
+const TIME_BITS: u32 = 26;
+/// The rest is the place of the group.
+pub(crate) const GROUPS_MAX: u64 = 1 << (40 - TIME_BITS);
+const TIME_MASK: u64 = (1 << TIME_BITS) - 1;
+/// 26 bits of steps of this length are 134 s, more than any operation may take.
+const STEP_US: u64 = 2;
+const _: () = assert!(STEP_US << TIME_BITS > 2 * DEADLINE.as_micros() as u64);
+
+fn tag(at: usize, now_us: u64) -> u64 {
+    ((at as u64) << TIME_BITS) | ((now_us / STEP_US) & TIME_MASK)
+}
+
+/// The group's place, and how long ago the operation began.
+fn read_tag(tag: u64, now_us: u64) -> (usize, u64) {
+    let steps = (now_us / STEP_US).wrapping_sub(tag) & TIME_MASK;
+    ((tag >> TIME_BITS) as usize, steps * STEP_US)
+}
+
+/// What came back so far.
+struct Tally {
+    latencies: Latencies,
+    not_applied: u64,
+    /// By group, operations that ended and are to be sent again.
+    again: Vec<usize>,
+}
+
+impl Tally {
+    /// Takes in answers; how many.
+    fn take(&mut self, answers: &mut Vec<(u64, Answer)>, now_us: u64) -> usize {
+        let count = answers.len();
+        for (tag, answer) in answers.drain(..) {
+            let (at, us) = read_tag(tag, now_us);
+            match answer {
+                Answer::Applied { .. } | Answer::ReadReady { .. } => self.latencies.record(us),
+                _ => self.not_applied += 1,
+            }
+            self.again[at] += 1;
+        }
+        count
+    }
 }
 
 /// The kind's name, in reports and in the hosts' registries.
@@ -370,4 +392,23 @@ fn syncs(hosts: &[NodeHost]) -> (u64, u64, u64) {
 fn cpu_seconds() -> f64 {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
     time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tag_tells_the_last_group_and_the_longest_time() {
+        let last = GROUPS_MAX as usize - 1;
+        for (at, began, took) in
+            [(0, 0, 0), (last, 7_000_002, 100), (1_025, u64::MAX - 60_000_001, 60_000_000)]
+        {
+            let tag = tag(at, began);
+            assert!(tag < 1 << 40, "a completion queue keeps 40 bits");
+            let (group, us) = read_tag(tag, began + took);
+            assert_eq!(group, at);
+            assert!(us.abs_diff(took) <= STEP_US, "{us} instead of {took}");
+        }
+    }
 }

@@ -11,7 +11,7 @@ use serde::Serialize;
 use tokio::task::JoinSet;
 
 use super::latency::Latencies;
-use super::machine::{Machine, measure};
+use super::machine::{Machine, Stolen, measure};
 
 /// What to do.
 #[derive(Clone, Debug)]
@@ -52,9 +52,9 @@ struct Share {
 
 /// Runs the benchmark. An error when not one request succeeded.
 pub(crate) async fn run(options: &KvBenchOptions, scratch: &std::path::Path) -> Result<KvReport, String> {
-    let machine = measure(scratch).map_err(|error| format!("{}: {error}", scratch.display()))?;
+    let mut machine = measure(scratch).map_err(|error| format!("{}: {error}", scratch.display()))?;
     let value = Arc::new(vec![b'v'; options.value_bytes]);
-    let began = Instant::now();
+    let (began, stolen) = (Instant::now(), Stolen::begin());
     let until = began + Duration::from_secs(options.seconds);
     let mut shares = JoinSet::new();
     for connection in 0..options.connections {
@@ -74,9 +74,10 @@ pub(crate) async fn run(options: &KvBenchOptions, scratch: &std::path::Path) -> 
         all.first_error = all.first_error.or(share.first_error);
     }
     let seconds = began.elapsed().as_secs_f64();
+    machine.steal_percent = stolen.percent();
     let operations = all.latencies.count;
-    if let (0, Some(error)) = (operations, all.first_error) {
-        return Err(error);
+    if operations == 0 {
+        return Err(all.first_error.unwrap_or_else(|| "not one request was sent".to_owned()));
     }
     Ok(KvReport {
         connections: options.connections,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! Benchmarks: figures beside what the same run measured of the machine. Never tests.
+//! Benchmarks: figures beside what the same run measured of the machine (`docs/operate/bench.md`). Never tests.
 
 pub(crate) mod host;
 pub(crate) mod kv;

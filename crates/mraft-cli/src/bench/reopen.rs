@@ -86,7 +86,13 @@ fn fill(options: &HostOptions, entries_per_group: u64) -> Result<(), HostError> 
             });
         }
         drop(done);
-        while ended.recv_timeout(DEADLINE).is_ok() {}
+        for _ in &led {
+            if !ended.recv_timeout(DEADLINE).unwrap_or(false) {
+                let error =
+                    io::Error::other("a write was not applied: the directory is not what it should be");
+                return Err(HostError::Io { path: options.directory.clone(), error });
+            }
+        }
     }
     hosts.iter().for_each(mraft::NodeHost::close);
     Ok(())

@@ -123,8 +123,12 @@ fn home(root: &Path, number: u64) -> PathBuf {
 }
 
 fn write_script(root: &Path, script: &str) -> PathBuf {
-    let program = root.join("node.sh");
-    fs::write(&program, format!("#!/bin/sh\n{script}")).expect("written");
+    let (text, program) = (root.join("node.txt"), root.join("node.sh"));
+    fs::write(&text, format!("#!/bin/sh\n{script}")).expect("written");
+    // Another process makes the program: a child that another test starts meanwhile would hold what this one writes to, and a file that
+    // somebody may write to cannot be executed.
+    let copied = std::process::Command::new("cp").arg(&text).arg(&program).status();
+    assert!(copied.expect("cp starts").success());
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("executable");
     program
 }
