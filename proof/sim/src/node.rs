@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
 //! One simulated node: a disk that outlives its processes, and the process that runs on it at present.
+//!
+//! A crash in the middle of something is a number of a disk operation: from that one on everything fails, and whatever was under way
+//! ends there. Its effects outside the disk never happened; see [`Node::arm`] and [`Node::died`].
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
@@ -9,15 +12,16 @@ use std::sync::Arc;
 use mraft::apply_worker::{ApplyMail, ApplyWorker};
 use mraft::core::{Core, CoreConfig, Input};
 use mraft::machines::{BackgroundJob, Lookup, StateMachine, in_memory};
-use mraft::persist::{LogJob, LogWorker};
+use mraft::persist::{LogHealth, LogJob, LogWorker};
 use mraft::restore::{first_log, log_key, restore};
 use mraft::{GroupRecord, HostConfig};
+use mraft_disk::memory::Faults;
 use mraft_disk::{Disk, MemoryDisk};
 use mraft_engine::Limits;
 use mraft_logstore::{LogError, LogOptions, LogStore, SegmentLog};
-use mraft_types::{DeploymentId, GroupId, NodeId};
+use mraft_types::{DeploymentId, GroupId, Index, NodeId};
 
-use crate::faults::Mix;
+use crate::faults::Own;
 use crate::machine::Map;
 use crate::planted::{LateMeta, Planted, Voteless};
 use crate::random::Random;
@@ -28,6 +32,8 @@ pub const ELECTION_TICKS: u32 = 10;
 const COMPARE_TICKS: u64 = 20;
 /// Heartbeat interval of simulated nodes in ticks.
 pub const HEARTBEAT_TICKS: u32 = 2;
+/// Live segments above which the log asks for room (rule L5).
+pub const SEGMENTS_TARGET: u64 = 4;
 
 /// The log closes its batches here; a turn of a simulated node rarely has more.
 const BATCH_BYTES_TARGET: usize = 8 << 10;
@@ -48,6 +54,26 @@ pub struct Node {
     pub records: Vec<GroupRecord>,
     /// Segments that its logs recycled, over all processes.
     pub segments_recycled: u64,
+    /// The disk operation at which the process dies.
+    pub crash_at: Option<u64>,
+    /// What the disk was told to refuse while this process runs: nothing else excuses a failure.
+    pub faulty: Faulty,
+}
+
+/// What a disk was told to refuse.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Faulty {
+    /// To grow. A log must come through that by itself (rule D10).
+    pub full: bool,
+    /// One operation, with EIO.
+    pub failing: bool,
+}
+
+impl Faulty {
+    /// Whether it was told anything.
+    pub fn any(self) -> bool {
+        self.full || self.failing
+    }
 }
 
 /// A running process.
@@ -60,25 +86,94 @@ pub struct Process {
     pub log_jobs: Vec<LogJob>,
     /// Whether a write is under way; its end is scheduled.
     pub log_busy: bool,
+    /// Counts the log's runs: what was to happen when nothing follows one does not happen when something did.
+    pub log_runs: u64,
+    /// The log has no room and is tried again.
+    pub log_full: bool,
+    /// The log failed: no replica of this process may take part in anything any more (rule D10).
+    pub log_failed: bool,
+    /// The last batch is a seal (rule L3).
+    pub log_sealed: bool,
+    /// How many live segments there were when room was last asked for (rule L5); 0 for never.
+    pub log_pressed_at: u64,
     /// Applies.
     pub apply: ApplyWorker,
     /// What waits for it.
     pub mail: Vec<ApplyMail>,
     /// Whether it is at work; the end is scheduled.
     pub apply_busy: bool,
+    /// Replicas stopped because of a failing disk: an operator restarts the process some time.
+    pub needs_restart: bool,
     /// Flushes that wait.
     pub jobs: VecDeque<(GroupId, Box<dyn BackgroundJob>)>,
     /// For reads.
     pub lookups: BTreeMap<GroupId, Arc<dyn Lookup>>,
+    /// Snapshots whose installation an earlier process began and this one gave up: the index that each covers (rule N1).
+    pub abandoned: BTreeMap<GroupId, Index>,
     /// Its logical clock.
     pub tick: u64,
+    /// When it began, in microseconds of virtual time: its monotonic clock's zero.
+    pub began_us: u64,
     /// Numbers for staged directories.
     pub staged: u64,
 }
 
 impl Node {
+    /// A node without a process, on an empty disk.
+    pub fn new(id: NodeId) -> Node {
+        Node {
+            id,
+            disk: MemoryDisk::new(),
+            boot: 0,
+            process: None,
+            records: Vec::new(),
+            segments_recycled: 0,
+            crash_at: None,
+            faulty: Faulty::default(),
+        }
+    }
+
+    /// Lets the process die before the disk operation that comes so many operations from now.
+    pub fn arm(&mut self, operations: u64) {
+        let at = self.disk.operations() + operations;
+        let at = self.crash_at.map_or(at, |known| known.min(at));
+        self.crash_at = Some(at);
+        self.disk.fail_from_operation(at);
+    }
+
+    /// Whether the process came to where it dies. Then nothing of what it did since may leave the node.
+    pub fn died(&self) -> bool {
+        self.crash_at.is_some_and(|at| self.disk.operations() > at)
+    }
+
+    /// Changes what goes wrong with the disk, and keeps the rest.
+    pub fn change_faults(&self, change: impl FnOnce(&mut Faults)) {
+        let mut faults = self.disk.faults();
+        change(&mut faults);
+        self.disk.set_faults(faults);
+    }
+
+    /// The process is gone; so is what its disk was told, unless the disk is still full.
+    pub fn end(&mut self, power_seed: Option<u64>) {
+        if let Some(process) = self.process.take() {
+            self.segments_recycled += process.log.store().status().segments_recycled;
+        }
+        match power_seed {
+            Some(seed) => self.disk.crash(seed),
+            None => self.disk.kill(),
+        }
+        self.crash_at = None;
+        self.faulty = Faulty { full: self.disk.faults().capacity_bytes.is_some(), failing: false };
+    }
+
     /// Starts a process from what the disk holds.
-    pub fn start(&mut self, mix: &Mix, planted: Option<Planted>, salt: u64) -> Result<(), String> {
+    pub fn start(
+        &mut self,
+        own: &Own,
+        planted: Option<Planted>,
+        salt: u64,
+        now_us: u64,
+    ) -> Result<(), String> {
         self.boot += 1;
         let disk: Arc<dyn Disk> = Arc::new(self.disk.clone());
         let mut config =
@@ -109,30 +204,33 @@ impl Node {
                 compare_content_every_ticks: 5 * COMPARE_TICKS,
                 ..Limits::default()
             },
-            compaction_overhead_entries: mix.overhead_entries,
+            compaction_overhead_entries: own.overhead_entries,
             truncate_step_entries: 5,
             truncates_on_request_only: false,
         });
         let mut apply = ApplyWorker::new(log.store().reader(), usize::MAX, 0);
-        let mut lookups = BTreeMap::new();
+        let (mut lookups, mut abandoned) = (BTreeMap::new(), BTreeMap::new());
         for record in &self.records {
             let directory = PathBuf::from(format!("/data/groups/{}", record.group));
-            let machine = in_memory(Arc::clone(&disk), directory, mix.snapshot_entries, Map::default());
+            let machine = in_memory(Arc::clone(&disk), directory, own.snapshot_entries, Map::default());
             let machine: Box<dyn StateMachine> = if planted == Some(Planted::DoubleApply) {
                 Box::new(LateMeta::new(machine))
             } else {
                 machine
             };
-            let replica = restore(&config, record, recovered.remove(&log_key(record)), machine)
-                .map_err(|error| error.to_string())?;
+            let recovered = recovered.remove(&log_key(record));
+            let install = recovered.as_ref().and_then(|recovered| recovered.install.clone());
+            let replica = restore(&config, record, recovered, machine).map_err(|error| error.to_string())?;
+            if let (Some((start, _)), None) = (install, &replica.first) {
+                abandoned.insert(record.group, start.position.index);
+            }
             first.extend(replica.first);
             lookups.insert(record.group, replica.applier.lookup());
             core.handle(Input::Start(Box::new(replica.seat)));
             apply.handle(ApplyMail::Add(record.group, Box::new(replica.applier)), &mut Default::default());
         }
-        let mut done = Vec::new();
-        match log.run(first, &mut done).0 {
-            mraft::persist::LogHealth::Well => {}
+        match log.run(first, &mut Vec::new()).0 {
+            LogHealth::Well => {}
             health => return Err(format!("{health:?}")),
         }
         self.process = Some(Process {
@@ -140,12 +238,20 @@ impl Node {
             log,
             log_jobs: Vec::new(),
             log_busy: false,
+            log_runs: 0,
+            log_full: false,
+            log_failed: false,
+            log_sealed: false,
+            log_pressed_at: 0,
             apply,
             mail: Vec::new(),
             apply_busy: false,
+            needs_restart: false,
             jobs: VecDeque::new(),
             lookups,
+            abandoned,
             tick: self.boot << 32,
+            began_us: now_us,
             staged: self.boot << 32,
         });
         Ok(())
@@ -157,6 +263,6 @@ fn open_log(disk: &MemoryDisk, salt: u64) -> Result<Box<dyn LogStore>, LogError>
     let mut random = Random::new(salt);
     let options = LogOptions::new(SEGMENT_BYTES, Box::new(move || random.draw()))
         .with_batch_bytes_max(SEGMENT_BYTES as usize / 4)
-        .with_segments_target(4);
+        .with_segments_target(SEGMENTS_TARGET);
     Ok(Box::new(SegmentLog::open(Arc::new(disk.clone()), Path::new("/data/log"), options)?))
 }
