@@ -214,6 +214,9 @@ pub struct ChangeAnswer {
     pub served_by: u64,
     /// Whether anything changed; repeating a call is harmless and changes nothing.
     pub changed: bool,
+    /// What the replica is now (`voter`, `learner`, …), if it is a member.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<String>,
 }
 
 /// Answer to `POST /v1/groups/{group}/verify` (rule E8).

@@ -12,7 +12,8 @@ pub const INDEX: &str = "mraft-index";
 pub const LEADER: &str = "mraft-leader";
 /// Node id of who read or wrote.
 pub const SERVED_BY: &str = "mraft-served-by";
-/// Stale reads: milliseconds since this replica last knew that it was up to date.
+/// Stale reads: what was read held everything that had been acknowledged so many milliseconds before. A majority has confirmed it; the
+/// way back to the client is not counted. Absent when nothing was confirmed since the node that read was started: there is no bound.
 pub const STALE_MS: &str = "mraft-stale-ms";
 /// Errors: the outcome, also where the body is not read.
 pub const OUTCOME: &str = "mraft-outcome";

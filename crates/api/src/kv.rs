@@ -137,8 +137,11 @@ pub enum BatchResult {
     },
 }
 
+/// Most entries of one page of a scan; `limit` takes no more.
+pub const SCAN_ENTRIES_MAX: usize = 1_000;
+
 /// Answer to `GET /v1/scan`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ScanAnswer {
     /// In bytewise order of their keys, over all groups.
     pub entries: Vec<ScanEntry>,

@@ -38,6 +38,8 @@ pub const LIVEZ: &str = "/livez";
 pub const READYZ: &str = "/readyz";
 /// Metrics in the OpenMetrics text format.
 pub const METRICS: &str = "/metrics";
+/// Compatibility: what all of its routes begin with.
+pub const RAFT: &str = "/raft/";
 /// Compatibility: this node and its groups.
 pub const RAFT_INFO: &str = "/raft/info";
 /// Compatibility: one key.

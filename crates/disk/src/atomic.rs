@@ -96,9 +96,16 @@ pub fn directory(path: &Path) -> &Path {
     }
 }
 
+/// What the new content of the file `name` is called until it is whole: a crash may leave it.
+pub fn name_beside(name: &str) -> String {
+    format!("{name}{BESIDE}")
+}
+
+const BESIDE: &str = ".new";
+
 fn beside(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
-    name.push(".new");
+    name.push(BESIDE);
     PathBuf::from(name)
 }
 

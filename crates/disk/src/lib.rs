@@ -2,8 +2,8 @@
 
 //! The seam to files: everything that must survive a power cut goes through [`Disk`] and [`File`].
 //!
-//! [`RealDisk`] is the operating system's. [`MemoryDisk`] keeps everything in memory and can lose, tear, fail, fill up and damage
-//! what it holds, deterministically: the tests of the log and the simulator run on it. [`atomic`] replaces small files whole.
+//! [`RealDisk`] is the operating system's. [`MemoryDisk`] keeps everything in memory and can lose, tear, fail, fill up, slow down and
+//! damage what it holds, deterministically: the tests of the log and the simulator run on it. [`atomic`] replaces small files whole.
 //!
 //! Durability is never assumed: bytes are durable after [`File::sync_data`], names after [`Disk::sync_dir`] of their directory. An
 //! error of a sync is final for what it was to make durable; nobody retries it as if it were fine (rule D10).

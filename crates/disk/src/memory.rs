@@ -6,10 +6,13 @@
 //! takes the power away: of every unsynced write each 512-byte sector is kept or lost, of every unsynced change of a directory's
 //! names all or nothing, as the seed decides. Everything is deterministic: there is no other source of chance.
 //!
-//! Deliberately absent: permissions, links, and the time that operations take (the owner may count [`MemoryDisk::operations`] and
-//! turn them into virtual time).
+//! It is as slow as its owner makes it: [`MemoryDisk::set_before`] is called before each operation and may take its time or wait for
+//! something. Or the owner counts [`MemoryDisk::operations`] and turns them into virtual time.
+//!
+//! Deliberately absent: permissions, links.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -24,6 +27,33 @@ const SECTOR_BYTES: usize = 512;
 #[derive(Clone, Debug, Default)]
 pub struct MemoryDisk {
     state: Arc<Mutex<State>>,
+    before: Arc<Mutex<Hook>>,
+}
+
+/// What an operation is about to do to the file or directory of a path (a file is known by the path it was opened with).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access<'a> {
+    /// Reads bytes.
+    Read,
+    /// Writes these bytes; none for zeros.
+    Write(&'a [u8]),
+    /// Makes bytes or names durable.
+    Sync,
+    /// Anything with names and lengths: opening, listing, renaming, removing, cutting.
+    Meta,
+}
+
+/// Called before each operation, on the thread that asks for it and without a lock: while it has not come back, the operation has not
+/// begun, and others go on.
+pub type Before = Arc<dyn Fn(&Path, Access<'_>) + Send + Sync>;
+
+#[derive(Clone, Default)]
+struct Hook(Option<Before>);
+
+impl fmt::Debug for Hook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() { "Hook(set)" } else { "Hook(none)" })
+    }
 }
 
 /// Faults that happen from now on.
@@ -96,6 +126,11 @@ impl MemoryDisk {
     /// Lets every operation with this number and above fail; see [`Faults::all_from_operation`].
     pub fn fail_from_operation(&self, number: u64) {
         self.lock().faults.all_from_operation = Some(number);
+    }
+
+    /// Sets what is called before each operation from now on.
+    pub fn set_before(&self, before: impl Fn(&Path, Access<'_>) + Send + Sync + 'static) {
+        self.hook().0 = Some(Arc::new(before));
     }
 
     /// Takes the power away and gives it back: what was not durable is lost, torn or kept as the seed decides, handles and locks are
@@ -172,7 +207,7 @@ impl MemoryDisk {
             .collect()
     }
 
-    /// A copy of everything as it stands, for tests that try many crashes from one point.
+    /// A copy of everything as it stands, without what [`MemoryDisk::set_before`] set, for tests that try many crashes from one point.
     pub fn fork(&self) -> MemoryDisk {
         let state = self.lock();
         MemoryDisk {
@@ -186,6 +221,7 @@ impl MemoryDisk {
                 power_cycle: state.power_cycle,
                 faults: state.faults,
             })),
+            before: Arc::default(),
         }
     }
 
@@ -193,8 +229,16 @@ impl MemoryDisk {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts an operation and lets it fail if it is to.
-    fn operation(&self) -> io::Result<MutexGuard<'_, State>> {
+    fn hook(&self) -> MutexGuard<'_, Hook> {
+        self.before.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts an operation and lets it take its time, and fail if it is to.
+    fn operation(&self, path: &Path, access: Access<'_>) -> io::Result<MutexGuard<'_, State>> {
+        let before = self.hook().0.clone();
+        if let Some(before) = before {
+            before(path, access);
+        }
         let mut state = self.lock();
         let number = state.operations;
         state.operations += 1;
@@ -212,7 +256,7 @@ impl Content {
         let mut after = self.durable.clone();
         // Whether a grown or cut length got through is one more unsynced change of metadata.
         if self.current.len() != self.durable.len() && draw.next() & 1 == 0 {
-            after.resize(self.current.len(), 0);
+            set_len(&mut after, self.current.len());
         }
         for (start, end) in std::mem::take(&mut self.unsynced) {
             let mut at = start;
@@ -280,7 +324,7 @@ fn is_reachable(names: &BTreeMap<PathBuf, Node>, path: &Path) -> bool {
 
 impl Disk for MemoryDisk {
     fn open(&self, path: &Path, how: Open) -> io::Result<Arc<dyn File>> {
-        let mut state = self.operation()?;
+        let mut state = self.operation(path, Access::Meta)?;
         let inode = match (state.names.get(path).copied(), how) {
             (Some(Node::Directory), _) => return Err(io::Error::from(io::ErrorKind::IsADirectory)),
             (Some(Node::File(_)), Open::CreateNew) => {
@@ -298,11 +342,12 @@ impl Disk for MemoryDisk {
             }
         };
         let power_cycle = state.power_cycle;
-        Ok(Arc::new(MemoryFile { disk: self.clone(), inode, power_cycle, writable: how != Open::Read }))
+        let (disk, path, writable) = (self.clone(), path.to_owned(), how != Open::Read);
+        Ok(Arc::new(MemoryFile { disk, path, inode, power_cycle, writable }))
     }
 
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
-        let mut state = self.operation()?;
+        let mut state = self.operation(path, Access::Meta)?;
         let mut made = PathBuf::new();
         for part in path.components() {
             made.push(part);
@@ -322,7 +367,7 @@ impl Disk for MemoryDisk {
     }
 
     fn read_dir(&self, path: &Path) -> io::Result<Vec<DirEntry>> {
-        let state = self.operation()?;
+        let state = self.operation(path, Access::Meta)?;
         if state.names.get(path) != Some(&Node::Directory) && path != Path::new("/") {
             return Err(missing());
         }
@@ -345,7 +390,7 @@ impl Disk for MemoryDisk {
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        let mut state = self.operation()?;
+        let mut state = self.operation(from, Access::Meta)?;
         state.parent_exists(to)?;
         if !state.names.contains_key(from) {
             return Err(missing());
@@ -374,7 +419,7 @@ impl Disk for MemoryDisk {
     }
 
     fn remove_file(&self, path: &Path) -> io::Result<()> {
-        let mut state = self.operation()?;
+        let mut state = self.operation(path, Access::Meta)?;
         match state.names.get(path) {
             Some(Node::File(_)) => {
                 state.unlink(path);
@@ -386,7 +431,7 @@ impl Disk for MemoryDisk {
     }
 
     fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
-        let mut state = self.operation()?;
+        let mut state = self.operation(path, Access::Meta)?;
         if state.names.get(path) != Some(&Node::Directory) {
             return Err(missing());
         }
@@ -398,7 +443,7 @@ impl Disk for MemoryDisk {
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        let mut state = self.operation()?;
+        let mut state = self.operation(path, Access::Sync)?;
         if state.faults.syncs_fail {
             return Err(eio());
         }
@@ -471,6 +516,7 @@ impl Drop for MemoryLock {
 #[derive(Debug)]
 struct MemoryFile {
     disk: MemoryDisk,
+    path: PathBuf,
     inode: Inode,
     power_cycle: u64,
     writable: bool,
@@ -478,8 +524,8 @@ struct MemoryFile {
 
 impl MemoryFile {
     /// Runs an operation on the content; the process that held this handle died with the last crash.
-    fn with<T>(&self, part: impl FnOnce(&mut State) -> io::Result<T>) -> io::Result<T> {
-        let mut state = self.disk.operation()?;
+    fn with<T>(&self, access: Access<'_>, part: impl FnOnce(&mut State) -> io::Result<T>) -> io::Result<T> {
+        let mut state = self.disk.operation(&self.path, access)?;
         if state.power_cycle != self.power_cycle {
             return Err(eio());
         }
@@ -495,7 +541,7 @@ impl MemoryFile {
         state.has_room(end.saturating_sub(len) as u64)?;
         let content = state.contents.entry(self.inode).or_default();
         if content.current.len() < end {
-            content.current.resize(end, 0);
+            set_len(&mut content.current, end);
         }
         content.current[start..end].copy_from_slice(bytes);
         content.unsynced.push((start, end));
@@ -505,7 +551,7 @@ impl MemoryFile {
 
 impl File for MemoryFile {
     fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-        self.with(|state| {
+        self.with(Access::Read, |state| {
             if state.faults.reads_fail {
                 return Err(eio());
             }
@@ -522,17 +568,17 @@ impl File for MemoryFile {
     }
 
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        self.with(|state| self.write(state, bytes, offset))
+        self.with(Access::Write(bytes), |state| self.write(state, bytes, offset))
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.with(|state| {
+        self.with(Access::Sync, |state| {
             if state.faults.syncs_fail {
                 return Err(eio());
             }
             if !state.faults.ignore_syncs {
                 let Content { durable, current, unsynced } = state.contents.entry(self.inode).or_default();
-                durable.resize(current.len(), 0);
+                set_len(durable, current.len());
                 for (start, end) in unsynced.drain(..) {
                     durable[start..end].copy_from_slice(&current[start..end]);
                 }
@@ -542,15 +588,15 @@ impl File for MemoryFile {
     }
 
     fn prefill(&self, len: u64) -> io::Result<()> {
-        self.with(|state| self.write(state, &vec![0; len as usize], 0))
+        self.with(Access::Write(&[]), |state| self.write(state, &vec![0; len as usize], 0))
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.with(|state| {
+        self.with(Access::Meta, |state| {
             let now = state.contents.get(&self.inode).map_or(0, |content| content.current.len() as u64);
             state.has_room(len.saturating_sub(now))?;
             let content = state.contents.entry(self.inode).or_default();
-            content.current.resize(len as usize, 0);
+            set_len(&mut content.current, len as usize);
             content.unsynced.retain(|(start, _)| *start < len as usize);
             for (_, end) in &mut content.unsynced {
                 *end = (*end).min(len as usize);
@@ -560,10 +606,16 @@ impl File for MemoryFile {
     }
 
     fn len(&self) -> io::Result<u64> {
-        self.with(|state| {
+        self.with(Access::Meta, |state| {
             Ok(state.contents.get(&self.inode).map_or(0, |content| content.current.len() as u64))
         })
     }
+}
+
+/// As [`Vec::resize`] with zeros, which a debug build does byte by byte: tests fill large files.
+fn set_len(bytes: &mut Vec<u8>, len: usize) {
+    bytes.truncate(len);
+    bytes.extend_from_slice(&vec![0; len - bytes.len()]);
 }
 
 /// SplitMix64: the seed's decisions, one after the other.
@@ -643,6 +695,28 @@ mod tests {
         assert!(crate::is_full(&error));
         disk.set_faults(Faults { capacity_bytes: Some(1005), ..Faults::default() });
         file.write_all_at(&[7; 10], 995).expect("room again");
+    }
+
+    #[test]
+    fn what_is_called_before_an_operation_may_wait_while_others_go_on() {
+        let disk = MemoryDisk::new();
+        let file = disk.open(Path::new("/slow"), Open::Create).expect("new");
+        let (began, begun) = std::sync::mpsc::channel();
+        let (go, gone) = std::sync::mpsc::channel::<()>();
+        let gone = Mutex::new(gone);
+        disk.set_before(move |path, access| {
+            if (path, access) == (Path::new("/slow"), Access::Write(b"late")) {
+                began.send(()).expect("the test waits");
+                gone.lock().expect("no panic").recv().expect("the test says when");
+            }
+        });
+        let writer = std::thread::spawn(move || file.write_all_at(b"late", 0));
+        begun.recv().expect("it begins");
+        disk.open(Path::new("/other"), Open::Create).expect("another file is not concerned");
+        assert_eq!(disk.files(), [(PathBuf::from("/other"), 0), (PathBuf::from("/slow"), 0)]);
+        go.send(()).expect("it waits");
+        writer.join().expect("no panic").expect("room");
+        assert_eq!(disk.files()[1], (PathBuf::from("/slow"), 4));
     }
 
     #[test]

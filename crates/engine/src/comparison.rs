@@ -5,7 +5,8 @@
 //! From time to time a leader writes a checkpoint entry. Every replica hashes its state at exactly that entry and tells the leader,
 //! which counts: a majority of voters with one hash settles what the state is, and the hash goes into the log, so that whoever found
 //! another one at that entry condemns itself, the leader included. When no hash can get a majority the leader stops serving until a
-//! later checkpoint, with more replicas heard, settles it.
+//! later checkpoint, with more replicas heard, settles it. That goes into the log too, and with it into the group's state: the next
+//! leader, which heard none of the hashes, must not serve either. The entry that says what the majority has ends it.
 //!
 //! What a replica tells is lost when the leader is not there to hear it, which is no harm: the hash chain never forgets a difference,
 //! so the next checkpoint finds it as well.
@@ -38,6 +39,11 @@ impl StateHash {
         out.put_raw(&self.chain.to_le_bytes());
         out.put_u8(u8::from(self.content.is_some()));
         out.put_raw(&self.content.unwrap_or(0).to_le_bytes());
+    }
+
+    /// What was hashed.
+    pub fn depth(&self) -> Depth {
+        if self.content.is_some() { Depth::Content } else { Depth::Chain }
     }
 
     /// Reads what [`StateHash::encode`] wrote.
@@ -82,16 +88,54 @@ impl Depth {
     }
 }
 
+/// A checkpoint at which no hash got a majority.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Dispute {
+    /// The checkpoint's index.
+    pub index: Index,
+    /// What a checkpoint must hash to show the difference again, and so to settle it.
+    pub shown_by: Depth,
+}
+
+impl Dispute {
+    /// Whether a majority that has this hash ends it.
+    pub fn is_settled_by(&self, majority: &StateHash) -> bool {
+        majority.depth() >= self.shown_by
+    }
+
+    /// The bytes (`docs/formats/entry.md`).
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        out.put_u64(self.index);
+        out.put_u8(match self.shown_by {
+            Depth::Chain => 1,
+            Depth::Content => 2,
+        });
+    }
+
+    /// Reads what [`Dispute::encode`] wrote.
+    pub fn decode(reader: &mut Reader<'_>) -> Result<Dispute, DecodeError> {
+        let index = reader.u64("dispute.index")?;
+        let shown_by = match reader.u8("dispute.shown_by")? {
+            1 => Depth::Chain,
+            2 => Depth::Content,
+            other => return Err(DecodeError::Unknown("dispute.shown_by", u64::from(other))),
+        };
+        Ok(Dispute { index, shown_by })
+    }
+}
+
 /// What the hashes that came in mean.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     /// A majority of voters has this hash; these replicas have another one.
     Alone { majority: StateHash, others: Vec<ReplicaId> },
-    /// No hash can get a majority of the voters.
-    Split { index: Index, found: BTreeMap<ReplicaId, StateHash> },
+    /// No hash can get a majority of the voters, and the log does not say so yet.
+    Split { dispute: Dispute, found: BTreeMap<ReplicaId, StateHash>, is_news: bool },
+    /// The log says that there is a dispute, and a majority of voters has this hash.
+    Settled { majority: StateHash },
 }
 
-/// A leader's side of the comparison. Forgotten with the office.
+/// A leader's side of the comparison, which is forgotten with the office, and what the log says.
 #[derive(Debug, Default)]
 pub(crate) struct Comparison {
     /// The tick of the next checkpoint; 0 before the first one of an office.
@@ -105,15 +149,12 @@ pub(crate) struct Comparison {
     agreed: Index,
     /// Up to here verdicts were given.
     judged: Index,
-    disputed: Option<Dispute>,
-}
-
-/// A checkpoint at which no hash got a majority.
-#[derive(Clone, Copy, Debug)]
-struct Dispute {
-    index: Index,
-    /// What a checkpoint must hash to show the difference again, and so to settle it.
-    shown_by: Depth,
+    /// Up to here the settling of a dispute was written.
+    settled: Index,
+    /// What this office found, until a majority is found.
+    found: Option<Dispute>,
+    /// What the state machine has applied, which outlives offices and restarts.
+    logged: Option<Dispute>,
 }
 
 impl Comparison {
@@ -122,9 +163,24 @@ impl Comparison {
         self.agreed
     }
 
+    /// Another office begins: what is in the log stays.
+    pub(crate) fn new_office(&mut self) {
+        *self = Comparison { logged: self.logged, ..Comparison::default() };
+    }
+
+    /// What the applied log says.
+    pub(crate) fn logged(&mut self, dispute: Option<Dispute>) {
+        self.logged = dispute;
+    }
+
     /// The checkpoint at which no hash got a majority.
     pub(crate) fn disputed(&self) -> Option<Index> {
-        self.disputed.map(|dispute| dispute.index)
+        self.found.or(self.logged).map(|dispute| dispute.index)
+    }
+
+    /// What settles all that is disputed.
+    fn shown_by(&self) -> Option<Depth> {
+        self.found.iter().chain(&self.logged).map(|dispute| dispute.shown_by).max()
     }
 
     /// The leader wrote a checkpoint or a verdict.
@@ -149,7 +205,7 @@ impl Comparison {
             self.due_tick = tick + 1 + stagger % every_ticks;
             self.content_due_tick = self.due_tick + stagger % content_every_ticks.max(1);
         }
-        if tick < self.due_tick || (last_index <= self.written && self.disputed.is_none()) {
+        if tick < self.due_tick || (last_index <= self.written && self.disputed().is_none()) {
             return None;
         }
         self.due_tick = tick + every_ticks;
@@ -157,8 +213,7 @@ impl Comparison {
         if content {
             self.content_due_tick = tick + content_every_ticks;
         }
-        let for_dispute = self.disputed.map_or(Depth::Chain, |dispute| dispute.shown_by);
-        Some(if content { Depth::Content } else { for_dispute })
+        Some(if content { Depth::Content } else { self.shown_by().unwrap_or(Depth::Chain) })
     }
 
     /// Differences that are still not settled when the next checkpoint is due: whoever is missing had its time.
@@ -198,8 +253,7 @@ impl Comparison {
         let (most, count) = counts.iter().max_by_key(|(_, count)| **count)?;
         let (most, count, heard) = (*most, *count, counts.values().sum::<usize>());
         if count >= quorum {
-            let depth = if most.content.is_some() { Depth::Content } else { Depth::Chain };
-            self.disputed = self.disputed.filter(|dispute| dispute.shown_by > depth);
+            self.found = self.found.filter(|dispute| !dispute.is_settled_by(&most));
             let others: Vec<ReplicaId> =
                 found.iter().filter(|(_, hash)| **hash != most).map(|(id, _)| *id).collect();
             if !others.is_empty() {
@@ -212,6 +266,11 @@ impl Comparison {
             }
             if found.len() == membership.members.len() {
                 self.open.remove(&hash.index);
+            }
+            let settles = self.logged.is_some_and(|dispute| dispute.is_settled_by(&most));
+            if settles && self.settled < hash.index {
+                self.settled = hash.index;
+                return Some(Verdict::Settled { majority: most });
             }
             return None;
         }
@@ -229,12 +288,12 @@ impl Comparison {
         membership: &Membership,
     ) -> Option<Verdict> {
         self.judged = self.judged.max(index);
-        let shown_by = difference(&found, membership)?;
-        let before = self.disputed.map(|dispute| dispute.shown_by);
-        self.disputed =
-            Some(Dispute { index, shown_by: before.map_or(shown_by, |depth| depth.max(shown_by)) });
+        let before = self.shown_by();
+        let dispute = Dispute { index, shown_by: Some(difference(&found, membership)?).max(before)? };
+        self.found = Some(dispute);
+        let is_in_log = self.logged.is_some_and(|logged| logged.shown_by == dispute.shown_by);
         // Told once: the retries of a dispute say nothing new.
-        before.is_none().then_some(Verdict::Split { index, found })
+        (!is_in_log).then_some(Verdict::Split { dispute, found, is_news: before.is_none() })
     }
 }
 
@@ -309,7 +368,10 @@ mod tests {
         comparison.heard(id(1), full(10, 1), &two);
         assert_eq!(comparison.heard(id(2), full(10, 2), &two), None, "the third may settle it");
         assert!(
-            matches!(comparison.overdue(&two), Some(Verdict::Split { index: 10, .. })),
+            matches!(
+                comparison.overdue(&two),
+                Some(Verdict::Split { dispute: Dispute { index: 10, shown_by: Depth::Content }, .. })
+            ),
             "it did not in time"
         );
         assert_eq!(comparison.disputed(), Some(10));
@@ -340,6 +402,46 @@ mod tests {
         let verdict = comparison.heard(id(2), chain(12, 2), &three);
         assert_eq!(verdict, Some(Verdict::Alone { majority: chain(12, 2), others: vec![id(1)] }));
         assert_eq!(comparison.disputed(), None);
+    }
+
+    #[test]
+    fn e8_what_the_log_says_is_disputed_stays_so_over_offices_until_the_log_says_otherwise() {
+        let mut comparison = Comparison::default();
+        let three = members(&[1, 2, 3], &[]);
+        let dispute = Dispute { index: 10, shown_by: Depth::Content };
+        comparison.logged(Some(dispute));
+        comparison.new_office();
+        assert_eq!(comparison.disputed(), Some(10));
+        assert_eq!(comparison.due(0, 10, 1_000, 0, 11), None);
+        assert_eq!(comparison.due(1, 10, 1_000, 0, 11), Some(Depth::Content), "only the content settles it");
+        for node in [1, 2] {
+            assert_eq!(comparison.heard(id(node), chain(12, 1), &three), None, "equal chains settle nothing");
+        }
+        assert_eq!(comparison.heard(id(1), full(20, 1), &three), None);
+        let verdict = comparison.heard(id(2), full(20, 1), &three);
+        assert_eq!(verdict, Some(Verdict::Settled { majority: full(20, 1) }));
+        assert_eq!(comparison.heard(id(3), full(20, 1), &three), None, "written once");
+        assert_eq!(comparison.disputed(), Some(10), "until it is in the log");
+        comparison.logged(None);
+        assert_eq!(comparison.disputed(), None);
+    }
+
+    #[test]
+    fn e8_a_dispute_is_told_once_and_written_until_it_is_in_the_log() {
+        let mut comparison = Comparison::default();
+        let two = members(&[1, 2], &[]);
+        let differ = |comparison: &mut Comparison, index| {
+            comparison.heard(id(1), chain(index, 1), &two);
+            match comparison.heard(id(2), chain(index, 2), &two) {
+                Some(Verdict::Split { dispute, is_news, .. }) => Some((dispute, is_news)),
+                _ => None,
+            }
+        };
+        let dispute = |index| Dispute { index, shown_by: Depth::Chain };
+        assert_eq!(differ(&mut comparison, 10), Some((dispute(10), true)));
+        assert_eq!(differ(&mut comparison, 20), Some((dispute(20), false)));
+        comparison.logged(Some(dispute(20)));
+        assert_eq!(differ(&mut comparison, 30), None);
     }
 
     #[test]
@@ -397,6 +499,15 @@ mod tests {
             assert_eq!(StateHash::decode(&mut Reader::new(&bytes)), Ok(hash));
             for len in 0..bytes.len() {
                 assert!(StateHash::decode(&mut Reader::new(&bytes[..len])).is_err());
+            }
+        }
+        for shown_by in [Depth::Chain, Depth::Content] {
+            let dispute = Dispute { index: 7, shown_by };
+            let mut bytes = Vec::new();
+            dispute.encode(&mut bytes);
+            assert_eq!(Dispute::decode(&mut Reader::new(&bytes)), Ok(dispute));
+            for len in 0..bytes.len() {
+                assert!(Dispute::decode(&mut Reader::new(&bytes[..len])).is_err());
             }
         }
         assert_eq!(Depth::of(Depth::Chain.body()), Ok(Depth::Chain));

@@ -20,7 +20,7 @@ pub struct Limits {
     /// Most entry bytes of a group that wait at the apply side; what comes on top is read from the log when its turn comes.
     pub unapplied_jobs_bytes_max: usize,
     /// Most bytes of proposals and entries in memory over all groups (rule T2). Above it, durable entries are let go of and read back
-    /// from the log when they are needed, and proposals are refused.
+    /// from the log when they are needed, proposals are refused, and entries that leaders send are dropped.
     pub held_bytes_max: usize,
     /// A leader has the replicas' hash chains compared this often while something is written; 0 for never (rule E8).
     pub compare_every_ticks: u64,

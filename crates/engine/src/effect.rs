@@ -42,8 +42,8 @@ pub enum Answer {
     Changed {
         /// Index and term of its entry.
         position: LogPosition,
-        /// The membership after it.
-        membership: Membership,
+        /// The membership after it; boxed, because answers are handed on by the million and hardly any is this one.
+        membership: Box<Membership>,
     },
     /// Leadership was handed over.
     Transferred {
@@ -103,6 +103,8 @@ pub enum Effect {
     Answer(Ticket, Answer),
     /// Read entries for a follower; answered by `Event::LogRead`.
     ReadLog {
+        /// Number of this order, to be repeated in the answer.
+        order: u64,
         /// For whom.
         to: ReplicaId,
         /// First index.
@@ -170,6 +172,8 @@ pub enum Notice {
     Settled,
     /// The replica was removed from its group.
     Removed {
+        /// Which one: by the time this is heard another may be here.
+        replica: ReplicaId,
         /// ConfigChangeID of the membership without it.
         change_index: Index,
     },

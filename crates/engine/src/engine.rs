@@ -248,6 +248,7 @@ impl Engine {
             | Event::LogRead { .. }
             | Event::SnapshotReceived { .. }
             | Event::SnapshotInstalled { .. }
+            | Event::SnapshotProgress { .. }
             | Event::SnapshotSent { .. }
             | Event::Truncate { .. }
             | Event::Condemn { .. } => {}
@@ -262,3 +263,6 @@ fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
         .or_else(|| panic.downcast_ref::<String>().cloned())
         .unwrap_or_else(|| "a panic without a text".to_owned())
 }
+
+#[cfg(test)]
+mod tests;

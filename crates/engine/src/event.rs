@@ -8,7 +8,7 @@ use mraft_types::{
     Term,
 };
 
-use crate::comparison::StateHash;
+use crate::comparison::{Dispute, StateHash};
 
 /// Names a caller's request; opaque to the engine, unique among the requests of one caller that are under way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -99,6 +99,8 @@ pub enum Event {
     Applied {
         /// The index.
         index: Index,
+        /// What the log up to there says that the replicas do not agree on (rule E8).
+        disputed: Option<Dispute>,
     },
     /// The state here hashes to this at a checkpoint (rule E8).
     Hashed(StateHash),
@@ -113,6 +115,8 @@ pub enum Event {
     },
     /// Answer to [`crate::effect::Effect::ReadLog`].
     LogRead {
+        /// The order that it answers.
+        order: u64,
         /// For which follower.
         to: ReplicaId,
         /// The entries, or none.
@@ -131,6 +135,11 @@ pub enum Event {
     SnapshotInstalled {
         /// What it covers.
         start: LogStart,
+    },
+    /// A part of a snapshot was sent.
+    SnapshotProgress {
+        /// To whom.
+        to: ReplicaId,
     },
     /// Sending a snapshot ended.
     SnapshotSent {

@@ -4,13 +4,13 @@
 
 use std::collections::VecDeque;
 
-use mraft_raft::{ChangeError, ProposeRefused, Raft, ReadRefused};
+use mraft_raft::{Body, ChangeError, Message, ProposeRefused, Raft, ReadRefused};
 use mraft_types::limits::COMMAND_BYTES_MAX;
 use mraft_types::{
     ChangeRefused, Entry, GroupUid, Index, LogPosition, LogStart, MembershipChange, NodeId, ReplicaId,
 };
 
-use crate::comparison::{Comparison, Depth, StateHash, Verdict};
+use crate::comparison::{Comparison, Depth, Dispute, StateHash, Verdict};
 use crate::config::Limits;
 use crate::effect::{Answer, ApplyJob, Effect, Notice};
 use crate::error::NotApplied;
@@ -102,6 +102,9 @@ impl Group {
     pub(crate) fn handle_event(&mut self, around: &Surroundings<'_>, event: Event, out: &mut Vec<Effect>) {
         let mut answers = Answers::new();
         match event {
+            // What is not durable cannot be let go of, so that a slow disk would fill the memory with what leaders go on sending. It is as
+            // if it had been lost on the way: heartbeats keep the leader known, and it sends again what was not acknowledged.
+            Event::Message { message, .. } if around.is_pressed && carries_entries(&message) => {}
             Event::Message { uid, message } if uid == self.uid => {
                 self.raft.step(mraft_raft::Event::Received(message))
             }
@@ -154,8 +157,9 @@ impl Group {
             }
             Event::Transfer { ticket, to } => self.transfer(ticket, to, &mut answers),
             Event::Persisted { write } => self.raft.step(mraft_raft::Event::Persisted { write }),
-            Event::Applied { index } => {
+            Event::Applied { index, disputed } => {
                 self.applied = self.applied.max(index);
+                self.log_says(disputed, &mut answers, out);
                 self.raft.step(mraft_raft::Event::Applied { index });
                 while let Some((_, bytes)) = self.jobs.pop_front_if(|(last, _)| *last <= index) {
                     self.jobs_bytes -= bytes;
@@ -175,7 +179,9 @@ impl Group {
                     self.compare(around, from, hash, out);
                 }
             }
-            Event::LogRead { to, entries } => self.raft.step(mraft_raft::Event::LogRead { to, entries }),
+            Event::LogRead { order, to, entries } => {
+                self.raft.step(mraft_raft::Event::LogRead { order, to, entries });
+            }
             Event::SnapshotReceived { from, term, start } => {
                 self.raft.step(mraft_raft::Event::SnapshotReceived { from, term, start });
             }
@@ -186,6 +192,7 @@ impl Group {
                 self.requests.covered(covered, &mut answers);
                 self.requests.applied(self.applied, &mut answers);
             }
+            Event::SnapshotProgress { to } => self.raft.step(mraft_raft::Event::SnapshotProgress { to }),
             Event::SnapshotSent { to, ok } => self.raft.step(mraft_raft::Event::SnapshotSent { to, ok }),
             // The entries are what a replica that is missing needs to come to a state of its own.
             Event::Truncate { .. } if self.comparison.disputed().is_some() => {}
@@ -283,11 +290,27 @@ impl Group {
     ) {
         let disputed = self.comparison.disputed();
         let verdict = self.comparison.heard(from, hash, self.raft.membership());
-        if disputed.is_some() && self.comparison.disputed().is_none() {
-            out.push(Effect::Notice(Notice::Settled));
-        }
+        self.tell_settled(disputed, out);
         if let Some(verdict) = verdict {
             self.pass(around, verdict, out);
+        }
+    }
+
+    /// What the applied log says of a dispute: a leader that was not there when it was found stops serving too.
+    fn log_says(&mut self, dispute: Option<Dispute>, answers: &mut Answers, out: &mut Vec<Effect>) {
+        let before = self.comparison.disputed();
+        self.comparison.logged(dispute);
+        if before.is_none()
+            && let Some(index) = self.comparison.disputed().filter(|_| self.raft.is_leader())
+        {
+            self.requests.refuse_reads(&NotApplied::Disputed(index), answers);
+        }
+        self.tell_settled(before, out);
+    }
+
+    fn tell_settled(&self, before: Option<Index>, out: &mut Vec<Effect>) {
+        if before.is_some() && self.comparison.disputed().is_none() && self.raft.is_leader() {
+            out.push(Effect::Notice(Notice::Settled));
         }
     }
 
@@ -300,9 +323,21 @@ impl Group {
                 _ = self.propose_own(around, CommandKind::CheckpointHash, &body, NOBODY);
                 out.push(Effect::Notice(Notice::Diverged { majority, others }));
             }
-            Verdict::Split { index, found } => {
-                let found = found.into_iter().collect();
-                out.push(Effect::Notice(Notice::Disputed { index, found }));
+            Verdict::Split { dispute, found, is_news } => {
+                let mut body = Vec::new();
+                dispute.encode(&mut body);
+                // As long as it is not in the log, every further checkpoint says it again.
+                _ = self.propose_own(around, CommandKind::Dispute, &body, NOBODY);
+                if is_news {
+                    let found = found.into_iter().collect();
+                    out.push(Effect::Notice(Notice::Disputed { index: dispute.index, found }));
+                }
+            }
+            Verdict::Settled { majority } => {
+                let mut body = Vec::new();
+                majority.encode(&mut body);
+                // If it is refused, the next checkpoint settles it.
+                _ = self.propose_own(around, CommandKind::CheckpointHash, &body, NOBODY);
             }
         }
     }
@@ -381,7 +416,7 @@ impl Group {
                     index: membership.change_index,
                     term: self.raft.term_at(membership.change_index).unwrap_or(0),
                 };
-                answers.push((ticket, Answer::Changed { position, membership }));
+                answers.push((ticket, Answer::Changed { position, membership: Box::new(membership) }));
             }
             Err(error) => answers.push((ticket, Answer::NotApplied(NotApplied::Change(error)))),
         }
@@ -424,8 +459,8 @@ impl Group {
             Core::Send(message) => out.push(Effect::Send { uid: self.uid, message }),
             Core::Write(write) => out.push(Effect::Write(write)),
             Core::Apply { first, last } => self.apply(around, first, last, answers, out),
-            Core::ReadLog { to, first, last, max_bytes } => {
-                out.push(Effect::ReadLog { to, first, last, max_bytes })
+            Core::ReadLog { order, to, first, last, max_bytes } => {
+                out.push(Effect::ReadLog { order, to, first, last, max_bytes })
             }
             // Whoever installed one side's state could settle nothing any more: it must come to its own by applying.
             Core::SendSnapshot { to, .. } if self.comparison.disputed().is_some() => {
@@ -444,7 +479,7 @@ impl Group {
             }
             Core::LeaderChanged { leader, term } => {
                 self.log_time.lead_anew();
-                self.comparison = Comparison::default();
+                self.comparison.new_office();
                 out.push(Effect::Notice(Notice::LeaderChanged { leader, term }));
             }
             Core::ElectionStarted(reason) => out.push(Effect::Notice(Notice::ElectionStarted(reason))),
@@ -455,7 +490,10 @@ impl Group {
                 self.requests.stop(&NotApplied::Condemned(reason), answers);
                 out.push(Effect::Notice(Notice::Condemned(reason)));
             }
-            Core::Removed { change_index } => out.push(Effect::Notice(Notice::Removed { change_index })),
+            Core::Removed { change_index } => {
+                let replica = self.raft.id();
+                out.push(Effect::Notice(Notice::Removed { replica, change_index }));
+            }
             Core::TransferEnded { to, ok } => {
                 if let Some(ticket) = self.requests.transfer.take() {
                     let answer = if ok {
@@ -482,7 +520,7 @@ impl Group {
         if let Some(change) = self.requests.change.take_if(|change| change.position.index <= last) {
             let own = raft.term_at(change.position.index) == Some(change.position.term);
             let answer = if own {
-                let membership = raft.committed_membership().clone();
+                let membership = Box::new(raft.committed_membership().clone());
                 Answer::Changed { position: change.position, membership }
             } else {
                 Answer::NotApplied(NotApplied::Overwritten)
@@ -531,6 +569,10 @@ impl Group {
 
 /// Ticks between the campaigns of two voters of one group after a suspicion: enough for a round trip of votes.
 const SUSPICION_STAGGER_TICKS: u32 = 3;
+
+fn carries_entries(message: &Message) -> bool {
+    matches!(&message.body, Body::Append { entries, .. } if !entries.is_empty())
+}
 
 fn refused(reason: ProposeRefused) -> NotApplied {
     match reason {

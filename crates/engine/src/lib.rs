@@ -31,7 +31,7 @@ pub mod machine;
 pub mod packing;
 mod requests;
 
-pub use comparison::{Depth, StateHash};
+pub use comparison::{Depth, Dispute, StateHash};
 pub use config::Limits;
 pub use engine::Engine;
 pub use requests::NOBODY;

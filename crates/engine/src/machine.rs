@@ -14,6 +14,12 @@
 //! [`StateMachine::open`] gives that meta back. The Raft log is the machine's write-ahead log: nothing needs to be synced in
 //! `apply` or `commit`.
 //!
+//! ## A full disk
+//!
+//! An error that says that there is no room ([`MachineError::Io`] of such a kind) from `persist`, `switch`, `snapshot`, `content_view` or a
+//! background job means "not now": nothing was lost, the machine goes on, and the host asks again when there may be room. Any other error
+//! stops the replica.
+//!
 //! ## Snapshots (rule N1)
 //!
 //! `snapshot` gives a consistent view of the state at the last commit, streamed while writes go on. Installing: `stage` opens a
@@ -169,6 +175,10 @@ pub trait StateMachine: Send {
 
     /// Makes a finished staged directory the state, durably and atomically, and goes on with it. Answers its meta.
     fn switch(&mut self, directory: u64) -> Result<Vec<u8>, MachineError>;
+
+    /// Whether the state is what a [`StateMachine::switch`] to this directory made. Asked after [`StateMachine::open`] of the directory
+    /// that it was told is staged: the truth about how far an installation came before a crash.
+    fn is_live(&self, directory: u64) -> Result<bool, MachineError>;
 
     /// Deletes a staged directory that will not be used.
     fn discard(&mut self, directory: u64) -> Result<(), MachineError>;

@@ -43,6 +43,8 @@ pub enum CommandKind {
     Import = 6,
     /// The hash that a checkpoint found at the leader, for comparison (rule E8).
     CheckpointHash = 7,
+    /// No hash of a checkpoint got a majority: the group does not serve, whoever leads it (rule E8).
+    Dispute = 8,
 }
 
 impl CommandKind {
@@ -56,6 +58,7 @@ impl CommandKind {
             5 => CommandKind::SetSlots,
             6 => CommandKind::Import,
             7 => CommandKind::CheckpointHash,
+            8 => CommandKind::Dispute,
             _ => return None,
         })
     }
@@ -163,6 +166,10 @@ impl<'a> PackedEntry<'a> {
         }
         let leader_unix_ms = reader.u64("entry.leader_unix_ms")?;
         let count = reader.bounded("entry.count", ENTRY_BYTES_MAX / COMMAND_BYTES_MIN)?;
+        // Callers make room for that many.
+        if count > reader.remaining() / COMMAND_BYTES_MIN {
+            return Err(DecodeError::Truncated("entry.count"));
+        }
         Ok(PackedEntry { feature_level, leader_unix_ms, count, reader, left: count })
     }
 
@@ -247,6 +254,18 @@ mod tests {
                 let _ = check(&flipped);
             }
         }
+    }
+
+    #[test]
+    fn a_count_that_the_bytes_cannot_hold_is_refused_before_room_is_made() {
+        let mut lie = vec![ENTRY_VERSION, 1, COMPRESSION_NONE];
+        lie.put_u64(1);
+        lie.put_varint(100_000);
+        lie.put_raw(&[0; 7]);
+        assert_eq!(
+            PackedEntry::decode(&lie).map(|entry| entry.count),
+            Err(DecodeError::Truncated("entry.count"))
+        );
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! takes the ticket along to the state machine, another one means `not_applied`. A snapshot over its index, its deadline or the
 //! end of the replica mean `unknown`.
 
+use std::collections::btree_map::OccupiedEntry;
 use std::collections::{BTreeMap, VecDeque};
 
 use mraft_types::{Index, LogPosition};
@@ -22,10 +23,9 @@ pub(crate) struct Readers {
     pub(crate) deadline_tick: u64,
 }
 
-/// Commands that became one entry.
+/// Who waits for the commands of one entry.
 #[derive(Clone, Debug)]
 struct Proposed {
-    position: LogPosition,
     tickets: Vec<Ticket>,
     deadline_ticks: Vec<u64>,
     earliest_deadline_tick: u64,
@@ -44,7 +44,9 @@ pub(crate) struct PendingChange {
 pub(crate) struct Requests {
     pub(crate) pending: VecDeque<Proposal>,
     pub(crate) pending_bytes: usize,
-    proposed: VecDeque<Proposed>,
+    /// By the place in the log that decides them, not in the order of proposing: what an earlier office proposed may stand behind what
+    /// this one does, since the log in between was overwritten.
+    proposed: BTreeMap<LogPosition, Proposed>,
     /// Not yet part of a round.
     pub(crate) reads_waiting: Vec<Readers>,
     /// By round.
@@ -67,8 +69,11 @@ impl Requests {
 
     pub(crate) fn proposed(&mut self, position: LogPosition, proposals: impl Iterator<Item = (Ticket, u64)>) {
         let (tickets, deadline_ticks): (Vec<Ticket>, Vec<u64>) = proposals.unzip();
+        if tickets.iter().all(|ticket| *ticket == NOBODY) {
+            return;
+        }
         let earliest_deadline_tick = deadline_ticks.iter().copied().min().unwrap_or(u64::MAX);
-        self.proposed.push_back(Proposed { position, tickets, deadline_ticks, earliest_deadline_tick });
+        self.proposed.insert(position, Proposed { tickets, deadline_ticks, earliest_deadline_tick });
     }
 
     /// The tickets of the entries up to `last`, which are committed; `term_at` knows which entry stands at an index.
@@ -79,11 +84,7 @@ impl Requests {
         answers: &mut Answers,
     ) -> Vec<EntryTickets> {
         let mut own = Vec::new();
-        while let Some(front) = self.proposed.front() {
-            if front.position.index > last {
-                break;
-            }
-            let Some(Proposed { position, tickets, .. }) = self.proposed.pop_front() else { break };
+        while let Some((position, Proposed { tickets, .. })) = self.pop_proposed(last) {
             match term_at(position.index) {
                 Some(term) if term == position.term => own.push(EntryTickets { position, tickets }),
                 Some(_) => answer_all(answers, tickets, &Answer::NotApplied(NotApplied::Overwritten)),
@@ -93,12 +94,15 @@ impl Requests {
         own
     }
 
+    /// The first one whose entry's index is at most `last`.
+    fn pop_proposed(&mut self, last: Index) -> Option<(LogPosition, Proposed)> {
+        self.proposed.first_entry().filter(|first| first.key().index <= last).map(OccupiedEntry::remove_entry)
+    }
+
     /// A snapshot covers everything up to here.
     pub(crate) fn covered(&mut self, through: Index, answers: &mut Answers) {
-        while self.proposed.front().is_some_and(|front| front.position.index <= through) {
-            if let Some(front) = self.proposed.pop_front() {
-                answer_all(answers, front.tickets, &Answer::Unknown(Unknown::CoveredBySnapshot));
-            }
+        while let Some((_, Proposed { tickets, .. })) = self.pop_proposed(through) {
+            answer_all(answers, tickets, &Answer::Unknown(Unknown::CoveredBySnapshot));
         }
         if self.change.is_some_and(|change| change.position.index <= through)
             && let Some(change) = self.change.take()
@@ -120,6 +124,16 @@ impl Requests {
             self.reads_count = self.reads_count.saturating_sub(readers.tickets.len());
             answer_all(answers, readers.tickets, &Answer::NotApplied(reason.clone()));
         }
+    }
+
+    /// Refuses every read, whatever it waits for.
+    pub(crate) fn refuse_reads(&mut self, reason: &NotApplied, answers: &mut Answers) {
+        self.refuse_waiting_reads(reason, answers);
+        self.rounds_void(u64::MAX, reason, answers);
+        for readers in std::mem::take(&mut self.reads_confirmed).into_values().flatten() {
+            answer_all(answers, readers.tickets, &Answer::NotApplied(reason.clone()));
+        }
+        self.reads_count = 0;
     }
 
     pub(crate) fn join_round(&mut self, round: u64) {
@@ -186,9 +200,7 @@ impl Requests {
                 answers.push((proposal.ticket, Answer::NotApplied(NotApplied::Deadline)));
             }
         }
-        for proposed in &mut self.proposed {
-            proposed.expire(tick, answers);
-        }
+        self.proposed.retain(|_, proposed| proposed.expire(tick, answers));
         let expired = &mut Vec::new();
         for readers in std::iter::once(&mut self.reads_waiting)
             .chain(self.reads_joined.values_mut())
@@ -214,13 +226,8 @@ impl Requests {
     /// The replica stops: what was never proposed is `not_applied`, the rest is `unknown`.
     pub(crate) fn stop(&mut self, reason: &NotApplied, answers: &mut Answers) {
         self.refuse_pending(reason, answers);
-        self.refuse_waiting_reads(reason, answers);
-        self.rounds_void(u64::MAX, reason, answers);
-        for readers in std::mem::take(&mut self.reads_confirmed).into_values().flatten() {
-            answer_all(answers, readers.tickets, &Answer::NotApplied(reason.clone()));
-        }
-        self.reads_count = 0;
-        for proposed in self.proposed.drain(..) {
+        self.refuse_reads(reason, answers);
+        for proposed in std::mem::take(&mut self.proposed).into_values() {
             answer_all(answers, proposed.tickets, &Answer::Unknown(Unknown::Stopped));
         }
         if let Some(change) = self.change.take() {
@@ -233,10 +240,11 @@ impl Requests {
 }
 
 impl Proposed {
-    /// Late tickets are answered and replaced by [`NOBODY`], so that results keep their places.
-    fn expire(&mut self, tick: u64, answers: &mut Answers) {
+    /// Late tickets are answered and replaced by [`NOBODY`], so that results keep their places. Answers whether anybody still waits: what
+    /// earlier offices proposed must not pile up in a group that never gets as far again.
+    fn expire(&mut self, tick: u64, answers: &mut Answers) -> bool {
         if self.earliest_deadline_tick >= tick {
-            return;
+            return true;
         }
         self.earliest_deadline_tick = u64::MAX;
         for (ticket, deadline_tick) in self.tickets.iter_mut().zip(&mut self.deadline_ticks) {
@@ -246,6 +254,7 @@ impl Proposed {
             }
             self.earliest_deadline_tick = self.earliest_deadline_tick.min(*deadline_tick);
         }
+        self.tickets.iter().any(|ticket| *ticket != NOBODY)
     }
 }
 
@@ -281,6 +290,39 @@ mod tests {
         answers.clear();
         requests.covered(7, &mut answers);
         assert_eq!(answers, [(Ticket(3), Answer::Unknown(Unknown::CoveredBySnapshot))]);
+    }
+
+    #[test]
+    fn e3_what_a_later_office_proposed_at_a_lower_index_is_decided_first() {
+        let mut requests = Requests::default();
+        for index in 10..=20 {
+            requests.proposed(position(index, 1), [(Ticket(index), 99)].into_iter());
+        }
+        requests.proposed(position(12, 3), [(Ticket(112), 99)].into_iter());
+        let term_at = |index| Some(if index < 12 { 2 } else { 3 });
+        let mut answers = Vec::new();
+        let own = requests.committed(12, term_at, &mut answers);
+        assert_eq!(own, [EntryTickets { position: position(12, 3), tickets: vec![Ticket(112)] }]);
+        let overwritten = |index| (Ticket(index), Answer::NotApplied(NotApplied::Overwritten));
+        assert_eq!(answers, [10, 11, 12].map(overwritten));
+        answers.clear();
+        requests.proposed(position(13, 3), [(Ticket(113), 99)].into_iter());
+        requests.covered(13, &mut answers);
+        let covered = |index| (Ticket(index), Answer::Unknown(Unknown::CoveredBySnapshot));
+        assert_eq!(answers, [13, 113].map(covered));
+    }
+
+    #[test]
+    fn t2_proposals_that_nobody_waits_for_any_more_are_forgotten() {
+        let mut requests = Requests::default();
+        requests.proposed(position(5, 1), [(NOBODY, u64::MAX)].into_iter());
+        requests.proposed(position(6, 1), [(Ticket(1), 3), (Ticket(2), 4)].into_iter());
+        let mut answers = Vec::new();
+        requests.expire(4, &mut answers);
+        assert_eq!(requests.proposed.len(), 1);
+        requests.expire(5, &mut answers);
+        assert_eq!(requests.proposed.len(), 0);
+        assert_eq!(answers.len(), 2);
     }
 
     #[test]

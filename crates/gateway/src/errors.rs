@@ -4,6 +4,7 @@
 //!
 //! Status and outcome hang on the code (`mraft_api::code`); this file says which code, which words and which pause.
 
+use std::fmt;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -84,6 +85,13 @@ impl IntoResponse for Box<Refused> {
             fields.insert(ALLOW, allow);
         }
         response
+    }
+}
+
+/// What is said of it outside, in one sentence.
+impl fmt::Display for NodeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&said_of(self).detail)
     }
 }
 
@@ -196,9 +204,11 @@ fn said_of(error: &NodeError) -> Said {
             20,
             "send it again, with more time (timeout_ms)",
         ),
-        NodeError::Unknown(why) => {
-            hinted(Code::OutcomeUnknown, why.clone(), "read the key to see what became of it")
-        }
+        NodeError::Unknown(why) => hinted(
+            Code::OutcomeUnknown,
+            why.clone(),
+            "read the key, or look at the group, to see what became of it",
+        ),
         NodeError::Refused(why) => said(Code::ChangeRefused, why.clone()),
         NodeError::NotInThisRelease(what) => {
             said(Code::NotInThisRelease, format!("{what} comes with a later release"))

@@ -64,8 +64,8 @@ pub const BATCH_OPERATIONS_MAX: usize = 10_000;
 pub const BATCH_BODY_BYTES_MAX: usize = 2 * COMMAND_BYTES_MAX;
 /// Largest body of a membership request: two ids and an address.
 pub const CHANGE_BODY_BYTES_MAX: usize = 16 << 10;
-/// Most entries of one scan, and how many without `limit`.
-pub const SCAN_ENTRIES_MAX: usize = 1_000;
+/// Most entries of one scan.
+pub const SCAN_ENTRIES_MAX: usize = mraft_api::kv::SCAN_ENTRIES_MAX;
 /// Entries of a scan without `limit`.
 pub const SCAN_ENTRIES_DEFAULT: usize = 100;
 /// Bytes of keys and values of one scan; its first entry is given whatever it weighs.

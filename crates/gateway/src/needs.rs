@@ -53,14 +53,16 @@ pub trait Node: Send + Sync + 'static {
     /// Compares the content of a group's replicas (rule E8).
     fn verify(&self, group: GroupId, deadline: Instant) -> Reply<VerifyAnswer>;
 
-    /// Writes a node's tombstone into every group (row S13). Refused while a group lists the node.
-    fn retire(&self, node: NodeId, deadline: Instant) -> Reply<RetireAnswer>;
+    /// Writes a node's tombstone into every group (row S13). Refused while a group lists the node, and without `force` when nobody
+    /// ever saw a node of that id.
+    fn retire(&self, node: NodeId, force: bool, deadline: Instant) -> Reply<RetireAnswer>;
 
     /// Named checks; answers at once.
     fn health(&self) -> Health;
 
-    /// Metrics in the OpenMetrics text format without the closing `# EOF`; series per group only if asked for. Answers at once.
-    fn metrics(&self, per_group: bool) -> String;
+    /// Metrics in the OpenMetrics text format without the closing `# EOF`; series per group only if asked for. Answers at once; `None`
+    /// when the node is told not to serve them.
+    fn metrics(&self, per_group: bool) -> Option<String>;
 }
 
 /// One operation of a write.

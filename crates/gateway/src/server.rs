@@ -16,11 +16,10 @@ use std::net::TcpListener;
 use std::pin::pin;
 use std::time::Duration;
 
+use axum::response::IntoResponse;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use mraft_api::ErrorCode;
-use mraft_api::problem::PROBLEM_MEDIA_TYPE;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -95,11 +94,14 @@ async fn connection(
     door: Door,
     told_to_stop: watch::Receiver<()>,
 ) {
-    let Ok(_held) = door.shared.stats.connections.enter(1) else {
-        if acceptor.is_none() {
-            turn_away(stream);
+    let _held = match door.shared.stats.connections.enter(1) {
+        Ok(held) => held,
+        Err(refused) => {
+            if acceptor.is_none() {
+                turn_away(stream, refused);
+            }
+            return;
         }
-        return;
     };
     // Answers are small and each is waited for.
     if let Err(error) = stream.set_nodelay(true) {
@@ -145,15 +147,15 @@ where
 }
 
 /// Says why to somebody beyond the last connection, as far as the socket's buffer takes it at once.
-fn turn_away(stream: TcpStream) {
-    let refused =
-        Refused::new(ErrorCode::Overloaded, "full: connections at once").with_hint("ask another node");
+fn turn_away(stream: TcpStream, refused: Box<Refused>) {
+    let refused = refused.with_hint("ask another node");
     let body = serde_json::to_string(&refused.problem).unwrap_or_default();
-    let text = format!(
-        "HTTP/1.1 429 Too Many Requests\r\ncontent-type: {PROBLEM_MEDIA_TYPE}\r\nretry-after: 1\r\n\
-         connection: close\r\ncontent-length: {}\r\n\r\n{body}",
-        body.len()
-    );
+    let said = refused.into_response();
+    let mut text = format!("HTTP/1.1 {}\r\n", said.status());
+    for (name, value) in said.headers() {
+        text.push_str(&format!("{name}: {}\r\n", value.to_str().unwrap_or_default()));
+    }
+    text.push_str(&format!("connection: close\r\ncontent-length: {}\r\n\r\n{body}", body.len()));
     let written = stream.into_std().and_then(|mut stream| stream.write_all(text.as_bytes()));
     if let Err(error) = written {
         tracing::debug!(%error, "a connection was turned away without a word");

@@ -16,12 +16,12 @@ use mraft_engine::machine::{
     BackgroundJob, Command, ContentView, Lookup, MachineError, Results, SnapshotView, StateMachine, Urgency,
 };
 use mraft_engine::packing::{CommandKind, NO_SLOT, PackedEntry};
-use mraft_engine::{Depth, StateHash};
+use mraft_engine::{Depth, Dispute, StateHash};
 use mraft_logstore::{LogError, LogKey, LogReader};
 use mraft_types::codec::{DecodeError, Reader};
 use mraft_types::{Entry, EntryKind, Index, LogPosition, Membership, Payload};
 
-use crate::meta::GroupMeta;
+use crate::meta::{GroupMeta, check_level};
 
 /// Bytes of entries that are read from the log at once when they are no longer in memory.
 const LOG_READ_BYTES_MAX: usize = 4 << 20;
@@ -38,10 +38,19 @@ pub enum ApplyError {
     Log(LogError),
     /// A committed entry that this build cannot read: written by a newer release, or damaged without its checksum noticing.
     Entry(Index, DecodeError),
+    /// A committed entry of a higher feature level than this build knows (rule T3).
+    Level(Index, String),
     /// Jobs came out of order: (expected, got).
     Order(Index, Index),
     /// The machine answered another number of commands than it was given: (commands, answers).
     Answers(usize, usize),
+}
+
+impl ApplyError {
+    /// Whether there was no room. Then nothing was lost and nothing changed: the same may be tried again later (rule D10).
+    pub fn is_full(&self) -> bool {
+        matches!(self, ApplyError::Machine(MachineError::Io(error)) if mraft_disk::is_full(error))
+    }
 }
 
 impl fmt::Display for ApplyError {
@@ -50,6 +59,7 @@ impl fmt::Display for ApplyError {
             ApplyError::Machine(error) => error.fmt(f),
             ApplyError::Log(error) => error.fmt(f),
             ApplyError::Entry(index, error) => write!(f, "committed entry {index}: {error}"),
+            ApplyError::Level(index, reason) => write!(f, "committed entry {index}: {reason}"),
             ApplyError::Order(expected, got) => write!(f, "entry {got} came where {expected} was due"),
             ApplyError::Answers(commands, answers) => {
                 write!(f, "the state machine gave {answers} answers to {commands} commands")
@@ -135,6 +145,8 @@ pub struct Applier {
     machine: Box<dyn StateMachine>,
     meta: GroupMeta,
     meta_bytes: Vec<u8>,
+    /// The encoding of the meta's membership; empty when it has to be made anew.
+    membership_bytes: Vec<u8>,
     results: Results,
     /// The latest checkpoints, oldest first.
     checkpoints: VecDeque<Checkpoint>,
@@ -148,6 +160,7 @@ impl Applier {
             machine,
             meta,
             meta_bytes: Vec::new(),
+            membership_bytes: Vec::new(),
             results: Results::default(),
             checkpoints: VecDeque::new(),
         }
@@ -251,6 +264,7 @@ impl Applier {
         let bytes = self.machine.switch(directory)?;
         self.meta = GroupMeta::decode(&bytes)
             .map_err(|error| MachineError::Damaged(format!("the meta of the installed snapshot: {error}")))?;
+        self.membership_bytes.clear();
         Ok(self.meta.clone())
     }
 
@@ -311,12 +325,20 @@ impl Applier {
                 self.answer(entry, &span, own, &shared, applied);
             }
         }
-        self.meta.encode_into(&mut self.meta_bytes);
+        self.encode_meta();
         self.machine.commit(self.meta.applied.index, &self.meta_bytes)?;
         if let Some(depth) = checkpoint {
             self.keep_checkpoint(depth, applied)?;
         }
         Ok(taken)
+    }
+
+    fn encode_meta(&mut self) {
+        if self.membership_bytes.is_empty() {
+            self.meta.membership.encode(&mut self.membership_bytes);
+        }
+        let membership = &self.membership_bytes;
+        self.meta.encode_around(&mut self.meta_bytes, |out| out.extend_from_slice(membership));
     }
 
     fn keep_checkpoint(&mut self, depth: Depth, applied: &mut Applied) -> Result<(), ApplyError> {
@@ -325,7 +347,15 @@ impl Applier {
         match depth {
             Depth::Chain => applied.hashes.push(hash),
             Depth::Content => {
-                let view = self.machine.content_view()?;
+                let view = match self.machine.content_view().map_err(ApplyError::from) {
+                    Ok(view) => view,
+                    Err(error) if error.is_full() => {
+                        // Comparing is not worth a replica: a later checkpoint compares the same.
+                        tracing::warn!(group = %self.key.group, index, "no room for hashing the state: {error}");
+                        return Ok(());
+                    }
+                    Err(error) => return Err(error),
+                };
                 applied.views.push(HashView { index, chain, view });
             }
         }
@@ -350,11 +380,15 @@ impl Applier {
             EntryKind::Membership => {
                 self.meta.membership =
                     Membership::decode(&mut Reader::new(&entry.payload)).map_err(broken)?;
+                self.membership_bytes.clear();
             }
             EntryKind::Commands => {
                 let mut packed = PackedEntry::decode(&entry.payload).map_err(broken)?;
+                check_level(packed.feature_level).map_err(|reason| ApplyError::Level(entry.index, reason))?;
                 self.meta.log_unix_ms = self.meta.log_unix_ms.max(packed.leader_unix_ms);
                 let mut position = 0;
+                commands.reserve(packed.count);
+                outcomes.reserve(packed.count);
                 while let Some(command) = packed.next_command().map_err(broken)? {
                     let outcome = match command.kind {
                         CommandKind::User
@@ -380,7 +414,14 @@ impl Applier {
                         }
                         CommandKind::CheckpointHash => {
                             let hash = StateHash::decode(&mut Reader::new(command.body)).map_err(broken)?;
+                            self.meta.disputed =
+                                self.meta.disputed.filter(|dispute| !dispute.is_settled_by(&hash));
                             majority = Some(hash);
+                            Outcome::Chain
+                        }
+                        CommandKind::Dispute => {
+                            let dispute = Dispute::decode(&mut Reader::new(command.body)).map_err(broken)?;
+                            self.meta.disputed = Some(dispute);
                             Outcome::Chain
                         }
                         kind => {
@@ -399,6 +440,7 @@ impl Applier {
     fn answer(&self, entry: &Entry, span: &Span, own: EntryTickets, shared: &Payload, applied: &mut Applied) {
         let position: LogPosition = entry.position();
         let mut result = span.first_result;
+        applied.answers.reserve(own.tickets.len());
         for (ticket, outcome) in own.tickets.into_iter().zip(&span.outcomes) {
             let answer = match outcome {
                 Outcome::Result => {

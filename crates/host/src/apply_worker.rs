@@ -3,16 +3,22 @@
 //! The apply side of a node: some groups' state machines, and the orders for them.
 //!
 //! An apply thread owns one of these and only moves mail in and out; the simulator owns one too. An error in one group's machine
-//! stops that group's replica and no other (decision 9).
+//! stops that group's replica and no other (decision 9), and so does a panic: everything of a machine is called behind one guard (rule T4).
+//!
+//! ## A full disk (rule D10)
+//!
+//! An error that says so stops nobody. As long as the machines hold less than their budget in memory, writes go on and flushing is tried
+//! again from time to time ([`ApplyWorker::retry`]). From there on the worker takes no more entries: the cores are told, refuse proposals,
+//! and what they had handed out waits here.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 
 use mraft_engine::NOBODY;
 use mraft_engine::StateHash;
-use mraft_engine::effect::Answer;
+use mraft_engine::effect::{Answer, EntryTickets};
 use mraft_engine::error::Unknown;
 use mraft_engine::event::{Event, Ticket};
 use mraft_engine::machine::{BackgroundJob, MachineError, SnapshotStage, SnapshotView, Urgency};
@@ -22,6 +28,8 @@ use mraft_types::{CondemnedReason, GroupId, Index};
 use crate::apply::{Applied, Applier, ApplyError, CheckpointHash, HashView};
 use crate::core::{ApplyOrder, Input, SnapshotOrder};
 use crate::meta::GroupMeta;
+
+const PANICKED: &str = "the state machine panicked; its state is discarded";
 
 /// Something for the apply side. Mail of one group is handled in the order in which it was sent.
 pub enum ApplyMail {
@@ -53,6 +61,8 @@ pub enum ApplyMail {
     Discard(GroupId, u64),
     /// A background job ended.
     BackgroundDone(GroupId, Result<(), MachineError>),
+    /// What was done for the group elsewhere panicked, for this reason: its state is not to be trusted (rule T4).
+    Fail(GroupId, String),
     /// Persist now whatever can be persisted (a snapshot request, or room is short).
     Persist {
         /// The group.
@@ -113,6 +123,8 @@ pub struct ApplyOutput {
     pub commands: u64,
     /// How often this worker had to persist by itself because too much waited in memory.
     pub stalls: u64,
+    /// How often a machine found no room on disk.
+    pub found_full: u64,
 }
 
 /// Some groups' state machines.
@@ -129,6 +141,15 @@ pub struct ApplyWorker {
     /// As last seen, so that a batch costs its own groups only.
     unpersisted_bytes: BTreeMap<GroupId, usize>,
     unpersisted_bytes_total: usize,
+    /// A machine found no room on disk, and nobody has tried again since.
+    is_short_of_room: bool,
+    /// Too much waits in memory and there is no room for it: no more entries are taken.
+    is_paused: bool,
+    /// Groups whose machines were not asked for background work meanwhile.
+    unasked: BTreeSet<GroupId>,
+    /// Orders that wait for room. A group's are bounded by what its core hands out before it hears that something was applied
+    /// (`unapplied_bytes_max`); installations and snapshots come one at a time.
+    held: BTreeMap<GroupId, VecDeque<ApplyOrder>>,
 }
 
 impl ApplyWorker {
@@ -142,6 +163,10 @@ impl ApplyWorker {
             snapshot_entries,
             unpersisted_bytes: BTreeMap::new(),
             unpersisted_bytes_total: 0,
+            is_short_of_room: false,
+            is_paused: false,
+            unasked: BTreeSet::new(),
+            held: BTreeMap::new(),
         }
     }
 
@@ -163,33 +188,39 @@ impl ApplyWorker {
                 self.touched.insert(group);
             }
             ApplyMail::Remove { group, persist, done } => {
-                self.touched.remove(&group);
-                let mut removed = self.appliers.remove(&group);
-                let result = match removed.as_mut() {
-                    Some(applier) if persist => {
+                let removed = self.appliers.remove(&group);
+                self.drop_group(group, out);
+                // Also what a machine does while it is dropped is its own.
+                let ended = catch_unwind(AssertUnwindSafe(|| match removed {
+                    Some(mut applier) if persist => {
                         applier.machine().persist().map_err(|error| error.to_string())
                     }
                     _ => Ok(()),
-                };
-                drop(removed);
-                self.weigh(group);
+                }));
+                let ended = ended.unwrap_or_else(|_| Err(PANICKED.to_owned()));
                 // Nobody waits any more when the caller gave up: nothing is lost by that.
-                let _ = done.try_send(result);
+                let _ = done.try_send(ended);
             }
             ApplyMail::Order(group, order) => self.order(group, order, out),
             ApplyMail::Stage { group, directory, meta, reply } => {
-                let stage = match self.appliers.get_mut(&group) {
-                    Some(applier) => {
-                        applier.machine().stage(directory, &meta).map_err(|error| error.to_string())
-                    }
-                    None => Err("the group is not here".to_owned()),
-                };
-                let _ = reply.try_send(stage);
+                let stage = self.caught(group, out, |applier, _| {
+                    applier.machine().stage(directory, &meta).map_err(|error| error.to_string())
+                });
+                let _ = reply.try_send(stage.unwrap_or_else(|| Err("the group is not here".to_owned())));
             }
             ApplyMail::Discard(group, directory) => self.order(group, ApplyOrder::Discard { directory }, out),
             ApplyMail::BackgroundDone(group, result) => {
                 self.touched.insert(group);
-                self.guarded(group, out, |applier, _| Ok(applier.machine().background_done(result)?));
+                // A machine that takes it calmly would ask for the same work again at once.
+                let had_room = !is_full(&result);
+                let told =
+                    self.or_full(group, out, |applier, _| Ok(applier.machine().background_done(result)?));
+                if !had_room && !told {
+                    self.found_full(group, out);
+                }
+            }
+            ApplyMail::Fail(group, reason) => {
+                self.guarded(group, out, |_, _| Err(MachineError::Failed(reason).into()));
             }
             ApplyMail::Persist { group, done } => {
                 self.touched.insert(group);
@@ -197,15 +228,22 @@ impl ApplyWorker {
                 self.guarded(group, out, |applier, _| {
                     let result = applier.machine().persist();
                     persisted = result.as_ref().map(|()| applier.persisted()).map_err(ToString::to_string);
-                    Ok(result?)
+                    // Whoever asked is told that there is no room; the replica serves as before.
+                    if is_full(&result) { Ok(()) } else { Ok(result?) }
                 });
                 let _ = done.try_send(persisted);
             }
             ApplyMail::Hash { group, done } => {
                 let mut hash = Err("the group is not here".to_owned());
-                self.guarded(group, out, |applier, _| {
-                    hash = Ok(applier.hash()?);
-                    Ok(())
+                self.guarded(group, out, |applier, _| match applier.hash() {
+                    Err(error) if error.is_full() => {
+                        hash = Err(error.to_string());
+                        Ok(())
+                    }
+                    found => {
+                        hash = Ok(found?);
+                        Ok(())
+                    }
                 });
                 let _ = done.try_send(hash);
             }
@@ -228,47 +266,120 @@ impl ApplyWorker {
 
     /// After a batch of mail: tells the cores how far their groups are, and hands out background work.
     pub fn finish(&mut self, out: &mut ApplyOutput) {
-        let snapshot_entries = self.snapshot_entries;
+        let (snapshot_entries, is_short) = (self.snapshot_entries, self.is_short_of_room);
         for group in std::mem::take(&mut self.touched) {
             self.guarded(group, out, |applier, out| {
                 let (index, persisted) = (applier.meta().applied.index, applier.persisted());
-                out.inputs.push((group, Input::Applied { group, index, persisted }));
+                let disputed = applier.meta().disputed;
+                out.inputs.push((group, Input::Applied { group, index, persisted, disputed }));
                 let is_due = snapshot_entries > 0 && index.saturating_sub(persisted) >= snapshot_entries;
                 let urgency = if is_due { Urgency::Pressing } else { Urgency::Normal };
-                if let Some(job) = applier.background(urgency) {
+                if !is_short && let Some(job) = applier.background(urgency) {
                     out.jobs.push((group, job));
                 }
                 Ok(())
             });
-            self.weigh(group);
+            if is_short {
+                self.unasked.insert(group);
+            }
+            self.weigh(group, out);
         }
-        if self.unpersisted_bytes_total > self.unpersisted_bytes_max / 2 {
-            // The machine that holds most, because all of them together hold too much.
-            let largest = self.unpersisted_bytes.iter().max_by_key(|(_, bytes)| **bytes);
-            if let Some(group) = largest.map(|(group, _)| *group) {
-                match self.unpersisted_bytes_total > self.unpersisted_bytes_max {
-                    true => self.persist_now(group, out),
-                    false => self.press(group, out),
-                }
+        if !self.is_paused {
+            self.keep_to_budget(out);
+        }
+        if self.unpersisted_bytes_total > self.unpersisted_bytes_max / 2
+            && !self.is_short_of_room
+            && let Some(group) = self.largest()
+        {
+            self.press(group, out);
+        }
+    }
+
+    /// Whether a machine found no room on disk, so that [`ApplyWorker::retry`] should be called from time to time.
+    pub fn waits_for_room(&self) -> bool {
+        self.is_short_of_room
+    }
+
+    /// There may be room again: carries out what waits for it, as far as there is. To be followed by [`ApplyWorker::finish`].
+    pub fn retry(&mut self, out: &mut ApplyOutput) {
+        if !std::mem::take(&mut self.is_short_of_room) {
+            return;
+        }
+        self.touched.append(&mut self.unasked);
+        if self.is_paused {
+            self.keep_to_budget(out);
+            if self.is_short_of_room {
+                return;
+            }
+            self.set_paused(false, out);
+        }
+        for (group, orders) in std::mem::take(&mut self.held) {
+            orders.into_iter().for_each(|order| self.order(group, order, out));
+            self.weigh(group, out);
+            if !self.is_paused {
+                self.keep_to_budget(out);
             }
         }
     }
 
-    /// The background does not keep up: this thread persists, which is what slows the writers down.
-    fn persist_now(&mut self, group: GroupId, out: &mut ApplyOutput) {
+    /// The worker ends: whoever waits for what was held learns that nobody knows what became of it.
+    pub fn close(&mut self, out: &mut ApplyOutput) {
+        for orders in std::mem::take(&mut self.held).into_values() {
+            answer_stopped(orders, out);
+        }
+    }
+
+    /// The machine that holds most, because all of them together hold too much.
+    fn largest(&self) -> Option<GroupId> {
+        self.unpersisted_bytes.iter().max_by_key(|(_, bytes)| **bytes).map(|(group, _)| *group)
+    }
+
+    /// The background does not keep up: this thread persists, which is what slows the writers down. Without room for it they stop.
+    fn keep_to_budget(&mut self, out: &mut ApplyOutput) {
+        let Some(group) =
+            self.largest().filter(|_| self.unpersisted_bytes_total > self.unpersisted_bytes_max)
+        else {
+            return;
+        };
         out.stalls += 1;
-        self.guarded(group, out, |applier, out| {
+        let is_full = self.or_full(group, out, |applier, out| {
             applier.machine().persist()?;
             let (index, persisted) = (applier.meta().applied.index, applier.persisted());
-            out.inputs.push((group, Input::Applied { group, index, persisted }));
+            let disputed = applier.meta().disputed;
+            out.inputs.push((group, Input::Applied { group, index, persisted, disputed }));
             Ok(())
         });
-        self.weigh(group);
+        self.weigh(group, out);
+        if is_full {
+            self.set_paused(true, out);
+        }
+    }
+
+    fn found_full(&mut self, group: GroupId, out: &mut ApplyOutput) {
+        out.found_full += 1;
+        if !std::mem::replace(&mut self.is_short_of_room, true) {
+            tracing::warn!(%group, "there is no room on disk for the group's state; it is tried again");
+        }
+    }
+
+    fn set_paused(&mut self, paused: bool, out: &mut ApplyOutput) {
+        if std::mem::replace(&mut self.is_paused, paused) == paused {
+            return;
+        }
+        match paused {
+            true => tracing::error!(
+                "the disk is full and the groups' states fill the memory that they may have: writes are refused until there is room"
+            ),
+            false => tracing::info!("there is room on disk again: the groups take writes"),
+        }
+        let told =
+            self.appliers.keys().map(|group| (*group, Input::StoreFull { group: *group, full: paused }));
+        out.inputs.extend(told);
     }
 
     /// Keeps the account of what waits in memory; a group that is gone has nothing any more.
-    fn weigh(&mut self, group: GroupId) {
-        let now = self.appliers.get(&group).map(Applier::unpersisted_bytes);
+    fn weigh(&mut self, group: GroupId, out: &mut ApplyOutput) {
+        let now = self.caught(group, out, |applier, _| applier.unpersisted_bytes());
         let before = match now {
             Some(now) => self.unpersisted_bytes.insert(group, now),
             None => self.unpersisted_bytes.remove(&group),
@@ -288,28 +399,37 @@ impl ApplyWorker {
     }
 
     fn order(&mut self, group: GroupId, order: ApplyOrder, out: &mut ApplyOutput) {
+        if self.appliers.contains_key(&group) && (self.is_paused || self.held.contains_key(&group)) {
+            self.held.entry(group).or_default().push_back(order);
+            return;
+        }
         let log = Arc::clone(&self.log);
         self.touched.insert(group);
         match order {
             ApplyOrder::Job(mut job) => {
-                let mut applied = Applied::default();
+                // The answers of all jobs go into one vector.
+                let answers = std::mem::take(&mut out.answers);
+                let mut applied = Applied { answers, ..Applied::default() };
                 let mut tickets = std::mem::take(&mut job.tickets).into_iter().peekable();
                 self.guarded(group, out, |applier, _| {
                     applier.apply(job, &mut tickets, log.as_ref(), &mut applied)
                 });
-                out.answers.append(&mut applied.answers);
+                out.answers = std::mem::take(&mut applied.answers);
                 out.commands += applied.commands;
                 out.hashes.extend(applied.views.into_iter().map(|view| (group, view)));
                 compare(group, applied.hashes, applied.diverged, out);
-                // The replica stopped here or before: the commands are committed, and nobody will ever answer them.
-                let unanswered = tickets.flat_map(|own| own.tickets).filter(|ticket| *ticket != NOBODY);
-                out.answers.extend(unanswered.map(|ticket| (ticket, Answer::Unknown(Unknown::Stopped))));
+                answer_unknown(tickets, out);
             }
-            ApplyOrder::Switch { directory } => self.guarded(group, out, |applier, out| {
-                applier.switch(directory)?;
-                out.inputs.push((group, Input::Switched { group }));
-                Ok(())
-            }),
+            ApplyOrder::Switch { directory } => {
+                let is_full = self.or_full(group, out, |applier, out| {
+                    applier.switch(directory)?;
+                    out.inputs.push((group, Input::Switched { group }));
+                    Ok(())
+                });
+                if is_full {
+                    self.held.entry(group).or_default().push_front(ApplyOrder::Switch { directory });
+                }
+            }
             ApplyOrder::Discard { directory } => {
                 self.guarded(group, out, |applier, _| Ok(applier.machine().discard(directory)?));
             }
@@ -319,11 +439,11 @@ impl ApplyWorker {
 
     fn send(&mut self, group: GroupId, order: SnapshotOrder, out: &mut ApplyOutput) {
         let to = order.to;
-        let Some(applier) = self.appliers.get_mut(&group) else {
+        let Some(view) = self.caught(group, out, |applier, _| applier.view()) else {
             out.inputs.push((group, Input::Group(group, Event::SnapshotSent { to, ok: false })));
             return;
         };
-        match applier.view() {
+        match view {
             Ok((meta, view)) if meta.applied.index >= order.at_least => {
                 let index = meta.applied.index;
                 out.inputs.push((group, Input::ViewOpened { group, to, index }));
@@ -350,16 +470,78 @@ impl ApplyWorker {
         out: &mut ApplyOutput,
         part: impl FnOnce(&mut Applier, &mut ApplyOutput) -> Result<(), ApplyError>,
     ) {
-        let Some(applier) = self.appliers.get_mut(&group) else { return };
-        let failure = match catch_unwind(AssertUnwindSafe(|| part(applier, out))) {
-            Ok(Ok(())) => return,
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => "the state machine panicked; its state is discarded".to_owned(),
-        };
-        self.appliers.remove(&group);
-        self.weigh(group);
+        if let Some(Err(error)) = self.caught(group, out, part) {
+            self.fail(group, error.to_string(), out);
+        }
+    }
+
+    /// As [`ApplyWorker::guarded`], for what can be tried again when there was no room; answers whether there was none.
+    fn or_full(
+        &mut self,
+        group: GroupId,
+        out: &mut ApplyOutput,
+        part: impl FnOnce(&mut Applier, &mut ApplyOutput) -> Result<(), ApplyError>,
+    ) -> bool {
+        match self.caught(group, out, part) {
+            Some(Err(error)) if error.is_full() => {
+                self.found_full(group, out);
+                true
+            }
+            Some(Err(error)) => {
+                self.fail(group, error.to_string(), out);
+                false
+            }
+            _ => false,
+        }
+    }
+
+    /// Runs something with one group's applier; a panic stops that group's replica. `None` without an answer.
+    fn caught<T>(
+        &mut self,
+        group: GroupId,
+        out: &mut ApplyOutput,
+        part: impl FnOnce(&mut Applier, &mut ApplyOutput) -> T,
+    ) -> Option<T> {
+        let applier = self.appliers.get_mut(&group)?;
+        let result = catch_unwind(AssertUnwindSafe(|| part(applier, out))).ok();
+        if result.is_none() {
+            self.fail(group, PANICKED.to_owned(), out);
+        }
+        result
+    }
+
+    fn fail(&mut self, group: GroupId, failure: String, out: &mut ApplyOutput) {
+        self.drop_group(group, out);
         out.failed.push((group, failure));
     }
+
+    fn drop_group(&mut self, group: GroupId, out: &mut ApplyOutput) {
+        let applier = self.appliers.remove(&group);
+        // One that panics while it is dropped is gone all the same.
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(applier)));
+        self.touched.remove(&group);
+        self.unasked.remove(&group);
+        answer_stopped(self.held.remove(&group).unwrap_or_default(), out);
+        self.weigh(group, out);
+    }
+}
+
+/// The replica stopped here or before: the commands are committed, and nobody will ever answer them.
+fn answer_unknown(tickets: impl Iterator<Item = EntryTickets>, out: &mut ApplyOutput) {
+    let unanswered = tickets.flat_map(|own| own.tickets).filter(|ticket| *ticket != NOBODY);
+    out.answers.extend(unanswered.map(|ticket| (ticket, Answer::Unknown(Unknown::Stopped))));
+}
+
+fn answer_stopped(orders: VecDeque<ApplyOrder>, out: &mut ApplyOutput) {
+    for order in orders {
+        if let ApplyOrder::Job(job) = order {
+            answer_unknown(job.tickets.into_iter(), out);
+        }
+    }
+}
+
+fn is_full<T>(result: &Result<T, MachineError>) -> bool {
+    matches!(result, Err(MachineError::Io(error)) if mraft_disk::is_full(error))
 }
 
 /// Tells the core what was found at checkpoints, and what follows when the majority found something else (rule E8).

@@ -2,9 +2,10 @@
 
 //! What a host may choose for itself.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use mraft_engine::Limits;
+use mraft_transport::TransportError;
 use mraft_types::{DeploymentId, NodeId};
 
 use crate::error::HostError;
@@ -23,7 +24,7 @@ pub struct HostConfig {
     pub listen_address: String,
     /// Where the state machines' and the host's own files are.
     pub data_directory: PathBuf,
-    /// Where the log is; the data directory if `None`.
+    /// Where the log is; if `None`, where the data directory remembers it, at first the data directory itself.
     pub wal_directory: Option<PathBuf>,
     /// Mutual TLS for connections between nodes; plain if `None`.
     pub tls: Option<TlsFiles>,
@@ -85,6 +86,37 @@ pub struct TlsFiles {
     pub cert_file: PathBuf,
     /// Its private key.
     pub key_file: PathBuf,
+}
+
+impl TlsFiles {
+    /// Reads the files and checks that they belong together, without starting anything. The error names the setting.
+    pub fn check(&self) -> Result<(), HostError> {
+        self.for_transport().check().map_err(|error| match error {
+            TransportError::Tls { file, reason } => wrong_tls_file(Some(self), &file, &reason),
+            other => HostError::Network(other.to_string()),
+        })
+    }
+
+    pub(crate) fn for_transport(&self) -> mraft_transport::TlsFiles {
+        mraft_transport::TlsFiles {
+            ca_file: self.ca_file.clone(),
+            cert_file: self.cert_file.clone(),
+            key_file: self.key_file.clone(),
+        }
+    }
+}
+
+/// A certificate file that cannot be used, by the setting that names it.
+pub(crate) fn wrong_tls_file(files: Option<&TlsFiles>, file: &Path, reason: &str) -> HostError {
+    let field = match files {
+        Some(files) if files.ca_file == file => "ca_file",
+        Some(files) if files.cert_file == file => "cert_file",
+        _ => "key_file",
+    };
+    HostError::Config {
+        field,
+        reason: format!("{}: {reason}; give a PEM file that can be read", file.display()),
+    }
 }
 
 impl HostConfig {
@@ -160,9 +192,5 @@ impl HostConfig {
             );
         }
         Ok(())
-    }
-
-    pub(crate) fn wal_directory(&self) -> PathBuf {
-        self.wal_directory.clone().unwrap_or_else(|| self.data_directory.clone())
     }
 }

@@ -31,7 +31,7 @@ use std::fmt;
 use mraft_engine::effect::{Answer, ApplyJob, Effect, GroupEffect, Notice};
 use mraft_engine::error::NotApplied;
 use mraft_engine::event::{Event, NodeEvent, Now, Ticket};
-use mraft_engine::{Engine, Limits, StateHash};
+use mraft_engine::{Dispute, Engine, Limits, StateHash};
 use mraft_logstore::{GroupWrite, LogKey, Mark};
 use mraft_raft::{Message, Raft};
 use mraft_types::{Entry, GroupId, GroupUid, HardState, Index, LogStart, NodeId, ReplicaId, Term};
@@ -78,6 +78,13 @@ pub enum Input {
     LogFull(bool),
     /// The log holds more segments than it should, or not any more (rule L5).
     LogPressed(bool),
+    /// A group's state machine holds more in memory than it may and has no room on disk, or has again: no proposals meanwhile (rule D10).
+    StoreFull {
+        /// The group.
+        group: GroupId,
+        /// Whether it is so.
+        full: bool,
+    },
     /// The log failed, or the disk stalled: every replica stops (rules D10, T1).
     StopAll(NotApplied),
     /// The apply side applied and published up to here.
@@ -88,6 +95,8 @@ pub enum Input {
         index: Index,
         /// What a crash would come back with.
         persisted: Index,
+        /// What the log up to there says that the replicas do not agree on (rule E8).
+        disputed: Option<Dispute>,
     },
     /// Somebody asked for the log of a group to be truncated.
     Truncate(GroupId),
@@ -172,6 +181,8 @@ pub struct SnapshotOrder {
 /// Entries to be read from the log for a follower; answered by `Event::LogRead`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LogReadOrder {
+    /// Its number, to be repeated in the answer.
+    pub order: u64,
     /// Whose log.
     pub key: LogKey,
     /// For whom.
@@ -269,9 +280,12 @@ struct Bench {
     /// The one snapshot that lies staged, until the core took or dropped it.
     staged: Option<(LogStart, u64)>,
     installing: Option<Installing>,
-    /// Snapshots on their way, with the index from which on entries are kept; `None` until the view is open.
+    /// Snapshots on their way, at most one to each peer and each until its `Event::SnapshotSent`, with the index from which on entries
+    /// are kept; `None` until the view is open.
     sending: BTreeMap<ReplicaId, Option<Index>>,
     persisted: Index,
+    /// The state machine takes nothing more until there is room (rule D10).
+    store_full: bool,
 }
 
 /// The decision-making of one step worker's groups.
@@ -315,12 +329,15 @@ impl Core {
     /// Takes in what happened.
     pub fn handle(&mut self, input: Input) {
         match input {
-            Input::Group(_, Event::Propose(proposals)) if self.log_full => {
-                let answer = Answer::NotApplied(NotApplied::Disk("the disk is full: no room for the log"));
-                self.out
-                    .answers
-                    .extend(proposals.into_iter().map(|proposal| (proposal.ticket, answer.clone())));
-            }
+            Input::Group(group, Event::Propose(proposals)) => match self.no_room(group) {
+                Some(why) => {
+                    let answer = Answer::NotApplied(NotApplied::Disk(why));
+                    self.out
+                        .answers
+                        .extend(proposals.into_iter().map(|proposal| (proposal.ticket, answer.clone())));
+                }
+                None => self.engine.handle_event(group, Event::Propose(proposals)),
+            },
             Input::Group(group, event) => {
                 if let Event::SnapshotSent { to, .. } = &event
                     && let Some(bench) = self.benches.get_mut(&group)
@@ -335,7 +352,16 @@ impl Core {
             }
             Input::Log(LogDone::InstallStep { group }) => self.install_step_durable(group),
             Input::Log(LogDone::Added { .. } | LogDone::Removed { .. }) => {}
+            Input::Log(LogDone::Refused { group, .. }) => {
+                self.benches.remove(&group);
+                self.engine.remove_group(group, &NotApplied::Stopping);
+            }
             Input::LogFull(full) => self.log_full = full,
+            Input::StoreFull { group, full } => {
+                if let Some(bench) = self.benches.get_mut(&group) {
+                    bench.store_full = full;
+                }
+            }
             Input::LogPressed(pressed) => {
                 self.log_pressed = pressed;
                 if pressed {
@@ -348,8 +374,8 @@ impl Core {
                     self.engine.remove_group(group, &reason);
                 }
             }
-            Input::Applied { group, index, persisted } => {
-                self.engine.handle_event(group, Event::Applied { index });
+            Input::Applied { group, index, persisted, disputed } => {
+                self.engine.handle_event(group, Event::Applied { index, disputed });
                 if let Some(bench) = self.benches.get_mut(&group) {
                     bench.persisted = bench.persisted.max(persisted);
                     if !self.config.truncates_on_request_only || self.log_pressed {
@@ -400,6 +426,15 @@ impl Core {
         self.engine.is_idle() && self.out.is_empty()
     }
 
+    /// Why a group takes no proposals for want of room, if it does not (rule D10).
+    pub(crate) fn no_room(&self, group: GroupId) -> Option<&'static str> {
+        match self.benches.get(&group) {
+            _ if self.log_full => Some("the disk is full: no room for the log"),
+            Some(bench) if bench.store_full => Some("the disk is full: no room for the group's state"),
+            _ => None,
+        }
+    }
+
     fn start(&mut self, seat: Seat) {
         let Seat { key, raft, feature_level } = seat;
         let bench = Bench {
@@ -409,6 +444,7 @@ impl Core {
             installing: None,
             sending: BTreeMap::new(),
             persisted: raft.applied(),
+            store_full: false,
         };
         if self.engine.add_group(key.group, key.uid, raft, feature_level) {
             self.benches.insert(key.group, bench);
@@ -445,10 +481,15 @@ impl Core {
                 self.out.log.push(LogJob::Write { group, number, write: group_write(bench.key, write) });
             }
             Effect::Apply(job) => self.out.applies.push((group, ApplyOrder::Job(job))),
-            Effect::ReadLog { to, first, last, max_bytes } => {
-                self.out.log_reads.push(LogReadOrder { key: bench.key, to, first, last, max_bytes });
+            Effect::ReadLog { order, to, first, last, max_bytes } => {
+                self.out.log_reads.push(LogReadOrder { order, key: bench.key, to, first, last, max_bytes });
             }
             Effect::SendSnapshot { to, at_least, term } => {
+                // One at a time to each peer: the one on its way still needs the entries behind it, and will be of as much use. The core
+                // asks again when the peer gives a sign of life.
+                if bench.sending.contains_key(&to) {
+                    return self.engine.handle_event(group, Event::SnapshotSent { to, ok: false });
+                }
                 bench.sending.insert(to, None);
                 let order = SnapshotOrder { to, from: bench.key.replica, uid: bench.key.uid, at_least, term };
                 self.out.applies.push((group, ApplyOrder::Send(order)));
@@ -528,7 +569,7 @@ impl Bench {
 
 /// Answer to a [`LogReadOrder`] as an input: the entries, or none when the log does not have them.
 pub fn log_read_input(order: &LogReadOrder, entries: Vec<Entry>) -> Input {
-    Input::Group(order.key.group, Event::LogRead { to: order.to, entries })
+    Input::Group(order.key.group, Event::LogRead { order: order.order, to: order.to, entries })
 }
 
 #[cfg(test)]

@@ -33,13 +33,25 @@ pub enum HostError {
         /// What is wrong with it.
         reason: String,
     },
-    /// The data directory belongs to somebody else, or is in use; nothing was touched.
+    /// The configuration says something else than the directory; nothing was touched.
+    Disagrees {
+        /// What, with both values and the fix.
+        reason: String,
+    },
+    /// The data directory belongs to somebody else, is in use, or is not whole; nothing was touched.
     Refused {
         /// Why, with both values.
         reason: String,
     },
     /// The log.
     Log(mraft_logstore::LogError),
+    /// Peers cannot be listened for.
+    Listen {
+        /// Where.
+        address: String,
+        /// What the system says.
+        error: std::io::Error,
+    },
     /// The network.
     Network(String),
     /// A group's state machine.
@@ -82,8 +94,14 @@ impl fmt::Display for HostError {
             HostError::Damaged { path, reason } => {
                 write!(f, "{}: damaged: {reason}; nothing was touched", path.display())
             }
-            HostError::Refused { reason } => f.write_str(reason),
+            HostError::Disagrees { reason } | HostError::Refused { reason } => f.write_str(reason),
             HostError::Log(error) => error.fmt(f),
+            HostError::Listen { address, error } => {
+                write!(
+                    f,
+                    "cannot listen for other nodes on {address}: {error}; set listen_address to a free one"
+                )
+            }
             HostError::Network(reason) => f.write_str(reason),
             HostError::Machine { group, reason } => write!(f, "group {group}: {reason}"),
             HostError::GroupExists(group) => write!(f, "group {group} is on this node already"),

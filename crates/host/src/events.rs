@@ -67,6 +67,8 @@ pub enum HostEvent {
     PeerDisconnected(NodeId),
     /// A peer's process is taken for dead (rule T5).
     PeerSuspected(NodeId),
+    /// An operator had what was known of a node id cleared (rule M6).
+    ConflictCleared(NodeId),
     /// A snapshot arrived whole and is being installed.
     SnapshotReceived {
         /// The group.
@@ -111,9 +113,11 @@ impl EventReceiver {
 }
 
 impl Events {
-    pub(crate) fn listen(&self) -> EventReceiver {
+    /// A listener that is told `first` before anything else.
+    pub(crate) fn listen(&self, first: impl Iterator<Item = HostEvent>) -> EventReceiver {
         let (sender, events) = sync_channel(EVENTS_WAITING_MAX);
-        let lost = Arc::new(AtomicU64::new(0));
+        let unsent = first.filter(|event| sender.try_send(event.clone()).is_err()).count();
+        let lost = Arc::new(AtomicU64::new(unsent as u64));
         self.listeners.lock().unwrap_or_else(PoisonError::into_inner).push((sender, Arc::clone(&lost)));
         EventReceiver { events, lost }
     }

@@ -4,7 +4,7 @@
 
 use std::any::Any;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use mraft_disk::atomic::{self, ReadError};
 use mraft_disk::{Disk, Lock, is_missing};
@@ -96,10 +96,11 @@ pub(crate) fn remove_others(
     Ok(())
 }
 
-/// The first thing in a directory that is not a lock file; `None` for an empty or missing one.
-pub(crate) fn first_entry(disk: &dyn Disk, directory: &Path) -> io::Result<Option<String>> {
+/// The first thing in a directory but those in `besides` and a lock file; `None` for an empty or missing one.
+pub(crate) fn first_entry(disk: &dyn Disk, directory: &Path, besides: &[&str]) -> io::Result<Option<String>> {
+    let counts = |name: &String| name != LOCK_FILE && !besides.contains(&name.as_str());
     match disk.read_dir(directory) {
-        Ok(entries) => Ok(entries.into_iter().map(|entry| entry.name).find(|name| name != LOCK_FILE)),
+        Ok(entries) => Ok(entries.into_iter().map(|entry| entry.name).find(counts)),
         Err(error) if is_missing(&error) => Ok(None),
         Err(error) => Err(error),
     }
@@ -109,7 +110,25 @@ struct Held {
     _lock: Box<dyn Lock>,
 }
 
-/// Locks a node's directories; a second process is refused.
+/// Where a path points to, without asking the disk: absolute, with `.` and `..` folded.
+pub fn folded(path: &Path) -> PathBuf {
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let mut folded = PathBuf::new();
+    for part in absolute.components() {
+        match part {
+            Component::ParentDir => _ = folded.pop(),
+            Component::CurDir => {}
+            other => folded.push(other),
+        }
+    }
+    folded
+}
+
+/// Whether two paths name one place, as far as their words tell.
+pub(crate) fn is_same(one: &Path, other: &Path) -> bool {
+    folded(one) == folded(other)
+}
+
 /// Where a replica's state machine keeps its files.
 pub fn group_directory(data_directory: &Path, group: GroupId, replica: ReplicaId) -> PathBuf {
     data_directory.join("groups").join(format!("{}-{:016x}", group.0, replica.get()))
@@ -125,6 +144,7 @@ pub fn lock_stopped(disk: &dyn Disk, directory: &Path) -> Result<Box<dyn Any + S
     try_lock(disk, directory)
 }
 
+/// Locks a node's directories, which are made if need be; a second process is refused.
 pub(crate) fn lock_directories(
     disk: &dyn Disk,
     data: &Path,

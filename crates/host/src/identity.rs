@@ -4,14 +4,19 @@
 //!
 //! A data directory gets a random instance id when it is made. The same identity lies in the data directory and in the WAL directory
 //! (which may be one and the same): they belong together, and one without the other is not this node. Each start counts up a boot
-//! counter and draws a nonce, first in the WAL, then in the data directory, so that a crash between the two leaves counters one apart,
+//! counter and draws a nonce, first in the WAL, then in the data directory, so that a crash between the two leaves the WAL one ahead,
 //! and two copies of one directory that both ran show equal counters with different nonces.
+//!
+//! The identity remembers where the WAL is, as an absolute path: a restart that names no WAL directory uses that one. Another path is
+//! this node's WAL only if this node's identity is in it (it was moved); an empty log under a node that had one would let it vote twice.
 //!
 //! Everything is compared before anything is written. A refusal names both values and leaves every byte as it was.
 
+use std::ffi::OsString;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
-use mraft_disk::Disk;
+use mraft_disk::{Disk, atomic};
 use mraft_types::codec::{DecodeError, Reader, Writer};
 use mraft_types::limits::ADDRESS_BYTES_MAX;
 use mraft_types::{DeploymentId, InstanceId, NodeId};
@@ -21,8 +26,11 @@ use crate::files;
 
 const IDENTITY_MAGIC: [u8; 8] = *b"mraftidn";
 const IDENTITY_FILE: &str = "identity";
-const IDENTITY_VERSION: u8 = 1;
-const IDENTITY_BYTES_MAX: usize = 4096;
+/// Version 1 did not say where the log is.
+const IDENTITY_VERSION: u8 = 2;
+const IDENTITY_BYTES_MAX: usize = 8192;
+/// The longest path that Linux takes.
+const PATH_BYTES_MAX: usize = 4096;
 /// Formats of the node's own files (log, hello) that this build writes (rule T3).
 pub const NODE_FORMAT_LEVEL: u32 = 1;
 
@@ -45,6 +53,33 @@ pub struct Identity {
     pub format_level: u32,
     /// Whether the first start got as far as a usable directory.
     pub created: bool,
+    /// Where the log of this node is.
+    pub log: LogPlace,
+}
+
+/// Where a node's log is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LogPlace {
+    /// The identity is of version 1, which did not say.
+    Unknown,
+    /// In the data directory.
+    WithData,
+    /// In a WAL directory of its own, by its absolute path.
+    Own(PathBuf),
+}
+
+impl LogPlace {
+    /// The WAL directory of the node whose data directory is `data`.
+    pub fn wal_directory(&self, data: &Path) -> PathBuf {
+        match self {
+            LogPlace::Unknown | LogPlace::WithData => data.to_owned(),
+            LogPlace::Own(wal) => wal.clone(),
+        }
+    }
+
+    fn of(data: &Path, wal: &Path) -> LogPlace {
+        if wal == data { LogPlace::WithData } else { LogPlace::Own(wal.to_owned()) }
+    }
 }
 
 /// What the configuration says of the node.
@@ -56,6 +91,27 @@ pub struct Claim {
     pub node: NodeId,
     /// Where peers reach it.
     pub raft_address: String,
+}
+
+/// Where the log is to be: what the configuration says, else what the data directory remembers, else the data directory. Touches nothing.
+pub(crate) fn wal_directory(
+    disk: &dyn Disk,
+    data: &Path,
+    configured: Option<&Path>,
+) -> Result<PathBuf, HostError> {
+    let Some(configured) = configured else {
+        let found = read(disk, data)?;
+        return Ok(found.map_or_else(|| data.to_owned(), |found| found.log.wal_directory(data)));
+    };
+    if files::is_same(configured, data) {
+        return Ok(data.to_owned());
+    }
+    let absolute = std::path::absolute(configured).map_err(|error| HostError::io(configured, error))?;
+    if absolute.as_os_str().len() > PATH_BYTES_MAX {
+        let reason = format!("is {} bytes long, the limit is {PATH_BYTES_MAX}", absolute.as_os_str().len());
+        return Err(HostError::Config { field: "wal_directory", reason });
+    }
+    Ok(absolute)
 }
 
 /// Checks both directories against the claim and against each other, and counts the start. `fresh` supplies an instance id and a
@@ -87,6 +143,9 @@ pub(crate) fn decide(
             agrees(found, claim, directory)?;
         }
     }
+    if let Some(found) = in_data.as_ref().filter(|found| found.created) {
+        is_the_log_of(found, data, wal, in_wal.as_ref())?;
+    }
     let (instance, nonce) = fresh;
     let begun_anew = Identity {
         deployment: claim.deployment,
@@ -97,7 +156,9 @@ pub(crate) fn decide(
         boot_nonce: nonce,
         format_level: NODE_FORMAT_LEVEL,
         created: false,
+        log: LogPlace::of(data, wal),
     };
+    let together = |in_data, in_wal| together(in_data, in_wal, nonce, LogPlace::of(data, wal));
     match (in_data, in_wal) {
         (None, None) => {
             empty(disk, data)?;
@@ -106,18 +167,34 @@ pub(crate) fn decide(
         }
         // The first start never got past making the identity: nothing else can be in there yet.
         (Some(one), None) | (None, Some(one)) if !one.created => Ok(begun_anew),
-        (Some(data), Some(wal)) if !data.created || !wal.created => {
-            if data.created || wal.created {
+        (Some(in_data), Some(in_wal)) if !in_data.created || !in_wal.created => {
+            if in_data.created || in_wal.created {
                 // The crash was between marking the one and the other as created.
-                Ok(Identity { created: true, ..together(data, wal, nonce)? })
+                Ok(Identity { created: true, ..together(in_data, in_wal)? })
             } else {
                 Ok(begun_anew)
             }
         }
         (Some(_), None) => Err(half(wal, data)),
         (None, Some(_)) => Err(half(data, wal)),
-        (Some(in_data), Some(in_wal)) => together(in_data, in_wal, nonce),
+        (Some(in_data), Some(in_wal)) => together(in_data, in_wal),
     }
+}
+
+/// A node that once ran has a log: what it voted and acknowledged is in there, and an empty one in its place would forget both (rule D9).
+pub(crate) fn has_its_log(disk: &dyn Disk, data: &Path, log: &Path) -> Result<(), HostError> {
+    if mraft_logstore::is_log(disk, log).map_err(|error| HostError::io(log, error))? {
+        return Ok(());
+    }
+    Err(HostError::Refused {
+        reason: format!(
+            "{} belongs to a node that has run, and its log is not in {}: mount the log's disk there, or give wal_dir if the log has a \
+             directory of its own; if the log is lost, remove the node from its groups and add it again under another node id with an \
+             empty directory; nothing was changed",
+            data.display(),
+            log.display()
+        ),
+    })
 }
 
 /// The first start is through: the directory is whole from now on.
@@ -145,8 +222,35 @@ fn path(directory: &Path) -> PathBuf {
     directory.join(IDENTITY_FILE)
 }
 
+/// Whether the directory that is to be the WAL is this node's: the one that it remembers, or one that holds its identity.
+fn is_the_log_of(
+    found: &Identity,
+    data: &Path,
+    wal: &Path,
+    in_wal: Option<&Identity>,
+) -> Result<(), HostError> {
+    let remembered = found.log.wal_directory(data);
+    let is_own = |in_wal: &Identity| in_wal.instance == found.instance;
+    match &found.log {
+        LogPlace::Unknown => return Ok(()),
+        LogPlace::WithData if wal == data => return Ok(()),
+        LogPlace::Own(_) if wal == remembered => return Ok(()),
+        LogPlace::Own(_) if wal != data && in_wal.is_some_and(is_own) => return Ok(()),
+        LogPlace::WithData | LogPlace::Own(_) => {}
+    }
+    Err(HostError::Disagrees {
+        reason: format!(
+            "the log of {} is in {}, the configuration says {}, which is not this node's WAL directory: leave wal_dir out, or give the \
+             directory that the log is in now; nothing was changed",
+            data.display(),
+            remembered.display(),
+            wal.display()
+        ),
+    })
+}
+
 fn agrees(found: &Identity, claim: &Claim, directory: &Path) -> Result<(), HostError> {
-    let differs = |what: &str, here: String, configured: String, fix: &str| HostError::Refused {
+    let differs = |what: &str, here: String, configured: String, fix: &str| HostError::Disagrees {
         reason: format!(
             "{} belongs to {what} {here}, the configuration says {configured}: {fix}; nothing was changed",
             directory.display()
@@ -184,7 +288,7 @@ fn agrees(found: &Identity, claim: &Claim, directory: &Path) -> Result<(), HostE
 }
 
 /// The identity of this start, from the two that must be one.
-fn together(in_data: Identity, in_wal: Identity, nonce: u64) -> Result<Identity, HostError> {
+fn together(in_data: Identity, in_wal: Identity, nonce: u64, log: LogPlace) -> Result<Identity, HostError> {
     if in_data.instance != in_wal.instance {
         return Err(HostError::Refused {
             reason: format!(
@@ -194,8 +298,14 @@ fn together(in_data: Identity, in_wal: Identity, nonce: u64) -> Result<Identity,
             ),
         });
     }
-    let apart = in_data.boot_counter.abs_diff(in_wal.boot_counter);
-    if apart > 1 || (apart == 0 && in_data.boot_nonce != in_wal.boot_nonce) {
+    // The WAL is written first: a crash can leave it one ahead, and never behind.
+    let ahead = in_wal.boot_counter.checked_sub(in_data.boot_counter);
+    let is_one_time = match ahead {
+        Some(0) => in_data.boot_nonce == in_wal.boot_nonce,
+        Some(1) => true,
+        _ => false,
+    };
+    if !is_one_time {
         return Err(HostError::Refused {
             reason: format!(
                 "the data directory was started {} times (nonce {:016x}), the WAL directory {} times (nonce {:016x}): \
@@ -204,23 +314,25 @@ fn together(in_data: Identity, in_wal: Identity, nonce: u64) -> Result<Identity,
             ),
         });
     }
-    let boot_counter = in_data.boot_counter.max(in_wal.boot_counter) + 1;
-    Ok(Identity { boot_counter, boot_nonce: nonce, format_level: NODE_FORMAT_LEVEL, ..in_data })
+    let boot_counter = in_wal.boot_counter.saturating_add(1);
+    Ok(Identity { boot_counter, boot_nonce: nonce, format_level: NODE_FORMAT_LEVEL, log, ..in_data })
 }
 
 fn half(missing: &Path, present: &Path) -> HostError {
     HostError::Refused {
         reason: format!(
-            "{} has an identity but {} has none: the two directories belong together; nothing was changed",
+            "{} has an identity but {} has none: the two directories belong together; mount the missing one, or give it as it is named now \
+             (data_dir, wal_dir); nothing was changed",
             present.display(),
             missing.display()
         ),
     }
 }
 
-/// A directory without an identity must hold nothing: it may be somebody else's.
+/// A directory without an identity must hold nothing: it may be somebody else's. What a crash left of writing the identity is nothing.
 fn empty(disk: &dyn Disk, directory: &Path) -> Result<(), HostError> {
-    match files::first_entry(disk, directory).map_err(|error| HostError::io(directory, error))? {
+    let begun = atomic::name_beside(IDENTITY_FILE);
+    match files::first_entry(disk, directory, &[&begun]).map_err(|error| HostError::io(directory, error))? {
         None => Ok(()),
         Some(name) => Err(HostError::Refused {
             reason: format!(
@@ -255,13 +367,21 @@ fn encode(identity: &Identity) -> Vec<u8> {
     out.put_u64(identity.boot_nonce);
     out.put_u32(identity.format_level);
     out.put_u8(u8::from(identity.created));
+    match &identity.log {
+        LogPlace::Unknown => out.put_u8(LOG_UNKNOWN),
+        LogPlace::WithData => out.put_u8(LOG_WITH_DATA),
+        LogPlace::Own(wal) => {
+            out.put_u8(LOG_OWN);
+            out.put_bytes(wal.as_os_str().as_bytes());
+        }
+    }
     out
 }
 
 fn decode(bytes: &[u8]) -> Result<Identity, DecodeError> {
     let mut reader = Reader::new(bytes);
     let version = reader.u8("identity.version")?;
-    if version != IDENTITY_VERSION {
+    if !(1..=IDENTITY_VERSION).contains(&version) {
         return Err(DecodeError::Unknown("identity.version", u64::from(version)));
     }
     let deployment = DeploymentId(reader.u64("identity.deployment")?);
@@ -279,7 +399,27 @@ fn decode(bytes: &[u8]) -> Result<Identity, DecodeError> {
             1 => true,
             other => return Err(DecodeError::Invalid("identity.created", u64::from(other))),
         },
+        log: if version == 1 { LogPlace::Unknown } else { decode_place(&mut reader)? },
     };
     reader.finish()?;
     Ok(identity)
 }
+
+const LOG_UNKNOWN: u8 = 0;
+const LOG_WITH_DATA: u8 = 1;
+const LOG_OWN: u8 = 2;
+
+fn decode_place(reader: &mut Reader<'_>) -> Result<LogPlace, DecodeError> {
+    match reader.u8("identity.log")? {
+        LOG_UNKNOWN => Ok(LogPlace::Unknown),
+        LOG_WITH_DATA => Ok(LogPlace::WithData),
+        LOG_OWN => {
+            let path = reader.bytes("identity.wal_directory", PATH_BYTES_MAX)?;
+            Ok(LogPlace::Own(PathBuf::from(OsString::from_vec(path.to_vec()))))
+        }
+        other => Err(DecodeError::Invalid("identity.log", u64::from(other))),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -28,6 +28,7 @@ pub mod meta;
 pub mod metrics;
 mod node_host;
 mod notices;
+mod panics;
 mod peer_table;
 pub mod peers;
 pub mod persist;

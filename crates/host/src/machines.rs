@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use mraft_disk::Disk;
+use mraft_disk::{Disk, Open};
 pub use mraft_engine::machine::{
     BackgroundJob, Command, ContentView, Lookup, MachineError, Results, SnapshotStage, SnapshotView,
     StateMachine, Urgency,
@@ -123,6 +123,15 @@ impl Files {
         self.directory.join(STATE_FILE)
     }
 
+    /// Makes durable what is there: a process that was killed may have left it in memory only (rule D7), and the log is about to be
+    /// truncated up to it.
+    fn own(&self) -> std::io::Result<()> {
+        if self.disk.exists(&self.state())? {
+            self.disk.open(&self.state(), Open::Write)?.sync_data()?;
+        }
+        self.disk.sync_dir(&self.directory)
+    }
+
     fn staged(&self, directory: u64) -> PathBuf {
         self.directory.join(format!("staged-{directory}"))
     }
@@ -173,6 +182,7 @@ impl<M: ConcurrentMachine> StateMachine for Memory<M> {
         files::make_directory(self.files.disk.as_ref(), &self.files.directory)?;
         let keep = staged.map(|directory| self.files.staged(directory));
         files::remove_others(self.files.disk.as_ref(), &self.files.directory, "staged-", keep.as_deref())?;
+        self.files.own()?;
         let bytes =
             files::read_io(self.files.disk.as_ref(), &self.files.state(), STATE_MAGIC, STATE_BYTES_MAX)?;
         let Some(bytes) = bytes else { return Ok(None) };
@@ -249,6 +259,11 @@ impl<M: ConcurrentMachine> StateMachine for Memory<M> {
         files::rename(disk, &self.files.staged(directory), &self.files.state())?;
         self.load(&bytes)?;
         Ok(self.meta.clone())
+    }
+
+    fn is_live(&self, directory: u64) -> Result<bool, MachineError> {
+        // The switch is a rename: what is still there was not switched to.
+        Ok(!self.files.disk.exists(&self.files.staged(directory))?)
     }
 
     fn discard(&mut self, directory: u64) -> Result<(), MachineError> {
@@ -384,4 +399,53 @@ fn decode_state(bytes: &[u8]) -> Result<(Index, &[u8], &[u8]), MachineError> {
     let state = reader.bytes("state.bytes", STATE_BYTES_MAX).map_err(damaged)?;
     reader.finish().map_err(damaged)?;
     Ok((applied, meta, state))
+}
+
+#[cfg(test)]
+mod tests {
+    use mraft_disk::MemoryDisk;
+
+    use super::*;
+
+    struct Empty;
+
+    impl InMemoryMachine for Empty {
+        fn apply(&mut self, _command: &Command<'_>, _answer: &mut Vec<u8>) {}
+        fn query(&self, _query: &[u8], _answer: &mut Vec<u8>) {}
+        fn save(&self, _state: &mut Vec<u8>) {}
+        fn restore(&mut self, _state: &[u8]) -> Result<(), String> {
+            Ok(())
+        }
+    }
+
+    fn opened(disk: &MemoryDisk) -> Box<dyn StateMachine> {
+        let mut machine = in_memory(Arc::new(disk.clone()), "/state".into(), 0, Empty);
+        machine.open(None).expect("nothing is damaged");
+        machine
+    }
+
+    #[test]
+    fn d7_what_was_opened_is_still_there_after_the_power_failed() {
+        for fails_at in 0.. {
+            let disk = MemoryDisk::new();
+            let mut machine = opened(&disk);
+            machine.commit(10, b"old").expect("committed");
+            machine.persist().expect("no fault yet");
+            machine.commit(20, b"new").expect("committed");
+            disk.fail_from_operation(disk.operations() + fails_at);
+            let is_persisted = machine.persist().is_ok();
+            drop(machine);
+            // The process is killed, not the machine: the next one finds what may be in memory only, and its log is truncated up to it.
+            disk.kill();
+            let found = opened(&disk).persisted();
+            for seed in 0..8 {
+                let disk = disk.fork();
+                disk.crash(seed);
+                assert!(opened(&disk).persisted() >= found, "failed at {fails_at}, seed {seed}");
+            }
+            if is_persisted {
+                break;
+            }
+        }
+    }
 }

@@ -6,7 +6,7 @@
 //! is, the more it finds when it looks. Bounds are kept by the senders, each for its own kind of item (`pending_bytes_max`,
 //! the transport's receive bound, one log job per turn), because an answer such as "persisted" must never be refused.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -169,11 +169,44 @@ impl<T> Mailbox<T> {
     }
 }
 
+/// Counts what waits in a mailbox and has a bound, beside what never may be refused.
+#[derive(Debug, Default)]
+pub(crate) struct WaitingBytes(AtomicUsize);
+
+impl WaitingBytes {
+    /// Counts `bytes` in, unless something waits already and there would be more than `bytes_max`.
+    pub(crate) fn admit(&self, bytes: usize, bytes_max: usize) -> bool {
+        let before = self.0.fetch_add(bytes, Ordering::Relaxed);
+        let fits = before == 0 || before.saturating_add(bytes) <= bytes_max;
+        if !fits {
+            self.0.fetch_sub(bytes, Ordering::Relaxed);
+        }
+        fits
+    }
+
+    /// What was counted in waits no more.
+    pub(crate) fn release(&self, bytes: usize) {
+        self.0.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
     use super::*;
+
+    #[test]
+    fn t2_what_waits_is_bounded_and_one_alone_always_gets_in() {
+        let waiting = WaitingBytes::default();
+        assert!(waiting.admit(150, 100), "nothing else waits");
+        assert!(!waiting.admit(1, 100));
+        waiting.release(150);
+        assert!(waiting.admit(60, 100) && waiting.admit(40, 100));
+        assert!(!waiting.admit(1, 100));
+        waiting.release(40);
+        assert!(waiting.admit(40, 100), "what was refused is not counted");
+    }
 
     #[test]
     fn everything_sent_comes_out_once_and_in_order() {

@@ -5,6 +5,7 @@
 //! It reaches the disk in the same atomic step as the data it belongs to, and stands at the head of every snapshot. The genesis
 //! meta is the group's beginning: index 1, term 1, the original members and slots (rule M4).
 
+use mraft_engine::Dispute;
 use mraft_types::codec::{DecodeError, Reader, Writer};
 use mraft_types::{
     DeploymentId, GroupId, GroupUid, Index, LogPosition, LogStart, Membership, SLOT_COUNT, SlotRange, SlotSet,
@@ -13,7 +14,20 @@ use mraft_types::{
 /// Feature level of groups founded by this release (rule T3).
 pub const FEATURE_LEVEL: u32 = 1;
 
+/// Rule T3: a replica of a group at a higher level than this build knows must not go on with the old meaning. Says what to do.
+pub(crate) fn check_level(level: u32) -> Result<(), String> {
+    if level <= FEATURE_LEVEL {
+        return Ok(());
+    }
+    Err(format!(
+        "the group is at feature level {level} and this build knows {FEATURE_LEVEL}: run the newer release on this node; nothing was lost"
+    ))
+}
+
 const META_VERSION: u8 = 1;
+/// Of a group whose replicas do not agree: the dispute follows at the end. No other group's meta is written like this, so that only a
+/// build that does not know disputes refuses it, and only then.
+const META_VERSION_DISPUTED: u8 = 2;
 
 /// The position that every group's history starts behind.
 pub const GENESIS: LogPosition = LogPosition { index: 1, term: 1 };
@@ -39,6 +53,8 @@ pub struct GroupMeta {
     pub log_unix_ms: u64,
     /// Hash chain over (index, entry, results) of everything applied (rule E8).
     pub chain: u128,
+    /// The replicas do not agree, and no state has a majority: the group does not serve (rule E8).
+    pub disputed: Option<Dispute>,
 }
 
 impl GroupMeta {
@@ -61,6 +77,7 @@ impl GroupMeta {
             slots_epoch: 0,
             log_unix_ms: 0,
             chain: u128::from_le_bytes(uid.0),
+            disputed: None,
         }
     }
 
@@ -71,8 +88,13 @@ impl GroupMeta {
 
     /// The bytes (`docs/formats/meta.md`), into a vector that is cleared first.
     pub fn encode_into(&self, out: &mut Vec<u8>) {
+        self.encode_around(out, |out| self.membership.encode(out));
+    }
+
+    /// The same with the membership's bytes from the caller: it hardly ever changes, and everything else does with every entry.
+    pub(crate) fn encode_around(&self, out: &mut Vec<u8>, membership: impl FnOnce(&mut Vec<u8>)) {
         out.clear();
-        out.put_u8(META_VERSION);
+        out.put_u8(if self.disputed.is_some() { META_VERSION_DISPUTED } else { META_VERSION });
         out.put_u64(self.group.0);
         out.put_raw(&self.uid.0);
         out.put_varint(self.applied.index);
@@ -86,7 +108,10 @@ impl GroupMeta {
             out.put_u16(range.first);
             out.put_u16(range.last);
         }
-        self.membership.encode(out);
+        membership(out);
+        if let Some(dispute) = &self.disputed {
+            dispute.encode(out);
+        }
     }
 
     /// The bytes.
@@ -100,7 +125,7 @@ impl GroupMeta {
     pub fn decode(bytes: &[u8]) -> Result<GroupMeta, DecodeError> {
         let mut reader = Reader::new(bytes);
         let version = reader.u8("meta.version")?;
-        if version != META_VERSION {
+        if version != META_VERSION && version != META_VERSION_DISPUTED {
             return Err(DecodeError::Unknown("meta.version", u64::from(version)));
         }
         let group = GroupId(reader.u64("meta.group")?);
@@ -122,6 +147,10 @@ impl GroupMeta {
         }
         let slots = SlotSet::from_ranges(ranges).ok_or(DecodeError::Invalid("meta.slots", count as u64))?;
         let membership = Membership::decode(&mut reader)?;
+        let disputed = match version {
+            META_VERSION_DISPUTED => Some(Dispute::decode(&mut reader)?),
+            _ => None,
+        };
         reader.finish()?;
         Ok(GroupMeta {
             group,
@@ -133,6 +162,7 @@ impl GroupMeta {
             slots_epoch,
             log_unix_ms,
             chain,
+            disputed,
         })
     }
 
@@ -177,6 +207,7 @@ fn founding_uid(deployment: DeploymentId, group: GroupId, members: &Membership, 
 
 #[cfg(test)]
 mod tests {
+    use mraft_engine::Depth;
     use mraft_types::{Member, NodeId, ReplicaId, Role};
 
     use super::*;
@@ -197,10 +228,13 @@ mod tests {
     fn e7_meta_comes_back_from_its_bytes_and_from_nothing_less() {
         let mut meta = genesis(2, &[1, 2, 3]);
         meta.advance(LogPosition { index: 900, term: 4 }, b"entry", b"results");
-        let bytes = meta.encode();
-        assert_eq!(GroupMeta::decode(&bytes), Ok(meta));
-        for len in 0..bytes.len() {
-            assert!(GroupMeta::decode(&bytes[..len]).is_err());
+        for disputed in [None, Some(Dispute { index: 890, shown_by: Depth::Content })] {
+            meta.disputed = disputed;
+            let bytes = meta.encode();
+            assert_eq!(GroupMeta::decode(&bytes).as_ref(), Ok(&meta));
+            for len in 0..bytes.len() {
+                assert!(GroupMeta::decode(&bytes[..len]).is_err());
+            }
         }
     }
 

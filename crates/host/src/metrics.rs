@@ -201,11 +201,30 @@ impl Metrics {
         for ((name, label, value), count) in labelled.iter() {
             if *name != last {
                 let family = name.strip_suffix("_total").unwrap_or(name);
-                let _ = writeln!(out, "# TYPE {family} counter");
+                let _ = writeln!(out, "# HELP {family} {}\n# TYPE {family} counter", help_of(family));
                 last = name;
             }
             let _ = writeln!(out, "{name}{{{label}=\"{}\"}} {count}", value.replace(['\\', '"', '\n'], "_"));
         }
+    }
+}
+
+/// What the counters with a label count.
+fn help_of(family: &str) -> &'static str {
+    match family {
+        "mraft_apply_stalls" => "Times that applying waited for memory, by what was full.",
+        "mraft_elections" => "Elections that replicas here began, by reason.",
+        "mraft_log_pressed" => {
+            "Times that the log was longer than it should be, by what there was too much of."
+        }
+        "mraft_messages_refused" => "Messages of peers that were dropped here, by reason.",
+        "mraft_messages_unsendable" => "Messages that could not be sent, by reason.",
+        "mraft_snapshots" => "Snapshots, by what became of them.",
+        "mraft_state_differences" => "Checkpoints at which replicas differed, by what followed.",
+        "mraft_topology_conflicts" => {
+            "Connections of nodes that have another routing table of the same version, by node."
+        }
+        _ => "Counted by label.",
     }
 }
 

@@ -15,7 +15,7 @@ use mraft_engine::effect::Answer;
 use mraft_engine::error::NotApplied;
 use mraft_engine::event::{Event, Proposal, ReadKind, Ticket};
 use mraft_engine::machine::{Lookup, MachineError, StateMachine};
-use mraft_logstore::{LogOptions, SegmentLog};
+use mraft_logstore::{LogOptions, LogStore, Recovered, SegmentLog};
 use mraft_types::{
     CondemnedReason, GroupId, GroupUid, Index, Membership, MembershipChange, NodeId, Payload, ReplicaId,
     SlotSet, Term,
@@ -34,7 +34,7 @@ use crate::peer_table::PeerTable;
 use crate::peers::{Peers, RequestHandler};
 use crate::persist::{LogHealth, LogJob, LogWorker};
 use crate::registry::{GroupRecord, Registry};
-use crate::restore::{first_log, log_key, restore};
+use crate::restore::{first_log, log_key, new_log};
 use crate::runtime::{Listener, Pace, Runtime, Shared};
 use crate::status::{GroupStatus, HostStatus};
 
@@ -109,6 +109,13 @@ pub struct Leadership {
 /// Opening it restarts everything that lives in its directory; [`NodeHost::close`] ends it cleanly, dropping it does the same.
 /// All methods may be called from any thread. Requests are answered through [`CompletionQueue`]s or functions; a request is
 /// answered exactly once, and never with more certainty than there is ([`Answer`]).
+///
+/// # Panics
+///
+/// A panic of a group's state machine, in whatever it does for the host (applying, background work, snapshots), stops that group's replica
+/// here, with a reason in its status, and no other. A panic anywhere else on a thread of the host, in a function that was given to be
+/// called with an answer for example, **aborts the process**: such a thread works for many groups, and nobody knows what it left half
+/// done. Other nodes take over, and the next start recovers.
 pub struct NodeHost {
     inner: Arc<Inner>,
 }
@@ -121,6 +128,8 @@ pub(crate) struct Inner {
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) machines: Machines,
     pub(crate) registry: Mutex<Registry>,
+    /// Held while replicas come or go: each takes several steps, and waits for other threads in between.
+    pub(crate) replica_changes: Mutex<()>,
     pub(crate) runtime: Mutex<Option<Runtime>>,
     pub(crate) shared: RwLock<Option<Arc<Shared>>>,
     pub(crate) peers: RwLock<Option<Arc<Peers>>>,
@@ -163,7 +172,8 @@ impl NodeHost {
         requests: Option<Arc<dyn RequestHandler>>,
     ) -> Result<NodeHost, HostError> {
         config.validate()?;
-        let (data, wal) = (config.data_directory.clone(), config.wal_directory());
+        let data = config.data_directory.clone();
+        let wal = identity::wal_directory(disk.as_ref(), &data, config.wal_directory.as_deref())?;
         let claim = Claim {
             deployment: config.deployment,
             node: config.node,
@@ -171,14 +181,22 @@ impl NodeHost {
         };
         let io = |error| HostError::io(&data, error);
         let fresh = (crate::random::instance_id().map_err(io)?, crate::random::seed());
-        // Everything is checked before the first byte is written, the locks' files included.
-        identity::decide(disk.as_ref(), &data, &wal, &claim, fresh)?;
+        // Everything is checked, and the address taken, before the first byte is written, the locks' files included.
+        let expected = identity::decide(disk.as_ref(), &data, &wal, &claim, fresh)?;
+        let log_directory = wal.join("log");
+        if expected.created {
+            identity::has_its_log(disk.as_ref(), &data, &log_directory)?;
+        }
+        for directory in [&data, &wal] {
+            crate::files::lock_stopped(disk.as_ref(), directory)?;
+        }
+        let listening = crate::peers::listen(&config)?;
         let locks = crate::files::lock_directories(disk.as_ref(), &data, &wal)?;
         let mut identity = identity::boot(disk.as_ref(), &data, &wal, &claim, fresh)?;
         let registry = Registry::open(Arc::clone(&disk), &data)?;
-        let log_directory = wal.join("log");
         let options = LogOptions::new(config.log_segment_bytes, crate::random::salts());
         let log = SegmentLog::open(Arc::clone(&disk), &log_directory, options)?;
+        registry.check_against(&log.recovered())?;
         let completions = Completions::new();
         let inner = Arc::new_cyclic(|me| Inner {
             me: Weak::clone(me),
@@ -187,6 +205,7 @@ impl NodeHost {
             disk: Arc::clone(&disk),
             machines,
             registry: Mutex::new(registry),
+            replica_changes: Mutex::default(),
             runtime: Mutex::new(None),
             shared: RwLock::new(None),
             peers: RwLock::new(None),
@@ -206,12 +225,13 @@ impl NodeHost {
             staged: AtomicU64::new(0),
             _locks: locks,
         });
-        inner.finish_removals()?;
-        inner.start(log)?;
-        identity::mark_created(disk.as_ref(), &data, &wal, &mut identity)?;
+        // From here on an error drops the host, which ends its threads and lets the locks go.
         let host = NodeHost { inner };
+        host.inner.finish_removals();
+        host.inner.start(log)?;
+        identity::mark_created(disk.as_ref(), &data, &wal, &mut identity)?;
         let table = PeerTable::open(Arc::clone(&disk), &data)?;
-        let peers = Peers::start(&host.inner, table, requests)?;
+        let peers = Peers::start(&host.inner, table, listening, requests)?;
         host.inner.connect(peers);
         Ok(host)
     }
@@ -248,7 +268,9 @@ impl NodeHost {
     /// Stops a group's replica here and forgets it for good: its log records and its state are deleted. For replicas that were
     /// removed from their group.
     pub fn remove_replica(&self, group: GroupId) -> Result<(), HostError> {
-        self.inner.remove_replica(group)
+        let record =
+            self.inner.registry().records().get(&group).cloned().ok_or(HostError::NoSuchGroup(group))?;
+        self.inner.remove_replica(group, record.replica)
     }
 
     /// The groups here, in order.
@@ -266,7 +288,8 @@ impl NodeHost {
         self.inner.input(group, Event::Propose(proposals));
     }
 
-    /// Proposes one command; `answered` is called once, on a thread of the host: it must not block.
+    /// Proposes one command; `answered` is called once, on a thread of the host: it must neither
+    /// block nor panic.
     pub fn propose(
         &self,
         group: GroupId,
@@ -373,14 +396,26 @@ impl NodeHost {
         wait(&result)?.ok_or(HostError::NoSuchGroup(group))
     }
 
+    /// Clears what is known of a node id: which directory it is, that two claim it, how far its log was (rules M6, M7). For an operator who
+    /// knows that the earlier directory is gone for good; to be said on every node, because they tell each other. Refused while a group
+    /// here lists the node: its votes may be counted on.
+    pub fn clear_conflict(&self, node: NodeId) -> Result<(), HostError> {
+        self.inner.clear_conflict(node)
+    }
+
     /// Whether the disk stopped every replica of this node (rules D8, T1).
     pub fn is_stopped_by_disk(&self) -> bool {
         self.inner.stalled.load(Ordering::Relaxed)
     }
 
-    /// What happens on this node from now on.
+    /// What happens on this node from now on, and first of all which replicas have failed already.
     pub fn events(&self) -> EventReceiver {
-        self.inner.events.listen()
+        let failures = self.inner.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        let failed = |(group, reason): (&GroupId, &String)| HostEvent::ReplicaFailed {
+            group: *group,
+            reason: reason.clone(),
+        };
+        self.inner.events.listen(failures.iter().map(failed))
     }
 
     /// Asks the peers; see [`crate::peers`].
@@ -463,11 +498,24 @@ impl Inner {
         if !unfinished.is_empty() {
             first.push(LogJob::Add { token: 0, replicas: unfinished });
         }
+        // What the log lost is written down before the log learns of the replica anew: from then on it would pass for a new one.
+        let lost = self.registry().find_lost(|record| recovered.contains_key(&log_key(record)))?;
+        for record in records.iter().filter(|record| lost.contains(&record.group)) {
+            tracing::error!(
+                group = %record.group, replica = %record.replica,
+                "the log has lost this replica: it is condemned; remove it from the group and add the node again"
+            );
+            let known = recovered.remove(&log_key(record)).unwrap_or_else(|| new_log(record));
+            recovered
+                .insert(log_key(record), Recovered { condemned: Some(CondemnedReason::LogLost), ..known });
+        }
         let mut replicas = Vec::new();
         for record in &records {
-            let machine = self.make_machine(record)?;
-            let replica = restore(&self.config, record, recovered.remove(&log_key(record)), machine)?;
-            replicas.push((record.group, replica));
+            match self.put_together(record, recovered.remove(&log_key(record))) {
+                Ok(replica) => replicas.push((record.group, replica)),
+                // What its log holds stays: it may be all that is left of the replica, and the next start tries again.
+                Err(error) => self.not_started(record.group, &error),
+            }
         }
         // Records that the registry does not name belong to replicas whose removal a crash interrupted.
         for key in recovered.into_keys() {
@@ -475,9 +523,10 @@ impl Inner {
         }
         let mut cores: Vec<Core> = (0..self.config.step_workers.max(1)).map(|_| self.new_core()).collect();
         let workers = cores.len();
-        let mut appliers = Vec::new();
+        let (mut appliers, mut discards) = (Vec::new(), Vec::new());
         for (group, mut replica) in replicas {
             first.extend(replica.first.take());
+            discards.extend(replica.discard.map(|directory| (group, directory)));
             self.memberships().insert(group, replica.seat.raft.membership().clone());
             if replica.seat.raft.condemned() != Some(CondemnedReason::Divergence) {
                 self.lookups_mut().insert(group, replica.applier.lookup());
@@ -496,6 +545,7 @@ impl Inner {
             }
             LogHealth::Failed(error) => return Err(HostError::Log(error)),
         }
+        self.registry().logged(records.iter().map(|record| record.group))?;
         let pace = Pace {
             tick: Duration::from_millis(self.config.tick_ms),
             beat_ticks: u64::from(self.config.heartbeat_ticks),
@@ -517,6 +567,10 @@ impl Inner {
         )
         .map_err(|error| HostError::io(&self.config.data_directory, error))?;
         let shared = Arc::clone(runtime.shared());
+        for (group, directory) in discards {
+            // Nobody closes the mailboxes before the runtime is handed over.
+            let _ = shared.apply(group).send(ApplyMail::Discard(group, directory));
+        }
         *self.shared.write().unwrap_or_else(PoisonError::into_inner) = Some(shared);
         *self.runtime.lock().unwrap_or_else(PoisonError::into_inner) = Some(runtime);
         Ok(())
@@ -591,13 +645,21 @@ impl Inner {
 
     /// An event for a group's core; requests in it are answered even when the host is closing.
     pub(crate) fn input(&self, group: GroupId, event: Event) {
-        let rejected = match self.shared() {
+        let shared = self.shared();
+        // As much as one group may have waiting: a worker that keeps up looks long before.
+        let bytes_max = self.config.limits.pending_bytes_max;
+        let is_refused = match (&shared, &event) {
+            (Ok(shared), Event::Propose(proposals)) => !shared.admit_proposals(group, proposals, bytes_max),
+            _ => false,
+        };
+        let (rejected, reason) = match shared {
+            _ if is_refused => (event, NotApplied::Busy("the step worker's mailbox")),
             Ok(shared) => match shared.step(group).send(Input::Group(group, event)) {
                 Ok(()) => return,
-                Err(Input::Group(_, event)) => event,
+                Err(Input::Group(_, event)) => (event, NotApplied::Stopping),
                 Err(_) => return,
             },
-            Err(_) => event,
+            Err(_) => (event, NotApplied::Stopping),
         };
         let tickets = match rejected {
             Event::Propose(proposals) => proposals.into_iter().map(|proposal| proposal.ticket).collect(),
@@ -609,8 +671,8 @@ impl Inner {
             }
             _ => Vec::new(),
         };
-        let stopping = Answer::NotApplied(NotApplied::Stopping);
-        self.completions.deliver(tickets.into_iter().map(|ticket| (ticket, stopping.clone())).collect());
+        let answer = Answer::NotApplied(reason);
+        self.completions.deliver(tickets.into_iter().map(|ticket| (ticket, answer.clone())).collect());
     }
 
     pub(crate) fn deadline_tick(&self, within: Duration) -> u64 {

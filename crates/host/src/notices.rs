@@ -31,6 +31,7 @@ impl Inner {
         if age_ms < self.config.slow_disk_ms {
             return;
         }
+        self.metrics.count("mraft_slow_disk_total", "what", "beats");
         let peers = self.peers.read().unwrap_or_else(PoisonError::into_inner).clone();
         let Some(peers) = peers else { return };
         let now = Instant::now();
@@ -45,6 +46,7 @@ impl Inner {
                 continue;
             };
             moved.insert(group, now);
+            self.metrics.count("mraft_slow_disk_total", "what", "leaderships_moved");
             tracing::warn!(%group, %to, age_ms, "the disk is slow: handing leadership over");
             let ticket = self.completions.call(|_| {});
             self.input(group, Event::Transfer { ticket, to: Some(to) });
@@ -173,11 +175,11 @@ impl Listener for Inner {
             Notice::Settled => {
                 tracing::info!(%group, "a majority has the same state again: the group serves")
             }
-            Notice::Removed { change_index } => {
-                tracing::info!(%group, change_index, "this replica was removed from its group");
+            Notice::Removed { replica, change_index } => {
+                tracing::info!(%group, %replica, change_index, "this replica was removed from its group");
                 self.tell(&HostEvent::ReplicaRemoved { group, change_index });
                 if let Some(inner) = self.me() {
-                    inner.forget_removed(group);
+                    inner.forget_removed(group, replica);
                 }
             }
             Notice::Panicked { message } => self.failed(group, format!("its core panicked: {message}")),

@@ -106,6 +106,19 @@ impl PeerTable {
         self.write()
     }
 
+    /// An operator says that whatever was known of this node id is void: another directory may come under it.
+    pub(crate) fn forget(&mut self, node: NodeId) -> Result<(), HostError> {
+        let before = self.content.clone();
+        self.content.instances.remove(&node);
+        self.content.records.remove(&node);
+        self.content.conflicting.remove(&node);
+        let written = self.write();
+        if written.is_err() {
+            self.content = before;
+        }
+        written
+    }
+
     /// Replaces the file.
     pub(crate) fn write(&self) -> Result<(), HostError> {
         files::replace(self.disk.as_ref(), &self.path, TABLE_MAGIC, &encode(&self.content))

@@ -4,31 +4,32 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use mraft_engine::event::NodeEvent;
-use mraft_engine::machine::{SnapshotStage, SnapshotView};
+use mraft_engine::machine::{MachineError, SnapshotStage, SnapshotView};
 use mraft_transport::{
-    Connected, Disconnected, Handler, Received, Refusal, SnapshotReceiver, SnapshotSource, Transport,
-    TransportConfig, is_exposed_without_tls,
+    Connected, Disconnected, Handler, Listening, Received, Refusal, SnapshotReceiver, SnapshotSource,
+    Transport, TransportConfig, TransportError, is_exposed_without_tls,
 };
-use mraft_types::{GroupId, LogStart, Membership, NodeId, Payload, ReplicaId, Term};
+use mraft_types::{CondemnedReason, GroupId, LogStart, Membership, NodeId, Payload, ReplicaId, Term};
 use mraft_wire::{
     Accepted, DecodeError, FrameBuilder, Hello, HelloRefused, HostBeat, Purpose, Request, RequestKind,
     Response, SNAPSHOT_CHUNK_BYTES_TARGET, SnapshotHeader, TopologyStamp, VersionRange, WIRE_VERSION, check,
 };
 
 use crate::apply_worker::{ApplyMail, SnapshotSend};
-use crate::config::HostConfig;
+use crate::config::{HostConfig, TlsFiles};
 use crate::core::{Envelope, HashReport, Input, Look};
 use crate::error::HostError;
 use crate::events::HostEvent;
 use crate::frames::{FromHost, decode, encode};
 use crate::identity::Identity;
-use crate::meta::{FEATURE_LEVEL, GroupMeta};
+use crate::meta::{FEATURE_LEVEL, GroupMeta, check_level};
 use crate::node_host::Inner;
 use crate::peer_table::PeerTable;
 use crate::questions;
@@ -120,6 +121,8 @@ struct Door {
     inner: Weak<Inner>,
     identity: Identity,
     table: Mutex<PeerTable>,
+    /// See [`Door::durable_seq`].
+    durable_seq: AtomicU64,
     /// What the hello says of this node's routing table (rule M10).
     topology: Mutex<TopologyStamp>,
     /// By node, why the last connection was refused; only of nodes that are or were peers, so no more than there are of them.
@@ -132,15 +135,15 @@ impl Peers {
     pub(crate) fn start(
         inner: &Arc<Inner>,
         table: PeerTable,
+        listening: Listening,
         requests: Option<Arc<dyn RequestHandler>>,
     ) -> Result<Arc<Peers>, HostError> {
-        let config = transport_config(&inner.config);
         let mut warnings = Vec::new();
-        if is_exposed_without_tls(&config.listen_address, config.tls.is_some()) {
+        let listen_address = listen_address(&inner.config);
+        if is_exposed_without_tls(listen_address, inner.config.tls.is_some()) {
             let warning = format!(
-                "{} is reachable from other machines without TLS: whoever reaches it can read and write everything; \
-                 set mutual_tls with ca_file, cert_file and key_file",
-                config.listen_address
+                "{listen_address} is reachable from other machines without TLS: whoever reaches it can read and write everything; \
+                 set mutual_tls with ca_file, cert_file and key_file"
             );
             tracing::warn!("{warning}");
             warnings.push(warning);
@@ -149,12 +152,13 @@ impl Peers {
             inner: Arc::downgrade(inner),
             identity: inner.identity.clone(),
             table: Mutex::new(table),
+            durable_seq: AtomicU64::new(inner.shared()?.durable_seq()),
             topology: Mutex::default(),
             refusals: Mutex::default(),
             peers: Mutex::new(Weak::new()),
             requests,
         });
-        let transport = Transport::start(config, Arc::clone(&door) as Arc<dyn Handler>)
+        let transport = Transport::start_on(listening, Arc::clone(&door) as Arc<dyn Handler>)
             .map_err(|error| HostError::Network(error.to_string()))?;
         let peers = Arc::new(Peers {
             inner: Arc::downgrade(inner),
@@ -187,6 +191,13 @@ impl Peers {
         if let Err(error) = self.door.table().retire(nodes) {
             tracing::error!("cannot remember which nodes were removed for good: {error}");
         }
+    }
+
+    /// Forgets which directory a node id is and how far it was, durably. The caller has seen to it that no group lists the node.
+    pub(crate) fn forget(&self, node: NodeId) -> Result<(), HostError> {
+        self.transport.remove_peer(node);
+        self.door.refusals.lock().unwrap_or_else(PoisonError::into_inner).remove(&node);
+        self.door.table().forget(node)
     }
 
     /// Makes a node a peer that is in no group here yet.
@@ -370,7 +381,8 @@ impl Outbox for Peers {
         }
         // When the host closes, nobody waits for the end any more.
         let done = Box::new(move |result| _ = done.try_send(result));
-        let begun = self.transport.send_snapshot(to, header, Box::new(Source { view }), done);
+        let source = Source { view, inner: Weak::clone(&self.inner), group, to: order.to };
+        let begun = self.transport.send_snapshot(to, header, Box::new(source), done);
         let result = match begun {
             Ok(()) => ended.recv().unwrap_or(Err(mraft_transport::SnapshotFailed::Closing)),
             Err(error) => Err(error),
@@ -395,17 +407,31 @@ impl Outbox for Peers {
     }
 }
 
+/// A piece of a user's machine on a thread that serves all groups: a panic ends this snapshot and nothing else (rule T4).
+fn unpanicked<T>(part: impl FnOnce() -> Result<T, MachineError>) -> Result<T, String> {
+    match catch_unwind(AssertUnwindSafe(part)) {
+        Ok(result) => result.map_err(|error| error.to_string()),
+        Err(_) => Err("the state machine panicked".to_owned()),
+    }
+}
+
 struct Source {
     view: Box<dyn SnapshotView>,
+    inner: Weak<Inner>,
+    group: GroupId,
+    to: ReplicaId,
 }
 
 impl SnapshotSource for Source {
     fn next_chunk(&mut self) -> Result<Option<Payload>, String> {
+        // The transport asks for a chunk when the one before it has left.
+        if let Some(shared) = self.inner.upgrade().and_then(|inner| inner.shared().ok()) {
+            shared.snapshot_progress(self.group, self.to);
+        }
         let mut chunk = Vec::new();
-        match self.view.next_chunk(SNAPSHOT_CHUNK_BYTES_TARGET, &mut chunk) {
-            Ok(true) => Ok(Some(Payload::from(chunk))),
-            Ok(false) => Ok(None),
-            Err(error) => Err(error.to_string()),
+        match unpanicked(|| self.view.next_chunk(SNAPSHOT_CHUNK_BYTES_TARGET, &mut chunk))? {
+            true => Ok(Some(Payload::from(chunk))),
+            false => Ok(None),
         }
     }
 }
@@ -418,6 +444,14 @@ impl Door {
         if !is_known && let Err(error) = peers.add(node, raft_address) {
             tracing::warn!(%node, raft_address, "a node gives an address that cannot be used: {error}");
         }
+    }
+
+    /// How far the log is, as last seen: while the host closes it is not there to be asked, and a number below what the peers remember
+    /// would call this directory an old copy (rule M7).
+    fn durable_seq(&self) -> u64 {
+        let shared = self.inner.upgrade().and_then(|inner| inner.shared().ok());
+        self.durable_seq.fetch_max(shared.map_or(0, |shared| shared.durable_seq()), Ordering::Relaxed);
+        self.durable_seq.load(Ordering::Relaxed)
     }
 
     fn table(&self) -> MutexGuard<'_, PeerTable> {
@@ -470,7 +504,6 @@ impl Door {
 impl Handler for Door {
     fn hello(&self, peer: NodeId, purpose: Purpose) -> Hello {
         let table = self.table();
-        let shared = self.inner.upgrade().and_then(|inner| inner.shared().ok());
         let Identity { deployment, node, instance, boot_counter, boot_nonce, raft_address, .. } =
             self.identity.clone();
         Hello {
@@ -483,7 +516,7 @@ impl Handler for Door {
             instance,
             boot_counter,
             boot_nonce,
-            durable_seq: shared.map_or(0, |shared| shared.durable_seq()),
+            durable_seq: self.durable_seq(),
             record_of_receiver: table.record(peer),
             topology: *self.topology.lock().unwrap_or_else(PoisonError::into_inner),
             raft_address,
@@ -583,6 +616,18 @@ impl Handler for Door {
 
     fn refused(&self, refusal: &Refusal) {
         let side = if refusal.by_peer { "the peer refuses this node" } else { "this node refuses the peer" };
+        if let HelloRefused::OldCopy { node, remembered, now } = &refusal.reason
+            && *node == self.identity.node
+            && now.0 == self.identity.boot_counter
+            && let Some(inner) = self.inner.upgrade()
+        {
+            tracing::error!(
+                by = %refusal.node, remembered_boot = remembered.0, remembered_seq = remembered.1, boot = now.0, seq = now.1,
+                "this directory is an old copy of itself: its replicas forgot what they had promised and are condemned; remove them from \
+                 their groups, have the peers forget this node, and add it again"
+            );
+            inner.condemn_all(CondemnedReason::OldCopy);
+        }
         let reason = match &refusal.reason {
             // Whoever found it out: this directory is not the one that the others know under this id (rule M6).
             HelloRefused::Instance { node, ours, theirs } if *node == self.identity.node => format!(
@@ -613,6 +658,10 @@ impl Handler for Door {
         let meta = GroupMeta::decode(&header.meta).map_err(|error| error.to_string())?;
         if meta.log_start() != header.start || meta.group != header.group || meta.uid != header.uid {
             return Err("the header does not describe its own meta".to_owned());
+        }
+        if let Err(reason) = check_level(meta.feature_level) {
+            inner.stop_failed(header.group, record.replica, &reason);
+            return Err(reason);
         }
         let directory = inner.next_staged_directory();
         let (reply, stage) = sync_channel(1);
@@ -646,16 +695,16 @@ struct Incoming {
 impl SnapshotReceiver for Incoming {
     fn chunk(&mut self, data: Payload) -> Result<(), String> {
         let stage = self.stage.as_mut().ok_or("the snapshot is finished")?;
-        stage.write_chunk(&data).map_err(|error| error.to_string())
+        unpanicked(|| stage.write_chunk(&data))
     }
 
     fn finish(mut self: Box<Self>) -> Result<(), String> {
         let inner = self.inner.upgrade().ok_or("the node is closing")?;
         let stage = self.stage.take().ok_or("the snapshot is finished")?;
         let (group, index) = (self.group, self.start.position.index);
-        if let Err(error) = stage.finish() {
+        if let Err(error) = unpanicked(|| stage.finish()) {
             let _ = inner.mail(group, ApplyMail::Discard(group, self.directory));
-            return Err(error.to_string());
+            return Err(error);
         }
         inner.metrics().count("mraft_snapshots_total", "what", "received");
         inner.tell(&HostEvent::SnapshotReceived { group, index });
@@ -690,20 +739,30 @@ fn carries_entries(input: &Input) -> bool {
     )
 }
 
+/// Takes the address at which peers will be listened for, and reads the certificates: what can fail before anything is written.
+pub(crate) fn listen(config: &HostConfig) -> Result<Listening, HostError> {
+    Listening::bind(transport_config(config)).map_err(|error| match error {
+        TransportError::Listen { address, error } => HostError::Listen { address, error },
+        TransportError::Tls { file, reason } => {
+            crate::config::wrong_tls_file(config.tls.as_ref(), &file, &reason)
+        }
+        other => HostError::Network(other.to_string()),
+    })
+}
+
+fn listen_address(config: &HostConfig) -> &str {
+    if config.listen_address.is_empty() { &config.raft_address } else { &config.listen_address }
+}
+
 fn transport_config(config: &HostConfig) -> TransportConfig {
-    let listen = if config.listen_address.is_empty() { &config.raft_address } else { &config.listen_address };
     let state = AtomicU64::new(crate::random::seed());
     let jitter = Arc::new(move || {
         let next = crate::random::next(state.load(Ordering::Relaxed));
         state.store(next, Ordering::Relaxed);
         next
     });
-    let mut transport = TransportConfig::new(config.node, listen.clone(), jitter);
-    transport.tls = config.tls.as_ref().map(|tls| mraft_transport::TlsFiles {
-        ca_file: tls.ca_file.clone(),
-        cert_file: tls.cert_file.clone(),
-        key_file: tls.key_file.clone(),
-    });
+    let mut transport = TransportConfig::new(config.node, listen_address(config).to_owned(), jitter);
+    transport.tls = config.tls.as_ref().map(TlsFiles::for_transport);
     transport.heartbeat_interval = Duration::from_millis(config.tick_ms * u64::from(config.heartbeat_ticks));
     transport.send_queue_bytes_max = config.send_queue_bytes_max;
     transport.send_ceiling_bytes = config.send_bytes_max;
@@ -713,3 +772,6 @@ fn transport_config(config: &HostConfig) -> TransportConfig {
     transport.snapshot_receive_bytes_per_second = config.snapshot_receive_bytes_per_second;
     transport
 }
+
+#[cfg(test)]
+mod tests;

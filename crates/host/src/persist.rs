@@ -5,7 +5,7 @@
 //! The log thread runs this; it sends nothing to peers (rule D5): what became durable goes back to the step workers as events.
 //! The simulator runs the same code over a simulated disk.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use mraft_logstore::{Fill, Filled, GroupWrite, LogError, LogKey, LogStore, Mark};
 use mraft_types::limits::BATCH_BYTES_MAX;
@@ -73,14 +73,23 @@ pub enum LogDone {
         /// The job's.
         token: u64,
     },
+    /// The log refused what the replica wanted written: it breaks a rule of the log. Nothing more of this replica is written, so it must
+    /// stop; the others are not concerned.
+    Refused {
+        /// The group.
+        group: GroupId,
+        /// Which rule.
+        reason: String,
+    },
 }
 
-/// How the log is doing after a run.
+/// How the log is doing.
 #[derive(Debug)]
 pub enum LogHealth {
     /// Everything that was handed in is durable.
     Well,
-    /// There is no room for another segment: the rest waits, and the node takes no proposals meanwhile (rule D10).
+    /// There is no room for another segment: something waits, and the node takes no proposals meanwhile (rule D10). It ends when nothing
+    /// waits any more, and not before.
     Full,
     /// The log failed: every replica of this node stops (rule D10).
     Failed(LogError),
@@ -100,15 +109,36 @@ pub struct LogRun {
 /// Owns the log.
 pub struct LogWorker {
     store: Box<dyn LogStore>,
-    waiting: VecDeque<LogJob>,
+    /// What is not durable yet, in order. Something stays here only while the disk is full; then no proposals are taken, and what each
+    /// replica may have under way (`unapplied_bytes_max`, the leaders' bounds of what is in flight) bounds it.
+    waiting: VecDeque<Waiting>,
+    /// Replicas of which the log refused a write. Later ones must not be written either: "durable up to" covers all before.
+    refused: BTreeSet<LogKey>,
     batch_bytes_target: usize,
     failed: bool,
+}
+
+/// A job that waits.
+#[derive(Debug)]
+enum Waiting {
+    /// A write with the answer to it; none for a truncation that goes ahead of the write that asked for it.
+    Write { write: GroupWrite, answer: Option<LogDone> },
+    /// Keys to be made known.
+    Add { token: u64, replicas: Vec<(LogKey, LogStart, HardState)> },
+    /// A key to be forgotten.
+    Remove { token: u64, key: LogKey },
 }
 
 impl LogWorker {
     /// Takes the log over.
     pub fn new(store: Box<dyn LogStore>) -> LogWorker {
-        LogWorker { store, waiting: VecDeque::new(), batch_bytes_target: BATCH_BYTES_TARGET, failed: false }
+        LogWorker {
+            store,
+            waiting: VecDeque::new(),
+            refused: BTreeSet::new(),
+            batch_bytes_target: BATCH_BYTES_TARGET,
+            failed: false,
+        }
     }
 
     /// Closes batches earlier: for logs with small segments.
@@ -123,40 +153,39 @@ impl LogWorker {
         self.store.as_ref()
     }
 
-    /// Makes everything durable that was handed in now or still waits, in order.
+    /// Whether something waits for room: then [`LogWorker::run`] is due again, also when nothing new came.
+    pub fn waits(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// Makes everything durable that was handed in now or still waits, in order. When there is no room for entries, what has none goes
+    /// ahead of those of other replicas.
     pub fn run(
         &mut self,
         jobs: impl IntoIterator<Item = LogJob>,
         done: &mut Vec<LogDone>,
     ) -> (LogHealth, LogRun) {
-        self.waiting.extend(jobs);
         let mut run = LogRun::default();
         if self.failed {
             // Nothing is written behind a failed write, and nobody is told that it was.
-            self.waiting.clear();
             return (LogHealth::Well, run);
         }
-        while !self.waiting.is_empty() {
-            if let Err(error) = self.run_some(done, &mut run) {
-                if matches!(error, LogError::Full { .. }) {
-                    return (LogHealth::Full, run);
-                }
-                self.failed = true;
-                self.waiting.clear();
-                return (LogHealth::Failed(error), run);
-            }
-        }
-        (LogHealth::Well, run)
+        let taken = jobs.into_iter().try_for_each(|job| self.take_in(job));
+        let result = match taken.and_then(|()| self.run_in_order(done, &mut run)) {
+            Err(LogError::Full { .. }) => self.run_without_room(done, &mut run),
+            result => result,
+        };
+        (self.health_after(result), run)
     }
 
-    /// Housekeeping while nothing waits; `true` when there is more to do.
+    /// Housekeeping between runs; `true` when there is more to do.
     pub fn maintain(&mut self) -> (LogHealth, bool) {
         if self.failed {
             return (LogHealth::Well, false);
         }
         match self.store.maintain() {
-            Ok(more) => (LogHealth::Well, more),
-            Err(error) => (self.health_of(error), false),
+            Ok(more) => (self.health_after(Ok(())), more),
+            Err(error) => (self.health_after(Err(error)), false),
         }
     }
 
@@ -166,101 +195,212 @@ impl LogWorker {
             return (LogHealth::Well, None);
         }
         match self.store.lend_fill() {
-            Ok(fill) => (LogHealth::Well, fill),
-            Err(error) => (self.health_of(error), None),
+            Ok(fill) => (self.health_after(Ok(())), fill),
+            Err(error) => (self.health_after(Err(error)), None),
         }
     }
 
-    fn health_of(&mut self, error: LogError) -> LogHealth {
-        if matches!(error, LogError::Full { .. }) {
-            return LogHealth::Full;
+    /// The seal behind the last batch (rule L3); `false` when there was no room for it and it is still due.
+    pub fn seal(&mut self) -> (LogHealth, bool) {
+        if self.failed {
+            return (LogHealth::Well, true);
         }
-        self.failed = true;
-        LogHealth::Failed(error)
+        let result = self.store.seal();
+        let is_done = !matches!(result, Err(LogError::Full { .. }));
+        (self.health_after(result), is_done)
     }
 
-    /// The seal behind the last batch (rule L3).
-    pub fn seal(&mut self) -> Result<(), LogError> {
-        if self.failed { Ok(()) } else { self.store.seal() }
-    }
-
-    fn run_some(&mut self, done: &mut Vec<LogDone>, run: &mut LogRun) -> Result<(), LogError> {
-        let is_write = |job: &LogJob| matches!(job, LogJob::Write { .. } | LogJob::InstallStep { .. });
-        let Some(job) = self.waiting.pop_front_if(|job| !is_write(job)) else {
-            return self.write_batch(done, run);
-        };
-        let result = match &job {
-            LogJob::Add { token, replicas } => {
-                self.store.add_replicas(replicas).map(|()| done.push(LogDone::Added { token: *token }))
+    /// That there is no room is no news as long as nothing waits for it.
+    fn health_after(&mut self, result: Result<(), LogError>) -> LogHealth {
+        match result {
+            Ok(()) | Err(LogError::Full { .. }) if self.waiting.is_empty() => LogHealth::Well,
+            Ok(()) | Err(LogError::Full { .. }) => LogHealth::Full,
+            Err(error) => {
+                self.failed = true;
+                self.waiting.clear();
+                LogHealth::Failed(error)
             }
+        }
+    }
+
+    fn take_in(&mut self, job: LogJob) -> Result<(), LogError> {
+        let waiting = match job {
+            LogJob::Write { group, number, write } => {
+                Waiting::Write { write, answer: Some(LogDone::Persisted { group, number }) }
+            }
+            LogJob::InstallStep { group, write } => {
+                Waiting::Write { write, answer: Some(LogDone::InstallStep { group }) }
+            }
+            LogJob::Add { token, replicas } => Waiting::Add { token, replicas },
             LogJob::Remove { token, key } => {
-                self.store.remove_replica(*key).map(|()| done.push(LogDone::Removed { token: *token }))
+                // Garbage as soon as it would be written.
+                self.waiting
+                    .retain(|waiting| !matches!(waiting, Waiting::Write { write, .. } if write.key == key));
+                self.refused.remove(&key);
+                Waiting::Remove { token, key }
             }
-            _ => Ok(()),
+            // At once: what waits may wait for this very file. If it could not be filled, whoever needs it finds out.
+            LogJob::Filled(filled) => match self.store.take_fill(filled) {
+                Err(LogError::Full { .. }) | Ok(()) => return Ok(()),
+                Err(error) => return Err(error),
+            },
         };
-        match (result, job) {
-            // It waits, in order, for room.
-            (Err(error @ LogError::Full { .. }), job) => {
-                self.waiting.push_front(job);
-                Err(error)
-            }
-            (Ok(()), LogJob::Filled(filled)) => self.store.take_fill(filled),
-            (result, _) => result,
-        }
+        self.waiting.push_back(waiting);
+        Ok(())
     }
 
-    fn write_batch(&mut self, done: &mut Vec<LogDone>, run: &mut LogRun) -> Result<(), LogError> {
-        let mut batch: Vec<GroupWrite> = Vec::new();
-        let mut answers: Vec<LogDone> = Vec::new();
+    fn run_in_order(&mut self, done: &mut Vec<LogDone>, run: &mut LogRun) -> Result<(), LogError> {
+        while let Some(front) = self.waiting.front() {
+            if matches!(front, Waiting::Write { .. }) {
+                self.write_batch(usize::MAX, done, run)?;
+            } else if let Some(job) = self.waiting.pop_front() {
+                if let Err(error) = self.change_list(&job, done) {
+                    self.waiting.push_front(job);
+                    return Err(error);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// While entries wait for room, votes, terms, installations and truncations go ahead on the log's reserve: elections do not stop
+    /// because the disk is full, and what lets go of segments is what makes room. What a replica wants written stays in its order, with
+    /// one exception: a truncation that changes nothing but where the log begins waits for nobody.
+    fn run_without_room(&mut self, done: &mut Vec<LogDone>, run: &mut LogRun) -> Result<(), LogError> {
+        let mut held = VecDeque::new();
+        let mut held_keys = BTreeSet::new();
+        for mut job in std::mem::take(&mut self.waiting) {
+            let must_wait = job.keys().iter().any(|key| held_keys.contains(key));
+            match &mut job {
+                Waiting::Write { write, .. } if !must_wait && write.entries.is_empty() => {
+                    self.waiting.push_back(job);
+                    continue;
+                }
+                Waiting::Write { write, .. } => {
+                    if let Some(truncation) = self.store.truncation_ahead(write) {
+                        write.mark = None;
+                        self.waiting.push_back(Waiting::Write { write: truncation, answer: None });
+                    }
+                }
+                _ if must_wait => {}
+                _ => match self.change_list(&job, done) {
+                    Ok(()) => continue,
+                    Err(LogError::Full { .. }) => {}
+                    Err(error) => return Err(error),
+                },
+            }
+            held_keys.extend(job.keys());
+            held.push_back(job);
+        }
+        let mut result = Ok(());
+        while result.is_ok() && !self.waiting.is_empty() {
+            result = self.write_batch(usize::MAX, done, run);
+        }
+        // None of what is left here has anything of its replica in front of it among the others.
+        self.waiting.append(&mut held);
+        result
+    }
+
+    fn change_list(&mut self, job: &Waiting, done: &mut Vec<LogDone>) -> Result<(), LogError> {
+        match job {
+            Waiting::Write { .. } => {}
+            Waiting::Add { token, replicas } => {
+                self.store.add_replicas(replicas)?;
+                done.push(LogDone::Added { token: *token });
+            }
+            Waiting::Remove { token, key } => {
+                self.store.remove_replica(*key)?;
+                done.push(LogDone::Removed { token: *token });
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes what waits at the front, up to a bound, as one batch.
+    fn write_batch(
+        &mut self,
+        writes_max: usize,
+        done: &mut Vec<LogDone>,
+        run: &mut LogRun,
+    ) -> Result<(), LogError> {
+        let (mut batch, mut answers) = (Vec::new(), Vec::new());
+        let mut marked = BTreeSet::new();
         let mut bytes = 0;
-        while let Some(LogJob::Write { write, .. } | LogJob::InstallStep { write, .. }) = self.waiting.front()
-        {
-            let write_bytes =
-                WRITE_OVERHEAD_BYTES + write.entries.iter().map(|entry| entry.cost_bytes()).sum::<usize>();
-            if !batch.is_empty() && bytes + write_bytes > self.batch_bytes_target {
+        while let Some(Waiting::Write { write, .. }) = self.waiting.front() {
+            let key = write.key;
+            let Some(write_bytes) = self.store.weigh(write).filter(|_| !self.refused.contains(&key)) else {
+                // The replica was removed while a turn of its core was under way: nobody waits for this any more, and "durable" would be
+                // untrue. (One that is refused was told.)
+                tracing::debug!(group = %key.group, replica = %key.replica, "not written: the log does not know the replica");
+                self.waiting.pop_front();
+                continue;
+            };
+            // What a second mark of a replica weighs depends on the first.
+            let is_second_mark = write.mark.is_some() && !marked.insert(key);
+            let is_too_much = bytes + write_bytes > self.batch_bytes_target || is_second_mark;
+            if batch.len() == writes_max || (is_too_much && !batch.is_empty()) {
                 break;
             }
             bytes += write_bytes;
-            match self.waiting.pop_front() {
-                Some(LogJob::Write { group, number, write }) => {
-                    run.payload_bytes +=
-                        write.entries.iter().map(|entry| entry.payload.len() as u64).sum::<u64>();
-                    batch.push(write);
-                    answers.push(LogDone::Persisted { group, number });
-                }
-                Some(LogJob::InstallStep { group, write }) => {
-                    batch.push(write);
-                    answers.push(LogDone::InstallStep { group });
-                }
-                _ => break,
+            if let Some(Waiting::Write { write, answer }) = self.waiting.pop_front() {
+                batch.push(write);
+                answers.push(answer);
             }
+        }
+        if batch.is_empty() {
+            return Ok(());
         }
         match self.store.write(&batch) {
             Ok(written) => {
                 run.batches += 1;
                 run.bytes += written.bytes;
-                done.append(&mut answers);
+                let entries = batch.iter().flat_map(|write| &write.entries);
+                run.payload_bytes += entries.map(|entry| entry.payload.len() as u64).sum::<u64>();
+                done.extend(answers.into_iter().flatten());
                 Ok(())
             }
-            Err(error) => {
-                if matches!(error, LogError::Full { .. }) {
-                    // Nothing of the batch was taken: it waits, in order, for room.
-                    for (write, answer) in batch.into_iter().zip(answers).rev() {
-                        self.waiting.push_front(match answer {
-                            LogDone::Persisted { group, number } => LogJob::Write { group, number, write },
-                            LogDone::InstallStep { group } => LogJob::InstallStep { group, write },
-                            LogDone::Added { .. } | LogDone::Removed { .. } => continue,
-                        });
-                    }
+            Err(LogError::Misuse(reason)) if batch.len() == 1 => {
+                // A mistake of this program, and this replica's alone: to go on without the write would break its word, to stop everybody
+                // would be no safer.
+                for GroupWrite { key, .. } in batch {
+                    self.refused.insert(key);
+                    done.push(LogDone::Refused { group: key.group, reason: reason.clone() });
                 }
+                Ok(())
+            }
+            Err(LogError::Misuse(_)) => {
+                // Nothing of it was taken: each by itself tells whose it is.
+                let writes = batch.len();
+                self.put_back(batch, answers);
+                (0..writes).try_for_each(|_| self.write_batch(1, done, run))
+            }
+            Err(error @ LogError::Full { .. }) => {
+                // Nothing of it was taken: it waits, in order, for room.
+                self.put_back(batch, answers);
                 Err(error)
             }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn put_back(&mut self, batch: Vec<GroupWrite>, answers: Vec<Option<LogDone>>) {
+        for (write, answer) in batch.into_iter().zip(answers).rev() {
+            self.waiting.push_front(Waiting::Write { write, answer });
         }
     }
 }
 
-/// What a record takes beside its entries, generously.
-const WRITE_OVERHEAD_BYTES: usize = 512;
+impl Waiting {
+    /// Whose order it must keep.
+    fn keys(&self) -> Vec<LogKey> {
+        match self {
+            Waiting::Write { write, .. } => vec![write.key],
+            Waiting::Add { replicas, .. } => replicas.iter().map(|(key, ..)| *key).collect(),
+            Waiting::Remove { key, .. } => vec![*key],
+        }
+    }
+}
+
 /// A batch is closed here: large enough to amortise its sync, small enough that a small write behind it does not wait long
 /// (oversized batches were measured to hurt at 1 KiB values, decision 2), and far below what the log takes at most.
 const BATCH_BYTES_TARGET: usize = 4 << 20;
@@ -277,39 +417,4 @@ pub(crate) fn group_write(key: LogKey, write: mraft_raft::Write) -> GroupWrite {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::path::Path;
-    use std::sync::Arc;
-
-    use mraft_disk::memory::Faults;
-    use mraft_disk::{Disk, MemoryDisk};
-    use mraft_logstore::{LogOptions, SegmentLog};
-    use mraft_types::{GroupUid, NodeId, ReplicaId};
-
-    use super::*;
-
-    #[test]
-    fn d10_a_replica_that_finds_the_disk_full_is_added_when_there_is_room() {
-        let disk = Arc::new(MemoryDisk::new());
-        let directory = Path::new("/log");
-        disk.create_dir_all(directory).expect("a directory");
-        let options = LogOptions::new(1 << 20, Box::new(|| 7)).with_batch_bytes_max(1 << 18);
-        let log = SegmentLog::open(Arc::clone(&disk) as Arc<dyn Disk>, directory, options).expect("opened");
-        let mut worker = LogWorker::new(Box::new(log));
-        let key = LogKey {
-            group: GroupId(1),
-            uid: GroupUid([1; 16]),
-            replica: ReplicaId::new(0, NodeId::new(1).expect("a node id")),
-        };
-        let add = LogJob::Add { token: 9, replicas: vec![(key, LogStart::default(), HardState::default())] };
-        let used = disk.files().iter().map(|(_, bytes)| bytes).sum();
-        disk.set_faults(Faults { capacity_bytes: Some(used), ..Faults::default() });
-        let mut done = Vec::new();
-        let (health, _) = worker.run([add], &mut done);
-        assert!(matches!(health, LogHealth::Full) && done.is_empty(), "{health:?} {done:?}");
-        disk.set_faults(Faults::default());
-        let (health, _) = worker.run([], &mut done);
-        assert!(matches!(health, LogHealth::Well), "{health:?}");
-        assert!(matches!(done[..], [LogDone::Added { token: 9 }]), "{done:?}");
-    }
-}
+mod tests;

@@ -4,23 +4,27 @@
 //!
 //! One small file, replaced atomically. It holds each group's founding (the genesis meta, or only the group's id for a replica
 //! that joins and waits for a snapshot), the replica that lives here, and the name of its kind of state machine. It is written before
-//! the log learns of the replica: an entry without log records is a creation that a crash interrupted, and is done again.
+//! the log learns of the replica, and again when the log has: an entry that the log does not know is a creation that a crash
+//! interrupted, and is done again, unless the list says that the log knew it. Then the log has lost it, and with it what the replica
+//! voted and acknowledged: the list says that first, and the replica is condemned for good (rule D9).
 //!
 //! Of groups that this node was removed from it keeps the founding and the last replica: neither that one nor an earlier one may ever
 //! be started here again (rules M3, M4), whatever a configuration says.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use mraft_disk::Disk;
+use mraft_logstore::Recovered;
 use mraft_types::codec::{DecodeError, Reader, Writer};
 use mraft_types::{GroupId, GroupUid, ReplicaId};
 
 use crate::error::HostError;
 use crate::meta::GroupMeta;
 
-const REGISTRY_VERSION: u8 = 1;
+/// Version 1 did not say which replicas the log knows.
+const REGISTRY_VERSION: u8 = 2;
 const REGISTRY_FILE: &str = "group-list";
 const REGISTRY_MAGIC: [u8; 8] = *b"mraftgrp";
 /// A node of 100,000 groups with 1 KiB of founding each.
@@ -46,6 +50,8 @@ pub struct GroupRecord {
 
 /// The list, with its file.
 pub(crate) struct Registry {
+    /// There was no file when it was opened.
+    is_new: bool,
     disk: Arc<dyn Disk>,
     path: PathBuf,
     content: GroupList,
@@ -58,6 +64,10 @@ pub struct GroupList {
     pub records: BTreeMap<GroupId, GroupRecord>,
     /// By group that this node was removed from, its founding and the highest replica that was here.
     pub gone: BTreeMap<GroupId, (GroupUid, ReplicaId)>,
+    /// The groups that live here whose replica the log knows, durably.
+    pub logged: BTreeSet<GroupId>,
+    /// Of those, the ones that the log was found not to know any more: their replicas are condemned.
+    pub lost: BTreeSet<GroupId>,
 }
 
 impl GroupList {
@@ -76,7 +86,22 @@ impl Registry {
     pub(crate) fn open(disk: Arc<dyn Disk>, directory: &std::path::Path) -> Result<Registry, HostError> {
         let content = GroupList::read(disk.as_ref(), directory)?;
         let path = directory.join(REGISTRY_FILE);
-        Ok(Registry { disk, path, content })
+        let is_new = !disk.exists(&path).map_err(|error| HostError::io(&path, error))?;
+        Ok(Registry { is_new, disk, path, content })
+    }
+
+    /// The list is written before the log learns of a replica, and never deleted: one that is missing beside a log with replicas was lost.
+    /// Taken for an empty one, it would have the groups founded anew, by replicas that forgot what they had promised.
+    pub(crate) fn check_against(&self, log: &[Recovered]) -> Result<(), HostError> {
+        let Some(known) = log.first().filter(|_| self.is_new) else { return Ok(()) };
+        let reason = format!(
+            "it is missing, but the log knows {} replicas, among them {} of group {}: bring the file back, or remove the node from its groups \
+             and start it with another node id and an empty directory",
+            log.len(),
+            known.key.replica,
+            known.key.group
+        );
+        Err(HostError::damaged(&self.path, reason))
     }
 
     pub(crate) fn records(&self) -> &BTreeMap<GroupId, GroupRecord> {
@@ -102,21 +127,48 @@ impl Registry {
                 );
                 return Err(HostError::Machine { group: record.group, reason });
             }
+            next.logged.remove(&record.group);
+            next.lost.remove(&record.group);
             next.records.insert(record.group, record);
         }
         self.replace(next)
     }
 
-    /// Forgets a group's replica for good, durably.
-    pub(crate) fn remove(&mut self, group: GroupId) -> Result<(), HostError> {
+    /// The log knows the replicas of these groups, durably.
+    pub(crate) fn logged(&mut self, groups: impl IntoIterator<Item = GroupId>) -> Result<(), HostError> {
         let mut next = self.content.clone();
-        if let Some(record) = next.records.remove(&group) {
-            next.gone.insert(group, (record.uid, record.replica));
-        }
+        next.logged.extend(groups);
         self.replace(next)
     }
 
-    fn replace(&mut self, next: GroupList) -> Result<(), HostError> {
+    /// Compares the list with the replicas that the log knows: those that it lost are remembered, durably. All that it ever lost.
+    pub(crate) fn find_lost(
+        &mut self,
+        is_known: impl Fn(&GroupRecord) -> bool,
+    ) -> Result<BTreeSet<GroupId>, HostError> {
+        let mut next = self.content.clone();
+        for record in self.content.records.values() {
+            if self.content.logged.contains(&record.group) && !is_known(record) {
+                next.lost.insert(record.group);
+            }
+        }
+        self.replace(next)?;
+        Ok(self.content.lost.clone())
+    }
+
+    /// Forgets a group's replica for good, durably, if it is this one: a later one stays.
+    pub(crate) fn remove(&mut self, group: GroupId, replica: ReplicaId) -> Result<(), HostError> {
+        let mut next = self.content.clone();
+        if let Some(record) = next.records.remove(&group).filter(|record| record.replica == replica) {
+            next.gone.insert(group, (record.uid, record.replica));
+            return self.replace(next);
+        }
+        Ok(())
+    }
+
+    fn replace(&mut self, mut next: GroupList) -> Result<(), HostError> {
+        next.logged.retain(|group| next.records.contains_key(group));
+        next.lost.retain(|group| next.records.contains_key(group));
         if next.records.len() > GROUPS_MAX || next.gone.len() > GROUPS_MAX {
             return Err(HostError::Limit { what: "groups on one node", max: GROUPS_MAX as u64 });
         }
@@ -146,13 +198,17 @@ fn encode(content: &GroupList) -> Vec<u8> {
         out.put_raw(&uid.0);
         out.put_u64(replica.get());
     }
+    for groups in [&content.logged, &content.lost] {
+        out.put_varint(groups.len() as u64);
+        groups.iter().for_each(|group| out.put_u64(group.0));
+    }
     out
 }
 
 fn decode(bytes: &[u8]) -> Result<GroupList, DecodeError> {
     let mut reader = Reader::new(bytes);
     let version = reader.u8("groups.version")?;
-    if version != REGISTRY_VERSION {
+    if !(1..=REGISTRY_VERSION).contains(&version) {
         return Err(DecodeError::Unknown("groups.version", u64::from(version)));
     }
     let count = reader.bounded("groups.count", GROUPS_MAX)?;
@@ -173,8 +229,16 @@ fn decode(bytes: &[u8]) -> Result<GroupList, DecodeError> {
         let uid = GroupUid(reader.id128("groups.gone.uid")?);
         content.gone.insert(group, (uid, replica(&mut reader)?));
     }
+    if version > 1 {
+        content.logged = groups(&mut reader, "groups.logged")?;
+        content.lost = groups(&mut reader, "groups.lost")?;
+    }
     reader.finish()?;
     Ok(content)
+}
+
+fn groups(reader: &mut Reader<'_>, field: &'static str) -> Result<BTreeSet<GroupId>, DecodeError> {
+    (0..reader.bounded(field, GROUPS_MAX)?).map(|_| reader.u64(field).map(GroupId)).collect()
 }
 
 fn replica(reader: &mut Reader<'_>) -> Result<ReplicaId, DecodeError> {
@@ -211,13 +275,43 @@ mod tests {
         ];
         let records = records.map(|record| (record.group, record)).into();
         let gone = [(GroupId(9), (GroupUid([7; 16]), replica))].into();
-        let content = GroupList { records, gone };
+        let (logged, lost) = ([GroupId(3), GroupId(4)].into(), [GroupId(4)].into());
+        let content = GroupList { records, gone, logged, lost };
         let bytes = encode(&content);
         assert_eq!(decode(&bytes), Ok(content));
         for len in 0..bytes.len() {
             assert!(decode(&bytes[..len]).is_err(), "cut at {len}");
         }
     }
+
+    #[test]
+    fn d9_a_replica_that_the_log_knew_and_lost_stays_lost_until_another_takes_its_place() {
+        let disk = Arc::new(mraft_disk::MemoryDisk::new());
+        let directory = std::path::Path::new("/data");
+        disk.create_dir_all(directory).expect("a directory");
+        let node = NodeId::new(9).expect("a node id");
+        let record = |group, generation| GroupRecord {
+            group: GroupId(group),
+            uid: GroupUid([7; 16]),
+            replica: ReplicaId::new(generation, node),
+            genesis: None,
+            machine: "kv".into(),
+        };
+        let mut registry = Registry::open(disk.clone(), directory).expect("opened");
+        registry.put([record(3, 1), record(4, 1)]).expect("joined");
+        registry.logged([GroupId(3)]).expect("the log knows one");
+        assert_eq!(
+            registry.find_lost(|_| false).expect("compared"),
+            [GroupId(3)].into(),
+            "4 was never in it"
+        );
+        let mut registry = Registry::open(disk.clone(), directory).expect("opened again");
+        assert_eq!(registry.find_lost(|_| true).expect("compared"), [GroupId(3)].into(), "for good");
+        registry.remove(GroupId(3)).expect("removed");
+        registry.put([record(3, 2)]).expect("added again");
+        assert_eq!(registry.find_lost(|_| false).expect("compared"), BTreeSet::new(), "this one is new");
+    }
+
     #[test]
     fn m3_a_removed_replica_is_never_started_again() {
         let disk = Arc::new(mraft_disk::MemoryDisk::new());
@@ -233,10 +327,16 @@ mod tests {
         };
         let mut registry = Registry::open(disk.clone(), directory).expect("opened");
         registry.put([record(1, 7)]).expect("joined");
-        registry.remove(GroupId(3)).expect("removed");
+        registry.remove(GroupId(3), ReplicaId::new(1, node)).expect("removed");
         let mut registry = Registry::open(disk, directory).expect("opened again");
         assert!(registry.put([record(0, 7)]).is_err(), "an earlier one");
         assert!(registry.put([record(1, 7)]).is_err(), "the same");
         registry.put([record(2, 7)]).expect("a later one may come");
+        registry.remove(GroupId(3), ReplicaId::new(1, node)).expect("it is gone already");
+        assert_eq!(
+            registry.records()[&GroupId(3)].replica.generation(),
+            2,
+            "a late removal takes no later one"
+        );
     }
 }

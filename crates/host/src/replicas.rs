@@ -2,34 +2,44 @@
 
 //! A node's replicas come and go: founded, joined, removed, forgotten (rules M3, M4).
 
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, PoisonError};
 
 use mraft_engine::error::NotApplied;
+use mraft_engine::event::Event;
 use mraft_engine::machine::StateMachine;
-use mraft_types::{GroupId, GroupUid, Payload, ReplicaId};
+use mraft_logstore::Recovered;
+use mraft_types::{CondemnedReason, GroupId, GroupUid, Membership, NodeId, Payload, ReplicaId};
 
 use crate::apply_worker::ApplyMail;
 use crate::core::Input;
 use crate::error::HostError;
+use crate::events::HostEvent;
 use crate::meta::GroupMeta;
 use crate::node_host::{GroupSpec, Inner, Leadership, MachineContext, wait};
+use crate::panics::caught;
 use crate::peers::Reply;
 use crate::persist::LogJob;
 use crate::registry::GroupRecord;
-use crate::restore::{first_log, log_key, restore};
+use crate::restore::{RestoredReplica, first_log, log_key, restore};
+use crate::runtime::Listener;
+
+/// What makes a founding another one, for people.
+fn founded_with(genesis: &GroupMeta) -> String {
+    let members: Vec<String> = genesis.membership.members.keys().map(ToString::to_string).collect();
+    let slots: Vec<String> =
+        genesis.slots.ranges().iter().map(|range| format!("{}-{}", range.first, range.last)).collect();
+    format!("members [{}] and slots [{}]", members.join(", "), slots.join(", "))
+}
 
 impl Inner {
-    pub(crate) fn make_machine(&self, record: &GroupRecord) -> Result<Box<dyn StateMachine>, HostError> {
+    fn make_machine(&self, record: &GroupRecord) -> Result<Box<dyn StateMachine>, HostError> {
         let group = record.group;
         let Some(factory) = self.machines.0.get(&record.machine) else {
-            let reason = format!(
-                "its state machine is of kind `{}`, which this program does not offer (it offers: {})",
-                record.machine,
-                self.machines.0.keys().cloned().collect::<Vec<_>>().join(", ")
-            );
-            return Err(HostError::Machine { group, reason });
+            return Err(self.unknown_machine(record));
         };
         let context = MachineContext {
             group,
@@ -37,7 +47,45 @@ impl Inner {
             directory: self.group_directory(group, record.replica),
             disk: Arc::clone(&self.disk),
         };
-        factory(&context).map_err(|error| HostError::Machine { group, reason: error.to_string() })
+        // It may be asked for on a thread of the host.
+        let made =
+            caught("making its state machine", || factory(&context).map_err(|error| error.to_string()));
+        made.flatten().map_err(|reason| HostError::Machine { group, reason })
+    }
+
+    fn unknown_machine(&self, record: &GroupRecord) -> HostError {
+        let reason = format!(
+            "its state machine is of kind `{}`, which this program does not offer (it offers: {})",
+            record.machine,
+            self.machines.0.keys().cloned().collect::<Vec<_>>().join(", ")
+        );
+        HostError::Machine { group: record.group, reason }
+    }
+
+    /// A replica from what its directory and its log hold. Making and opening a machine is user code: its panic is this replica's alone.
+    pub(crate) fn put_together(
+        &self,
+        record: &GroupRecord,
+        recovered: Option<Recovered>,
+    ) -> Result<RestoredReplica, HostError> {
+        let restored = catch_unwind(AssertUnwindSafe(|| {
+            let machine = self.make_machine(record)?;
+            restore(&self.config, record, recovered, machine)
+        }));
+        restored.unwrap_or_else(|_| {
+            let reason = "its state machine panicked while it was opened".to_owned();
+            Err(HostError::Machine { group: record.group, reason })
+        })
+    }
+
+    /// A replica whose state cannot be opened costs the others nothing (rule D10).
+    pub(crate) fn not_started(&self, group: GroupId, error: &HostError) {
+        let reason = match error {
+            HostError::Machine { reason, .. } => reason.clone(),
+            error => error.to_string(),
+        };
+        let what_to_do = "its log is kept: mend the cause and start the node again, or remove the replica from its group and add the node anew";
+        self.failed(group, format!("it could not be started: {reason}; {what_to_do}"));
     }
 
     fn group_directory(&self, group: GroupId, replica: ReplicaId) -> PathBuf {
@@ -64,15 +112,14 @@ impl Inner {
             match known {
                 Some(known) if known.uid == genesis.uid => {}
                 Some(known) => {
-                    let listed = |meta: Option<&GroupMeta>| match meta {
-                        Some(meta) => format!("{:?}", meta.membership.members.keys().collect::<Vec<_>>()),
-                        None => "one that this node joined".to_owned(),
-                    };
                     let reason = format!(
-                        "it was founded with members {}, the configuration says {}: another founding is another group; \
-                         to add this node to the existing one, join it",
-                        listed(known.genesis.as_ref()),
-                        listed(Some(&genesis))
+                        "it was founded with {}, the configuration says {}: another founding is another group; to add this node to the \
+                         existing one, join it",
+                        known
+                            .genesis
+                            .as_ref()
+                            .map_or_else(|| "what this node joined".to_owned(), founded_with),
+                        founded_with(&genesis)
                     );
                     return Err(HostError::Machine { group: spec.group, reason });
                 }
@@ -97,9 +144,11 @@ impl Inner {
         if records.is_empty() {
             return Ok(());
         }
+        let _changing = self.replica_changes.lock().unwrap_or_else(PoisonError::into_inner);
         let shared = self.shared()?;
-        let machines =
-            records.iter().map(|record| self.make_machine(record)).collect::<Result<Vec<_>, _>>()?;
+        if let Some(unknown) = records.iter().find(|record| !self.machines.0.contains_key(&record.machine)) {
+            return Err(self.unknown_machine(unknown));
+        }
         {
             let mut registry = self.registry();
             if let Some(known) = records.iter().find(|record| registry.records().contains_key(&record.group))
@@ -109,9 +158,18 @@ impl Inner {
             registry.put(records.iter().cloned())?;
         }
         self.log_job(|token| LogJob::Add { token, replicas: records.iter().map(first_log).collect() })?;
-        for (record, machine) in records.iter().zip(machines) {
+        self.registry().logged(records.iter().map(|record| record.group))?;
+        let mut result = Ok(());
+        for record in &records {
             let group = record.group;
-            let replica = restore(&self.config, record, None, machine)?;
+            let replica = match self.put_together(record, None) {
+                Ok(replica) => replica,
+                Err(error) => {
+                    self.not_started(group, &error);
+                    result = result.and(Err(error));
+                    continue;
+                }
+            };
             self.lookups_mut().insert(group, replica.applier.lookup());
             self.leaders_mut().insert(group, Leadership { leader: None, term: replica.seat.raft.term() });
             self.memberships().insert(group, replica.seat.raft.membership().clone());
@@ -122,14 +180,19 @@ impl Inner {
             shared.apply(group).send(ApplyMail::Add(group, Box::new(replica.applier))).map_err(closed)?;
             shared.step(group).send(Input::Start(Box::new(replica.seat))).map_err(|_| HostError::Closed)?;
         }
-        Ok(())
+        result
     }
 
-    pub(crate) fn remove_replica(&self, group: GroupId) -> Result<(), HostError> {
-        let record = self.registry().records().get(&group).cloned().ok_or(HostError::NoSuchGroup(group))?;
+    /// Stops this replica and forgets it for good; one that took its place meanwhile is left alone.
+    pub(crate) fn remove_replica(&self, group: GroupId, replica: ReplicaId) -> Result<(), HostError> {
+        let _changing = self.replica_changes.lock().unwrap_or_else(PoisonError::into_inner);
+        let record = self.registry().records().get(&group).cloned();
+        let record =
+            record.filter(|record| record.replica == replica).ok_or(HostError::NoSuchGroup(group))?;
         self.stop_replica(group, false)?;
+        self.memberships().remove(&group);
         // The registry last but one: until it forgets the group, a crash leaves a replica that is removed again.
-        self.registry().remove(group)?;
+        self.registry().remove(group, replica)?;
         self.log_job(|token| LogJob::Remove { token, key: log_key(&record) })?;
         let directory = self.group_directory(group, record.replica);
         crate::files::remove_directory(self.disk.as_ref(), &directory)
@@ -143,7 +206,23 @@ impl Inner {
         self.mail(group, ApplyMail::Remove { group, persist, done })?;
         self.lookups_mut().remove(&group);
         self.leaders_mut().remove(&group);
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner).remove(&group);
         wait(&stopped)?.map_err(|reason| HostError::Machine { group, reason })
+    }
+
+    /// Stops a replica that cannot go on, and keeps all that it has.
+    pub(crate) fn stop_failed(self: &Arc<Self>, group: GroupId, replica: ReplicaId, reason: &str) {
+        let (inner, reason) = (Arc::clone(self), reason.to_owned());
+        self.chore("mraft-stop", move || {
+            let _changing = inner.replica_changes.lock().unwrap_or_else(PoisonError::into_inner);
+            let is_here = |record: &GroupRecord| record.replica == replica;
+            if inner.registry().records().get(&group).is_some_and(is_here) {
+                if let Err(error) = inner.stop_replica(group, true) {
+                    tracing::warn!(%group, "stopping it: {error}");
+                }
+                inner.failed(group, reason);
+            }
+        });
     }
 
     /// A leader added this node to a group: start the replica, unless it is here. An older one of the same founding makes room: that
@@ -173,7 +252,7 @@ impl Inner {
         // The asking connection must not wait for the log.
         self.chore("mraft-join", move || {
             let result = match known {
-                Some(_) => inner.remove_replica(group),
+                Some(known) => inner.remove_replica(group, known.replica),
                 None => Ok(()),
             };
             let record = GroupRecord { group, uid, replica, genesis: None, machine };
@@ -189,24 +268,57 @@ impl Inner {
     }
 
     /// The group removed the replica here, by a committed change: it can never come back, so its log and state are deleted.
-    pub(crate) fn forget_removed(self: &Arc<Self>, group: GroupId) {
+    pub(crate) fn forget_removed(self: &Arc<Self>, group: GroupId, replica: ReplicaId) {
         let inner = Arc::clone(self);
-        self.chore("mraft-remove", move || match inner.remove_replica(group) {
-            Ok(()) => tracing::info!(%group, "the removed replica's log and state are deleted"),
+        self.chore("mraft-remove", move || match inner.remove_replica(group, replica) {
+            Ok(()) => tracing::info!(%group, %replica, "the removed replica's log and state are deleted"),
             Err(HostError::NoSuchGroup(_) | HostError::Closed) => {}
             Err(error) => tracing::error!(%group, "a removed replica cannot be deleted: {error}"),
         });
     }
 
+    /// Every replica here may never take part again, durably.
+    pub(crate) fn condemn_all(&self, reason: CondemnedReason) {
+        let groups: Vec<GroupId> = self.registry().records().keys().copied().collect();
+        groups.into_iter().for_each(|group| self.input(group, Event::Condemn { reason }));
+    }
+
+    pub(crate) fn clear_conflict(&self, node: NodeId) -> Result<(), HostError> {
+        let refused = |reason: String| Err(HostError::Refused { reason });
+        if node == self.config.node {
+            return refused(format!("node {node} is this one: clear it on the others"));
+        }
+        // While no replica comes or goes.
+        let _changing = self.replica_changes.lock().unwrap_or_else(PoisonError::into_inner);
+        let founding = self.registry().records().clone();
+        let founding = founding
+            .iter()
+            .filter_map(|(group, record)| Some((*group, record.genesis.as_ref()?.membership.clone())));
+        // The membership in force counts, and the founding of a group whose replica is not running.
+        let mut memberships: BTreeMap<GroupId, Membership> = founding.collect();
+        memberships.extend(self.memberships().clone());
+        let lists = |(group, members): (&GroupId, &Membership)| {
+            members.members.keys().any(|id| id.node() == node).then_some(*group)
+        };
+        if let Some(group) = memberships.iter().find_map(lists) {
+            return refused(format!("group {group} lists node {node}: remove it from its groups first"));
+        }
+        let peers = self.peers.read().unwrap_or_else(PoisonError::into_inner).clone();
+        peers.ok_or(HostError::Closed)?.forget(node)?;
+        tracing::warn!(%node, "an operator cleared what was known of this node id: another directory may come under it");
+        self.tell(&HostEvent::ConflictCleared(node));
+        Ok(())
+    }
+
     /// Deletes what a removal left behind that a crash interrupted.
-    pub(crate) fn finish_removals(&self) -> Result<(), HostError> {
+    pub(crate) fn finish_removals(&self) {
         let gone = self.registry().gone().clone();
         for (group, (_, replica)) in gone {
             let directory = self.group_directory(group, replica);
-            crate::files::remove_directory(self.disk.as_ref(), &directory)
-                .map_err(|error| HostError::io(&directory, error))?;
+            if let Err(error) = crate::files::remove_directory(self.disk.as_ref(), &directory) {
+                tracing::warn!(%group, directory = %directory.display(), "what a removed replica left cannot be deleted: {error}; the next start tries again");
+            }
         }
-        Ok(())
     }
 
     fn chore(&self, name: &'static str, run: impl FnOnce() + Send + 'static) {

@@ -11,7 +11,7 @@ use crate::apply::Applier;
 use crate::config::HostConfig;
 use crate::core::Seat;
 use crate::error::HostError;
-use crate::meta::{FEATURE_LEVEL, GroupMeta};
+use crate::meta::{FEATURE_LEVEL, GroupMeta, check_level};
 use crate::persist::LogJob;
 use crate::registry::GroupRecord;
 
@@ -32,8 +32,10 @@ pub struct RestoredReplica {
     pub seat: Seat,
     /// For the apply side.
     pub applier: Applier,
-    /// What must be made durable before it runs: the end of an installation that a crash interrupted (rule N1, step 6).
+    /// What must be made durable before it runs: how an installation ended that a crash interrupted (rule N1, recovery).
     pub first: Option<LogJob>,
+    /// The staged directory of an installation that was not carried out. It may go once `first` is durable: until then the log names it.
+    pub discard: Option<u64>,
 }
 
 /// The key of a record's replica in the log.
@@ -53,6 +55,21 @@ pub fn first_log(record: &GroupRecord) -> (LogKey, LogStart, HardState) {
     (log_key(record), start, hard_state)
 }
 
+/// What the log of a new replica holds.
+pub fn new_log(record: &GroupRecord) -> Recovered {
+    let (key, start, hard_state) = first_log(record);
+    Recovered {
+        key,
+        hard_state,
+        last_index: start.position.index,
+        terms: vec![(start.position.index, start.position.term)],
+        start,
+        memberships: Vec::new(),
+        install: None,
+        condemned: None,
+    }
+}
+
 /// Puts a replica together from its record, what the log recovered, and its state machine.
 pub fn restore(
     config: &HostConfig,
@@ -61,19 +78,7 @@ pub fn restore(
     mut machine: Box<dyn StateMachine>,
 ) -> Result<RestoredReplica, HostError> {
     let broken = |reason: String| HostError::Machine { group: record.group, reason };
-    let mut recovered = recovered.unwrap_or_else(|| {
-        let (key, start, hard_state) = first_log(record);
-        Recovered {
-            key,
-            hard_state,
-            last_index: start.position.index,
-            terms: vec![(start.position.index, start.position.term)],
-            start,
-            memberships: Vec::new(),
-            install: None,
-            condemned: None,
-        }
-    });
+    let mut recovered = recovered.unwrap_or_else(|| new_log(record));
     let staged = recovered.install.as_ref().map(|(_, directory)| *directory);
     let persisted = machine.open(staged).map_err(|error| broken(error.to_string()))?;
     let mut lost = None;
@@ -86,29 +91,30 @@ pub fn restore(
             None => waiting_meta(record),
         },
     };
+    check_level(meta.feature_level).map_err(broken)?;
     if meta.group != record.group {
         return Err(broken(format!("its state belongs to group {}", meta.group)));
     }
-    let mut first = None;
+    let (mut first, mut discard) = (None, None);
     if let Some((start, directory)) = recovered.install.take() {
-        if meta.applied == start.position {
-            // The pointer was switched, the checkpoint record was not written: write it now (rule N1, recovery).
+        let is_live = machine.is_live(directory).map_err(|error| broken(error.to_string()))?;
+        let mark = if is_live && meta.applied == start.position && !went_on(&recovered, start.position) {
+            // The pointer was switched, the checkpoint record was not written: write it now.
             recovered.hard_state.commit = recovered.hard_state.commit.max(start.position.index);
-            let mark = Some(Mark::InstallDone(start.clone()));
-            let write = GroupWrite {
-                key: recovered.key,
-                hard_state: recovered.hard_state,
-                entries: Vec::new(),
-                mark,
-            };
-            first = Some(LogJob::InstallStep { group: record.group, write });
             recovered.last_index = start.position.index;
             recovered.terms = vec![(start.position.index, start.position.term)];
             recovered.memberships = Vec::new();
-            recovered.start = start;
+            recovered.start = start.clone();
+            Mark::InstallDone(start)
         } else {
-            machine.discard(directory).map_err(|error| broken(error.to_string()))?;
-        }
+            // The log forgets it before anything else is written: a later restart that finds the store at the snapshot's index, caught up
+            // by entries, would take it for done and void the entries behind.
+            discard = Some(directory).filter(|_| !is_live);
+            Mark::InstallAbandoned
+        };
+        let (key, hard_state) = (recovered.key, recovered.hard_state);
+        let write = GroupWrite { key, hard_state, entries: Vec::new(), mark: Some(mark) };
+        first = Some(LogJob::InstallStep { group: record.group, write });
     }
     if meta.applied.index < recovered.start.position.index {
         // The log was only ever truncated below what the store had persisted (rule D11): the store has lost state.
@@ -131,7 +137,16 @@ pub fn restore(
         seat: Seat { key, raft, feature_level },
         applier: Applier::new(key, machine, meta),
         first,
+        discard,
     })
+}
+
+/// Whether the log goes on from the point that a snapshot covers, so that starting it anew there would void entries for nothing, or has
+/// passed it. Nothing of that kind is written between the switch and the end of an installation (rule N1).
+fn went_on(log: &Recovered, snapshot: LogPosition) -> bool {
+    let run = log.terms.iter().rev().find(|(first, _)| *first <= snapshot.index);
+    let holds = snapshot.index <= log.last_index && run.is_some_and(|(_, term)| *term == snapshot.term);
+    holds || log.start.position.index >= snapshot.index || log.hard_state.commit > snapshot.index
 }
 
 fn raft_config(config: &HostConfig, record: &GroupRecord) -> Config {
@@ -161,5 +176,9 @@ fn waiting_meta(record: &GroupRecord) -> GroupMeta {
         slots_epoch: 0,
         log_unix_ms: 0,
         chain: 0,
+        disputed: None,
     }
 }
+
+#[cfg(test)]
+mod tests;

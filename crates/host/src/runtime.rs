@@ -12,6 +12,8 @@
 //!            └────────────┘        └───────┘ └─────────────┘
 //! ```
 //!
+//! None of them ends before the host does: a panic that no group's own guard caught ends the process (`panics.rs`, rule T4).
+//!
 //! A step worker never syncs a file and never runs a state machine (decision 3); the log thread sends nothing (rule D5).
 
 use std::collections::BTreeMap;
@@ -23,18 +25,19 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use mraft_engine::effect::Notice;
 use mraft_engine::error::NotApplied;
-use mraft_engine::event::{NodeEvent, Now};
+use mraft_engine::event::{Event, NodeEvent, Now, Proposal};
 use mraft_engine::machine::BackgroundJob;
 use mraft_logstore::{Fill, LogReader};
-use mraft_types::{GroupId, NodeId};
+use mraft_types::{GroupId, NodeId, ReplicaId};
 use mraft_wire::HostBeat;
 
 use crate::apply::{Applier, HashView};
 use crate::apply_worker::{ApplyMail, ApplyOutput, ApplyWorker, SnapshotSend};
 use crate::completions::Completions;
 use crate::core::{Core, Envelope, HashReport, Input, LogReadOrder, Output, log_read_input};
-use crate::mailbox::Mailbox;
+use crate::mailbox::{Mailbox, WaitingBytes};
 use crate::metrics::Metrics;
+use crate::panics::{CaughtView, caught, or_abort};
 use crate::persist::{LogDone, LogHealth, LogJob, LogWorker};
 
 /// A seal follows within this time after writing stops (rule L3).
@@ -93,6 +96,8 @@ pub(crate) struct Pace {
 /// What all threads of a host share.
 pub(crate) struct Shared {
     pub(crate) steps: Vec<Mailbox<Input>>,
+    /// By step worker, proposals that it has not looked at yet.
+    proposed: Vec<WaitingBytes>,
     pub(crate) log: Mailbox<LogJob>,
     pub(crate) applies: Vec<Mailbox<ApplyMail>>,
     pub(crate) completions: Arc<Completions>,
@@ -145,6 +150,12 @@ impl Shared {
         &self.steps[share(group, self.steps.len())]
     }
 
+    /// Whether proposals may be put into the mailbox of their group's step worker (rule T2): there they weigh what the engine counts only
+    /// when the worker looks, and while it is held up nothing else would stop them.
+    pub(crate) fn admit_proposals(&self, group: GroupId, proposals: &[Proposal], bytes_max: usize) -> bool {
+        self.proposed[share(group, self.proposed.len())].admit(proposals_bytes(proposals), bytes_max)
+    }
+
     /// The apply thread of a group.
     pub(crate) fn apply(&self, group: GroupId) -> &Mailbox<ApplyMail> {
         &self.applies[share(group, self.applies.len())]
@@ -192,6 +203,12 @@ impl Shared {
         }
     }
 
+    /// A part of a snapshot was sent. Its deadline is counted in ticks, so the next one is early enough to tell the core.
+    pub(crate) fn snapshot_progress(&self, group: GroupId, to: ReplicaId) {
+        let event = Event::SnapshotProgress { to };
+        self.step(group).leave_all([Input::Group(group, event)]);
+    }
+
     /// The same input to every worker.
     pub(crate) fn broadcast(&self, input: impl Fn() -> Input) {
         for step in &self.steps {
@@ -222,7 +239,7 @@ impl Shared {
         }
         let shared = Arc::clone(self);
         let spawned = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
-            run();
+            or_abort(name, run);
             shared.chores.fetch_sub(1, Ordering::Relaxed);
         });
         if spawned.is_err() {
@@ -242,6 +259,14 @@ impl Shared {
             0 => Duration::ZERO,
             since => self.started.elapsed().saturating_sub(Duration::from_micros(since)),
         }
+    }
+
+    /// Runs something of the log thread that touches the disk: until it ends, its age is what peers and the watch over the disk are told.
+    fn touching_disk<T>(&self, touch: impl FnOnce() -> T) -> T {
+        self.log_busy_since_us.store(micros(self.started.elapsed()).max(1), Ordering::Relaxed);
+        let result = touch();
+        self.log_busy_since_us.store(0, Ordering::Relaxed);
+        result
     }
 
     fn dispatch(&self, output: Output, outbox: Option<&Arc<dyn Outbox>>) {
@@ -309,6 +334,7 @@ impl Runtime {
         let durable_seq = log.store().durable_seq();
         let shared = Arc::new(Shared {
             steps: cores.iter().map(|_| Mailbox::new()).collect(),
+            proposed: cores.iter().map(|_| WaitingBytes::default()).collect(),
             log: Mailbox::new(),
             waits_for_apply: cores.iter().map(|_| AtomicBool::new(true)).collect(),
             applies: (0..pace.apply_threads.max(1)).map(|_| Mailbox::new()).collect(),
@@ -391,7 +417,9 @@ impl Runtime {
 
     fn spawn(&self, name: &'static str, run: impl FnOnce(&Shared) + Send + 'static) -> std::io::Result<()> {
         let shared = Arc::clone(&self.shared);
-        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || run(&shared))?;
+        let thread = std::thread::Builder::new()
+            .name(name.to_owned())
+            .spawn(move || or_abort(name, || run(&shared)))?;
         self.threads.lock().unwrap_or_else(PoisonError::into_inner).push((name, thread));
         Ok(())
     }
@@ -402,9 +430,8 @@ impl Runtime {
         *threads = others;
         drop(threads);
         for (_, thread) in ending {
-            if thread.join().is_err() {
-                tracing::error!(thread = name, "a thread ended with a panic");
-            }
+            // A panic would have ended the process.
+            let _ = thread.join();
         }
     }
 }
@@ -421,6 +448,9 @@ fn step_worker(shared: &Shared, worker: usize, mut core: Core) {
             if matches!(input, Input::Node(NodeEvent::Tick { .. })) && std::mem::replace(&mut ticked, true) {
                 // Ticks that piled up while this thread was held up are dropped (rule T1).
                 continue;
+            }
+            if let Input::Group(_, Event::Propose(proposals)) = &input {
+                shared.proposed[worker].release(proposals_bytes(proposals));
             }
             core.handle(input);
         }
@@ -439,70 +469,77 @@ fn step_worker(shared: &Shared, worker: usize, mut core: Core) {
 fn log_thread(shared: &Shared, mut log: LogWorker, segments_target: u64) {
     let mut jobs = Vec::new();
     let mut done = Vec::new();
-    let (mut full, mut sealed) = (false, true);
+    let mut full = false;
+    // Opening the log may have written records that nothing proves yet.
+    let mut seal_after = Some(SEAL_AFTER);
     let mut pressed_at = 0;
+    let mut has_more_to_tidy = false;
     loop {
-        let timeout = match (full, sealed) {
-            (true, _) => Some(FULL_RETRY),
-            (false, false) => Some(SEAL_AFTER),
-            (false, true) => None,
-        };
-        let open = shared.log.receive(&mut jobs, timeout);
-        if jobs.is_empty() && !full {
-            if !sealed {
-                sealed = true;
-                report_log(
-                    shared,
-                    &mut full,
-                    log.seal().map_or_else(LogHealth::Failed, |()| LogHealth::Well),
-                );
-            }
+        let retry_after = log.waits().then_some(if has_more_to_tidy { Duration::ZERO } else { FULL_RETRY });
+        let open = shared.log.receive(&mut jobs, seal_after.or(retry_after));
+        if jobs.is_empty() && seal_after.is_some() {
+            let (health, is_sealed) = shared.touching_disk(|| log.seal());
+            seal_after = (!is_sealed).then_some(FULL_RETRY);
+            report_log(shared, &mut full, health);
+        }
+        if jobs.is_empty() && !log.waits() {
             if !open {
                 return;
             }
             continue;
         }
         let began = shared.started.elapsed();
-        shared.log_busy_since_us.store(micros(began).max(1), Ordering::Relaxed);
-        let (health, run) = log.run(jobs.drain(..), &mut done);
-        shared.log_busy_since_us.store(0, Ordering::Relaxed);
+        let (health, run) = shared.touching_disk(|| log.run(jobs.drain(..), &mut done));
         shared.durable_seq.store(log.store().durable_seq(), Ordering::Relaxed);
         shared.metrics.log_run(&run, shared.started.elapsed().saturating_sub(began));
-        sealed &= run.batches == 0;
         report_log(shared, &mut full, health);
-        let mut inputs = Vec::with_capacity(done.len());
-        for done in done.drain(..) {
-            match done {
-                LogDone::Persisted { group, .. } | LogDone::InstallStep { group } => {
-                    inputs.push((group, Input::Log(done)))
-                }
-                LogDone::Added { token } | LogDone::Removed { token } => shared.listener.log_done(token),
-            }
+        report_done(shared, &mut done);
+        let (health, more) = shared.touching_disk(|| log.maintain());
+        has_more_to_tidy = more;
+        if run.batches > 0 || more {
+            seal_after = Some(SEAL_AFTER);
         }
-        shared.deliver_inputs(inputs);
-        let (health, _) = log.maintain();
         report_log(shared, &mut full, health);
-        pressed_at = press(shared, log.store().status().segments_live, segments_target, pressed_at);
-        let (health, fill) = log.lend_fill();
+        pressed_at = press(shared, log.store().status().segments_live, segments_target, full, pressed_at);
+        let (health, fill) = shared.touching_disk(|| log.lend_fill());
         report_log(shared, &mut full, health);
         if let Some(fill) = fill {
             // One is out at most, so there is room.
             let _ = shared.fills.try_send(Some(fill));
         }
         shared.metrics.log_status(&log.store().status());
-        if !open && full {
+        if !open && log.waits() {
             return;
         }
     }
 }
 
-/// Rule L5: asks for room once the log is too long, and again for every segment that comes on top. How many there were then.
-fn press(shared: &Shared, segments: u64, target: u64, pressed_at: u64) -> u64 {
-    match (segments > target, pressed_at) {
+/// Tells whoever waits what became of the log's jobs.
+fn report_done(shared: &Shared, done: &mut Vec<LogDone>) {
+    let mut inputs = Vec::with_capacity(done.len());
+    for done in done.drain(..) {
+        match done {
+            LogDone::Persisted { group, .. } | LogDone::InstallStep { group } => {
+                inputs.push((group, Input::Log(done)))
+            }
+            LogDone::Added { token } | LogDone::Removed { token } => shared.listener.log_done(token),
+            LogDone::Refused { group, ref reason } => {
+                shared.listener.failed(group, reason.clone());
+                inputs.push((group, Input::Log(done)));
+            }
+        }
+    }
+    shared.deliver_inputs(inputs);
+}
+
+/// Rule L5: asks for room once the log is too long, and again for every segment that comes on top. How many there were then. While the disk
+/// is full groups only let go of what they do not need: persisting takes room too.
+fn press(shared: &Shared, segments: u64, target: u64, full: bool, pressed_at: u64) -> u64 {
+    match (segments > target || full, pressed_at) {
         (true, before) if segments > before => {
-            shared.metrics.count("mraft_log_pressed_total", "why", "segments");
+            shared.metrics.count("mraft_log_pressed_total", "why", if full { "full" } else { "segments" });
             shared.broadcast(|| Input::LogPressed(true));
-            for apply in &shared.applies {
+            for apply in shared.applies.iter().filter(|_| !full) {
                 // An apply thread that is gone has nothing to persist.
                 let _ = apply.send(ApplyMail::PersistAll);
             }
@@ -550,13 +587,21 @@ fn fill_thread(shared: &Shared, fills: &Receiver<Option<Fill>>) {
 fn apply_thread(shared: &Shared, thread: usize, mut worker: ApplyWorker) {
     let mut mail = Vec::new();
     let mut unpersisted_before = 0;
-    while shared.applies[thread].receive(&mut mail, None) {
+    let mut tried = Instant::now();
+    while shared.applies[thread].receive(&mut mail, worker.waits_for_room().then_some(FULL_RETRY)) {
         let began = Instant::now();
         let mut out = ApplyOutput::default();
         for item in mail.drain(..) {
             worker.handle(item, &mut out);
         }
+        if worker.waits_for_room() && tried.elapsed() >= FULL_RETRY {
+            tried = began;
+            worker.retry(&mut out);
+        }
         worker.finish(&mut out);
+        for _ in 0..out.found_full {
+            shared.metrics.count("mraft_apply_stalls_total", "reason", "disk_full");
+        }
         shared.metrics.applied(out.commands, began.elapsed());
         for _ in 0..out.stalls {
             shared.metrics.count("mraft_apply_stalls_total", "reason", "unpersisted_bytes");
@@ -581,7 +626,7 @@ fn apply_thread(shared: &Shared, thread: usize, mut worker: ApplyWorker) {
             ) = shared.background.try_send(Background::Job(group, job))
             {
                 // More flushes than the queue holds: this thread does the work itself, which also slows the writers down.
-                let _ = shared.apply(group).send(ApplyMail::BackgroundDone(group, job.run()));
+                run_job(shared, group, job);
             }
         }
         for (group, view) in out.hashes {
@@ -594,11 +639,14 @@ fn apply_thread(shared: &Shared, thread: usize, mut worker: ApplyWorker) {
             if let Err(TrySendError::Full(send) | TrySendError::Disconnected(send)) =
                 shared.snapshots.try_send(send)
             {
-                let event = mraft_engine::event::Event::SnapshotSent { to: send.order.to, ok: false };
+                let event = Event::SnapshotSent { to: send.order.to, ok: false };
                 shared.deliver_inputs(vec![(send.group, Input::Group(send.group, event))]);
             }
         }
     }
+    let mut out = ApplyOutput::default();
+    worker.close(&mut out);
+    shared.completions.deliver(out.answers);
 }
 
 /// Flushes, compacts, hashes, and reads old entries back for followers that lag.
@@ -606,15 +654,14 @@ fn background_thread(shared: &Shared, jobs: &Mutex<Receiver<Background>>, log: &
     loop {
         let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
         match job {
-            Ok(Background::Job(group, job)) => {
-                let result = job.run();
-                // The apply thread is gone only when the host closes; what the job persisted stays persisted.
-                let _ = shared.apply(group).send(ApplyMail::BackgroundDone(group, result));
-            }
+            Ok(Background::Job(group, job)) => run_job(shared, group, job),
             Ok(Background::Hash(group, view)) => {
-                let result = view.run();
+                let mail = match caught("hashing its content", || view.run()) {
+                    Ok(result) => ApplyMail::Hashed(group, result),
+                    Err(reason) => ApplyMail::Fail(group, reason),
+                };
                 // The apply thread is gone only when the host closes.
-                let _ = shared.apply(group).send(ApplyMail::Hashed(group, result));
+                let _ = shared.apply(group).send(mail);
             }
             Ok(Background::LogRead(order)) => {
                 let entries =
@@ -626,15 +673,30 @@ fn background_thread(shared: &Shared, jobs: &Mutex<Receiver<Background>>, log: &
     }
 }
 
+fn run_job(shared: &Shared, group: GroupId, job: Box<dyn BackgroundJob>) {
+    let mail = match caught("its background job", || job.run()) {
+        Ok(result) => ApplyMail::BackgroundDone(group, result),
+        Err(reason) => ApplyMail::Fail(group, reason),
+    };
+    // The apply thread is gone only when the host closes; what the job persisted stays persisted.
+    let _ = shared.apply(group).send(mail);
+}
+
 /// Streams snapshots, one at a time.
 fn snapshot_thread(shared: &Shared, sends: &Mutex<Receiver<SnapshotSend>>) {
     while !shared.stop.load(Ordering::Relaxed) {
         let send =
             sends.lock().unwrap_or_else(PoisonError::into_inner).recv_timeout(Duration::from_millis(100));
-        let Ok(send) = send else { continue };
-        let (group, to) = (send.group, send.order.to);
+        let Ok(SnapshotSend { group, order, meta, view }) = send else { continue };
+        let to = order.to;
+        let (view, panicked) = CaughtView::new(view);
+        let send = SnapshotSend { group, order, meta, view };
         let ok = shared.outbox().is_some_and(|outbox| outbox.stream(send));
-        let event = mraft_engine::event::Event::SnapshotSent { to, ok };
+        if let Some(reason) = panicked.get() {
+            // The apply thread is gone only when the host closes.
+            let _ = shared.apply(group).send(ApplyMail::Fail(group, reason.clone()));
+        }
+        let event = Event::SnapshotSent { to, ok };
         shared.deliver_inputs(vec![(group, Input::Group(group, event))]);
     }
 }
@@ -665,6 +727,11 @@ fn ticker(shared: &Shared, pace: &Pace) {
         random = crate::random::next(random);
         shared.broadcast(|| Input::Node(NodeEvent::Tick { random }));
     }
+}
+
+/// What proposals weigh in a mailbox: their bodies, and a place for each.
+fn proposals_bytes(proposals: &[Proposal]) -> usize {
+    proposals.iter().map(|proposal| proposal.body.len() + size_of::<Proposal>()).sum()
 }
 
 /// Which of `among` threads a group belongs to.

@@ -111,6 +111,8 @@ pub struct GroupStatus {
     pub compared: Index,
     /// On the leader: the checkpoint at which the voters' states differed without a majority; the group does not serve.
     pub disputed: Option<Index>,
+    /// Why it takes no proposals for want of room on disk, if so (rule D10).
+    pub no_room: Option<&'static str>,
     /// Why it is condemned.
     pub condemned: Option<CondemnedReason>,
     /// Why it failed.
@@ -154,6 +156,8 @@ impl Inner {
             "Committed entries that are not applied, of the group with most of them.",
             all.apply_lag_max,
         );
+        let failed = self.failures.lock().unwrap_or_else(PoisonError::into_inner).len() as u64;
+        gauge(out, "mraft_replicas_failed", "Replicas here that stopped or could not be started.", failed);
     }
 
     pub(crate) fn status(&self) -> HostStatus {
@@ -223,6 +227,7 @@ pub(crate) fn look_at(core: &Core, group: GroupId) -> Option<GroupStatus> {
         pending_bytes: core.engine().pending(group).map_or(0, |(bytes, _)| bytes as u64),
         compared: core.engine().compared(group).map_or(0, |(agreed, _)| agreed),
         disputed: core.engine().compared(group).and_then(|(_, disputed)| disputed),
+        no_room: core.no_room(group),
         condemned: raft.condemned(),
         failure: None,
     })
@@ -274,6 +279,7 @@ pub(crate) fn stopped(record: &GroupRecord) -> GroupStatus {
         pending_bytes: 0,
         compared: 0,
         disputed: None,
+        no_room: None,
         condemned: None,
         failure: None,
     }

@@ -218,12 +218,17 @@ impl StateMachine for CountingMachine {
         {
             // A late job finds newer counts on disk and leaves them.
             let _persisted = self.shared.persisted()?;
-            atomic::replace(&*self.disk, &self.state_path(), MAGIC, &counts.encode())?;
+            self.disk.rename(&path, &self.state_path())?;
+            self.disk.sync_dir(&self.dir)?;
         }
-        self.disk.remove_file(&path)?;
         let host_meta = counts.host_meta.clone();
         self.go_live(counts)?;
         Ok(host_meta)
+    }
+
+    fn is_live(&self, directory: u64) -> Result<bool, MachineError> {
+        // The switch is a rename: what is still there was not switched to.
+        Ok(!self.disk.exists(&self.staged_path(directory))?)
     }
 
     fn discard(&mut self, directory: u64) -> Result<(), MachineError> {

@@ -112,6 +112,11 @@ impl Directories {
         Ok(())
     }
 
+    /// Whether the pointer names this directory.
+    pub fn names(&self, directory: u64) -> bool {
+        matches!(self.read_pointer(), Ok(Some(pointer)) if pointer.directory == directory)
+    }
+
     /// Deletes a directory if it is there.
     pub fn remove(&self, directory: u64) -> io::Result<()> {
         let path = self.path(directory);

@@ -389,11 +389,20 @@ impl StateMachine for KvMachine {
                 "the snapshot in directory {directory} is not complete"
             )));
         }
-        // If this fails, nobody knows which directory a crash would come back with.
-        let pointed = self.directories.point_to(Pointer { directory, file: 0 });
-        self.or_fail(pointed)?;
+        if let Err(error) = self.directories.point_to(Pointer { directory, file: 0 }) {
+            let is_full = matches!(&error, MachineError::Io(error) if is_full(error));
+            if is_full && self.directories.names(old.directory()) {
+                return Err(error);
+            }
+            // Nobody knows which directory a crash would come back with.
+            return self.or_fail(Err(error));
+        }
         old.replaced();
         self.go_live(new)
+    }
+
+    fn is_live(&self, directory: u64) -> Result<bool, MachineError> {
+        Ok(matches!(&self.life, Life::Open(open) if open.store.directory() == directory))
     }
 
     fn discard(&mut self, directory: u64) -> Result<(), MachineError> {

@@ -300,6 +300,10 @@ impl StateMachine for MemoryKv {
         Ok(host_meta)
     }
 
+    fn is_live(&self, directory: u64) -> Result<bool, MachineError> {
+        Ok(lock(&self.place)?.pointer.directory == directory)
+    }
+
     fn discard(&mut self, directory: u64) -> Result<(), MachineError> {
         if lock(&self.place)?.pointer.directory == directory {
             return Err(MachineError::Failed(format!("directory {directory} is the live state")));

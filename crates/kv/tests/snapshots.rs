@@ -9,7 +9,7 @@ mod support;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use mraft_disk::{DirEntry, Disk, File, Lock, MemoryDisk, Open, RealDisk};
 use mraft_engine::machine::{MachineError, StateMachine, Urgency};
@@ -146,12 +146,14 @@ fn a_staged_directory_is_kept_for_its_installation_and_deleted_otherwise() {
     let mut machine = kv(directory.path(), 8 << 10);
     assert_eq!(machine.open(Some(3)).expect("opens"), Some(meta(log.last())));
     assert_eq!(directories(directory.path()), ["0", "3"]);
+    assert!(!machine.is_live(3).expect("open"), "it is only staged");
     assert_eq!(machine.switch(3).expect("switches"), b"finished");
     assert_eq!(machine.switch(3).expect("again, after a crash that forgot it"), b"finished");
     assert!(machine.discard(3).is_err() && machine.stage(3, b"").is_err(), "it is the state");
     drop(machine);
     let mut machine = kv(directory.path(), 8 << 10);
-    assert_eq!(machine.open(None).expect("opens"), Some(b"finished".to_vec()));
+    assert_eq!(machine.open(Some(3)).expect("opens"), Some(b"finished".to_vec()));
+    assert!(machine.is_live(3).expect("open") && !machine.is_live(0).expect("open"));
     assert_eq!(directories(directory.path()), ["3"]);
     let unfinished = machine.stage(5, b"unfinished").expect("stages");
     drop(unfinished);
@@ -177,7 +179,7 @@ fn a_crash_at_any_step_of_an_installation_leaves_the_old_or_the_new_state_and_no
         log.write(&mut machine, vec![put("old", "state")]);
         machine.persist().expect("persists");
         drop(machine);
-        let disk = Arc::new(DyingDisk { operations_left: AtomicU64::new(u64::MAX) });
+        let disk = Arc::new(DyingDisk::alive_and_empty());
         let mut machine =
             KvMachine::new(disk.clone(), directory.path().into(), &caches, KvOptions::default());
         machine.open(None).expect("opens");
@@ -200,6 +202,29 @@ fn a_crash_at_any_step_of_an_installation_leaves_the_old_or_the_new_state_and_no
         }
     }
     assert!(saw_old && saw_new);
+}
+
+#[test]
+fn d10_an_installation_that_finds_no_room_changes_nothing_and_can_be_repeated() {
+    let mut sender = fresh_memory();
+    Log::default().write(&mut sender, vec![put("new", "state")]);
+    let snapshot = chunks(&mut *sender.snapshot().expect("a view"), 1000);
+    let directory = tempfile::tempdir().expect("a directory");
+    let disk = Arc::new(DyingDisk::alive_and_empty());
+    let caches = Caches::new(1 << 20, 64);
+    let mut machine = KvMachine::new(disk.clone(), directory.path().into(), &caches, KvOptions::default());
+    machine.open(None).expect("opens");
+    let mut log = Log::default();
+    log.write(&mut machine, vec![put("old", "state")]);
+    stage(&machine, 1, b"new", &snapshot).expect("room");
+    disk.is_full.store(true, Ordering::Relaxed);
+    let error = machine.switch(1).expect_err("no room for the pointer");
+    assert!(matches!(&error, MachineError::Io(error) if mraft_disk::is_full(error)), "{error}");
+    log.write(&mut machine, vec![put("old", "again")]);
+    assert_eq!(contents(&machine), [(b"old".to_vec(), b"again".to_vec())], "it goes on as it was");
+    disk.is_full.store(false, Ordering::Relaxed);
+    assert_eq!(machine.switch(1).expect("room"), b"new");
+    assert_eq!(contents(&machine), [(b"new".to_vec(), b"state".to_vec())]);
 }
 
 #[test]
@@ -285,9 +310,15 @@ fn the_counting_machine_is_a_whole_machine() {
 #[derive(Debug)]
 struct DyingDisk {
     operations_left: AtomicU64,
+    /// No file can be made.
+    is_full: AtomicBool,
 }
 
 impl DyingDisk {
+    fn alive_and_empty() -> DyingDisk {
+        DyingDisk { operations_left: AtomicU64::new(u64::MAX), is_full: AtomicBool::new(false) }
+    }
+
     fn alive(&self) -> io::Result<RealDisk> {
         let left = self.operations_left.load(Ordering::Relaxed);
         self.operations_left.store(left.saturating_sub(1), Ordering::Relaxed);
@@ -297,6 +328,9 @@ impl DyingDisk {
 
 impl Disk for DyingDisk {
     fn open(&self, path: &Path, how: Open) -> io::Result<Arc<dyn File>> {
+        if matches!(how, Open::Create | Open::CreateNew) && self.is_full.load(Ordering::Relaxed) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         self.alive()?.open(path, how)
     }
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {

@@ -109,6 +109,15 @@ pub(crate) fn finish(out: &mut Vec<u8>, at: usize, salt: Salt, numbers: BatchNum
     out.resize(padded, 0);
 }
 
+/// The salt that the header at the front of `bytes` claims, if it may be one at all.
+pub(crate) fn claimed_salt(bytes: &[u8]) -> Option<Salt> {
+    let mut reader = Reader::new(bytes);
+    let magic = reader.take("batch.magic", 4).ok()?;
+    reader.take("batch.version..rows", 12).ok()?;
+    let salt = reader.u64("batch.salt").ok()?;
+    (magic == BATCH_MAGIC).then(|| Salt::new(salt))
+}
+
 /// Number of rows that the header at the front of `bytes` claims to have, if it may be one at all.
 pub(crate) fn claimed_rows(bytes: &[u8], salt: Salt) -> Option<usize> {
     let mut reader = Reader::new(bytes);

@@ -8,13 +8,18 @@
 //!
 //! Carrying is paid for: it may write as many bytes as callers wrote, so that a log whose live entries do not fit the target is not
 //! copied round and round. Such a log grows until its replicas truncate.
+//!
+//! When the disk is full, neither the target nor what was paid counts: whoever pins the oldest segment is carried into the reserve, if all
+//! of them together fit the part of it that is meant for that ([`Purpose::Rescue`]). That frees a whole segment for at most half of one,
+//! and as long as half a segment was not filled by others it is not done again.
 
 use mraft_types::{Entry, Index};
 
-use crate::batch::{BATCH_HEADER_BYTES, BatchKind, ROW_BYTES, Row};
+use crate::batch::{BATCH_HEADER_BYTES, BLOCK_BYTES, BatchKind, ROW_BYTES, Row};
 use crate::index::Address;
 use crate::record::{self, Head, Part, State};
 use crate::replica::{Effect, Update};
+use crate::space::Purpose;
 use crate::writer::SegmentLog;
 use crate::{LogError, LogKey, LogStore};
 
@@ -46,9 +51,13 @@ impl SegmentLog {
         if let Some(carrying) = &self.carrying {
             let (key, part, after) = (carrying.key, carrying.parts + 1, carrying.through);
             let Some((entries, is_last)) = self.read_step(key, after)? else { return Ok(false) };
-            return self.write_pieces(vec![Piece { key, part: Part { number: part, is_last }, entries }]);
+            return self.carry(vec![Piece { key, part: Part { number: part, is_last }, entries }]);
         }
-        if self.live_uses() <= self.options.segments_target || self.carry_allowance_bytes == 0 {
+        let is_due = match self.is_short {
+            true => self.is_rescue_worth_it(),
+            false => self.live_uses() > self.options.segments_target && self.carry_allowance_bytes > 0,
+        };
+        if !is_due {
             return Ok(false);
         }
         let step_bytes = self.step_bytes();
@@ -69,10 +78,38 @@ impl SegmentLog {
                 break;
             }
         }
-        if pieces.is_empty() { Ok(false) } else { self.write_pieces(pieces) }
+        if pieces.is_empty() { Ok(false) } else { self.carry(pieces) }
     }
 
-    /// Carries one replica at once, whatever it weighs.
+    /// Writes pieces if there is room: carrying is to make some and does not take the last of it.
+    fn carry(&mut self, pieces: Vec<Piece>) -> Result<bool, LogError> {
+        let purpose = if self.is_short { Purpose::Rescue } else { Purpose::Entries };
+        match self.write_pieces(pieces, purpose) {
+            Ok(()) => Ok(true),
+            Err(LogError::Full { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether everything that pins the oldest segment fits the part of the reserve that is for this. A segment that only waits for a
+    /// seal needs no carrying.
+    fn is_rescue_worth_it(&self) -> bool {
+        let Some(oldest) = self.oldest_pinned() else { return false };
+        let candidates = self.candidates();
+        let all = self.pins.get(&oldest).is_some_and(|pins| *pins as usize == candidates.len());
+        let bytes: u64 = candidates.iter().map(|key| self.carried_bytes(*key)).sum();
+        all && self.oldest_needed() == self.oldest_written && bytes <= self.rescue_room()
+    }
+
+    /// What carrying a replica takes, roughly: its records, a head for each step, and a block for each but the last, which it shares.
+    fn carried_bytes(&self, key: LogKey) -> u64 {
+        let Some(replica) = self.replicas.get(&key) else { return 0 };
+        let more_steps = replica.entry_bytes / self.step_bytes() as u64;
+        let head_bytes = self.piece_bytes(key, &[]) as u64;
+        replica.entry_bytes + head_bytes + more_steps * (BLOCK_BYTES as u64 + head_bytes)
+    }
+
+    /// Carries one replica at once, whatever it weighs: what it says of itself now must not be lost.
     pub(crate) fn carry_whole(&mut self, key: LogKey) -> Result<(), LogError> {
         let Some(replica) = self.replicas.get(&key) else { return Ok(()) };
         let mut after = replica.state.start.position.index;
@@ -81,7 +118,8 @@ impl SegmentLog {
                 return Err(LogError::Damaged { key, index: after + 1 });
             };
             after = entries.last().map_or(after, |entry| entry.index);
-            self.write_pieces(vec![Piece { key, part: Part { number, is_last }, entries }])?;
+            let piece = Piece { key, part: Part { number, is_last }, entries };
+            self.write_pieces(vec![piece], Purpose::Vital)?;
             if is_last {
                 break;
             }
@@ -126,7 +164,7 @@ impl SegmentLog {
         }
     }
 
-    fn write_pieces(&mut self, pieces: Vec<Piece>) -> Result<bool, LogError> {
+    fn write_pieces(&mut self, pieces: Vec<Piece>, purpose: Purpose) -> Result<(), LogError> {
         let mut rows = Vec::with_capacity(pieces.len());
         let mut bytes = BATCH_HEADER_BYTES;
         for piece in &pieces {
@@ -135,11 +173,7 @@ impl SegmentLog {
             bytes += ROW_BYTES + self.piece_bytes(piece.key, &piece.entries);
         }
         self.set_rows(rows);
-        let place = match self.begin_batch(bytes, false) {
-            // Carrying is to make room: it does not take the last of it.
-            Err(LogError::Full { .. }) if !self.space.free.is_empty() => return Ok(false),
-            place => place?,
-        };
+        let place = self.begin_batch(bytes, purpose)?;
         for piece in pieces {
             let Some(replica) = self.replicas.get_mut(&piece.key) else { continue };
             replica.sequence += 1;
@@ -153,7 +187,7 @@ impl SegmentLog {
         let written = self.commit_batch(BatchKind::Data, place)?;
         self.publish();
         self.carry_allowance_bytes = self.carry_allowance_bytes.saturating_sub(written);
-        Ok(true)
+        Ok(())
     }
 
     /// Notes where a piece goes.

@@ -27,6 +27,8 @@ pub enum Case {
     BlankSegment,
     /// A file without a whole header that no other header misses.
     HeaderlessSegment,
+    /// A file without a whole header whose batches were durable, as they say themselves, and are in no other file.
+    LostHeader,
     /// One of the two copies of a segment's header is wrong.
     HalfHeader,
     /// A file that is too short.
@@ -63,7 +65,7 @@ pub enum Case {
 
 impl Case {
     /// The whole table.
-    pub const ALL: [Case; 27] = [
+    pub const ALL: [Case; 28] = [
         Case::Whole,
         Case::Sealed,
         Case::Unsealed,
@@ -75,6 +77,7 @@ impl Case {
         Case::StaleSegment,
         Case::BlankSegment,
         Case::HeaderlessSegment,
+        Case::LostHeader,
         Case::HalfHeader,
         Case::HalfPrepared,
         Case::Repeated,
@@ -111,6 +114,7 @@ impl Case {
                 | Case::DamagedHeader
                 | Case::MissingBatches
                 | Case::MissingSegment
+                | Case::LostHeader
                 | Case::Gap
                 | Case::Condemned
         )
@@ -150,6 +154,10 @@ impl Case {
             Case::HeaderlessSegment => (
                 "the file is free",
                 "the first batch of its use was torn, or its loss shows as missing batches of the next use",
+            ),
+            Case::LostHeader => (
+                "every replica that was listed then is unsure; the file is kept until the next opening",
+                "a batch names what was durable before it, whoever reads it (L3)",
             ),
             Case::HalfHeader => ("the other copy counts", "one bit must not hide a segment"),
             Case::HalfPrepared => ("removed", "filling it was interrupted: it never held a batch"),

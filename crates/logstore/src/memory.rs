@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use mraft_types::codec::Reader;
 use mraft_types::{CondemnedReason, Entry, EntryKind, HardState, Index, LogStart, Membership, Term};
 
-use crate::replica::check_write;
+use crate::record::{record_bytes_max, start_bytes_max};
+use crate::replica::{check_write, mark_bytes_max};
 use crate::{GroupWrite, LogError, LogKey, LogReader, LogStatus, LogStore, Mark, Recovered, Written};
 
 /// A log in memory. Clones share it, so a test can drop one handle, as a crash does, and open the next.
@@ -94,6 +95,7 @@ impl Replica {
             }
             Some(Mark::Truncate(_)) => {}
             Some(Mark::InstallBegin { start, directory }) => self.install = Some((start.clone(), *directory)),
+            Some(Mark::InstallAbandoned) => self.install = None,
             Some(Mark::InstallDone(start)) => {
                 self.install = None;
                 self.entries.clear();
@@ -156,6 +158,14 @@ impl LogStore for MemoryLog {
         }
         state.batch_seq += 1;
         Ok(Written { batch_seq: state.batch_seq, ..Written::default() })
+    }
+
+    fn weigh(&self, write: &GroupWrite) -> Option<usize> {
+        let state = self.lock();
+        let replica = state.replicas.get(&write.key)?;
+        let mark =
+            write.mark.as_ref().map_or(0, |mark| start_bytes_max(&replica.start) + mark_bytes_max(mark));
+        Some(record_bytes_max(&write.entries) + mark)
     }
 
     fn maintain(&mut self) -> Result<bool, LogError> {

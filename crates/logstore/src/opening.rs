@@ -20,7 +20,7 @@ use crate::replica::Replica;
 use crate::replicas::{ReplicaList, list_path};
 use crate::scan::Directory;
 use crate::segment::SegmentFile;
-use crate::space::Space;
+use crate::space::{Purpose, Space};
 use crate::writer::SegmentLog;
 use crate::{LogError, LogKey};
 
@@ -46,7 +46,9 @@ impl SegmentLog {
             proven_seq: recovery.durable_seq,
             oldest_written: if files.uses.is_empty() { next_use } else { recovery.oldest_use },
             is_sealed: true,
+            is_opening: true,
             has_failed: false,
+            is_short: false,
             shared: Arc::default(),
             recovered: Vec::new(),
             cases: BTreeMap::new(),
@@ -58,6 +60,7 @@ impl SegmentLog {
             groups_carried: 0,
         };
         log.take_over(files, recovery)?;
+        log.is_opening = false;
         Ok(log)
     }
 
@@ -111,7 +114,7 @@ impl SegmentLog {
             return Ok(());
         }
         let bytes = BATCH_HEADER_BYTES + self.rows.len() * ROW_BYTES + held.payload.len();
-        let place = self.begin_batch(bytes, true)?;
+        let place = self.begin_batch(bytes, Purpose::Vital)?;
         let unreadable = |error: &dyn std::fmt::Display| {
             LogError::Failed(std::io::Error::other(format!("the last batch cannot be read: {error}")))
         };
@@ -175,7 +178,9 @@ fn own_files(
         file.file.sync_data().map_err(LogError::Failed)?;
         uses.insert(*number, file);
     }
-    for path in &files.blank {
+    // What proves a loss is left alone until the next opening: then the log itself says so.
+    let given_up = files.headerless.iter().filter(|headerless| !recovery.is_lost(headerless));
+    for path in files.blank.iter().chain(given_up.map(|headerless| &headerless.path)) {
         free.push_back(open(path)?);
     }
     disk.sync_dir(directory).map_err(LogError::Failed)?;

@@ -20,7 +20,7 @@ use crate::index::Address;
 use crate::record::{Head, RECORD_HEAD_BYTES, Salt, State, decode_body, decode_record_head};
 use crate::replicas::ReplicaList;
 use crate::run::Run;
-use crate::scan::{Directory, Listener, UsedSegment, Walked, numbers, walk};
+use crate::scan::{Directory, Headerless, Listener, UsedSegment, Walked, numbers, walk};
 use crate::segment::refused;
 use crate::{LogError, LogKey, Recovered};
 
@@ -37,6 +37,8 @@ pub(crate) struct Recovery {
     pub(crate) durable_seq: u64,
     /// The oldest use that is needed, as far as a synced batch says.
     pub(crate) oldest_use: u64,
+    /// The highest batch number in the uses that have a header.
+    known_seq: u64,
     /// Per use that is needed, what walking it found.
     pub(crate) walked: BTreeMap<u64, Walked>,
     /// The last batch, if it is one of records.
@@ -104,6 +106,9 @@ impl Recovery {
         for (at, segment) in needed.iter().enumerate() {
             recovery.read_use(segment, at == 0, needed.get(at + 1).map(|next| next.header.durable_seq))?;
         }
+        for headerless in &directory.headerless {
+            recovery.read_headerless(headerless)?;
+        }
         let end = if recovery.last.is_some() { Some(Case::Unsealed) } else { None };
         if let Some(end) = end.or((recovery.highest_seq > 0 && !needed.is_empty()).then_some(Case::Sealed)) {
             recovery.count(end);
@@ -123,9 +128,27 @@ impl Recovery {
         }
         self.highest_seq = self.highest_seq.max(header.first_batch_seq.saturating_sub(1));
         let walked = walk(segment, next_durable, self)?;
+        self.known_seq = self.known_seq.max(header.first_batch_seq.saturating_sub(1)).max(walked.highest_seq);
         self.highest_seq = self.highest_seq.max(walked.highest_seq);
         self.walked.insert(header.use_number, walked);
         Ok(())
+    }
+
+    /// A file whose header is gone is missed by the use behind it, if there is one; only the newest has to speak for itself.
+    fn read_headerless(&mut self, headerless: &Headerless) -> Result<(), LogError> {
+        self.highest_seq = self.highest_seq.max(headerless.highest_seq);
+        if !self.is_lost(headerless) {
+            self.count(Case::HeaderlessSegment);
+            return Ok(());
+        }
+        // The next use says so in its header: the loss is seen again if the process ends before everybody is marked.
+        self.durable_seq = self.durable_seq.max(headerless.durable_seq);
+        self.lost(Case::LostHeader, headerless.durable_seq)
+    }
+
+    /// Whether a file without a header held batches that were durable and that no other file has.
+    pub(crate) fn is_lost(&self, headerless: &Headerless) -> bool {
+        headerless.durable_seq > self.known_seq
     }
 
     /// Lets the held batch count where it stands: for those who only look.

@@ -106,6 +106,7 @@ impl Replica {
                 self.state.start = start.clone();
                 effect = Effect::Reset;
             }
+            Some(Mark::InstallAbandoned) => self.state.install = None,
             Some(Mark::Condemned(reason)) => self.state.condemned = Some(*reason),
         }
         let head = Head {
@@ -214,7 +215,7 @@ pub(crate) fn check_write(write: &GroupWrite, start: &mut Index, last: &mut Inde
         }
         Some(Mark::Truncate(new)) => *start = (*start).max(new.position.index),
         Some(Mark::InstallDone(new)) => (*start, *last) = (new.position.index, new.position.index),
-        Some(Mark::InstallBegin { .. } | Mark::Condemned(_)) | None => {}
+        Some(Mark::InstallBegin { .. } | Mark::InstallAbandoned | Mark::Condemned(_)) | None => {}
     }
     Ok(())
 }
@@ -225,6 +226,6 @@ pub(crate) fn mark_bytes_max(mark: &Mark) -> usize {
         Mark::Truncate(start) | Mark::InstallDone(start) | Mark::InstallBegin { start, .. } => {
             record::start_bytes_max(start) + 8
         }
-        Mark::Condemned(_) => 0,
+        Mark::InstallAbandoned | Mark::Condemned(_) => 0,
     }
 }

@@ -46,6 +46,11 @@ pub(crate) fn list_path(directory: &Path) -> PathBuf {
     directory.join(LIST_FILE)
 }
 
+/// Whether a log was ever opened in this directory: its list of replicas is made before anything else.
+pub fn is_log(disk: &dyn Disk, directory: &Path) -> std::io::Result<bool> {
+    disk.exists(&list_path(directory))
+}
+
 impl ReplicaList {
     /// Reads the list; `None` when there is none.
     pub(crate) fn read(disk: &dyn Disk, directory: &Path) -> Result<Option<ReplicaList>, LogError> {

@@ -26,6 +26,8 @@ pub(crate) struct Directory {
     pub(crate) uses: BTreeMap<u64, UsedSegment>,
     /// Files that hold no use.
     pub(crate) blank: Vec<PathBuf>,
+    /// Files that were used and whose header is gone.
+    pub(crate) headerless: Vec<Headerless>,
     /// Files whose filling was interrupted.
     pub(crate) half_prepared: Vec<PathBuf>,
     /// The number for the next new file.
@@ -40,6 +42,16 @@ pub(crate) struct UsedSegment {
     pub(crate) path: PathBuf,
     pub(crate) file: Arc<dyn File>,
     pub(crate) header: SegmentHeader,
+}
+
+/// A file without a header, and what the headers of its batches say.
+#[derive(Clone, Debug)]
+pub(crate) struct Headerless {
+    pub(crate) path: PathBuf,
+    /// The highest number.
+    pub(crate) highest_seq: u64,
+    /// Everything up to this batch was durable.
+    pub(crate) durable_seq: u64,
 }
 
 /// What walking one use found.
@@ -116,6 +128,8 @@ impl Directory {
             if segment_bytes.is_some_and(|expected| len != expected) {
                 self.cases.push(Case::HalfPrepared);
                 self.half_prepared.push(path);
+            } else if let Some(headerless) = headerless(&path, file.as_ref(), len, found.is_blank)? {
+                self.headerless.push(headerless);
             } else {
                 self.cases.push(if found.is_blank { Case::BlankSegment } else { Case::HeaderlessSegment });
                 self.blank.push(path);
@@ -140,6 +154,27 @@ impl Directory {
         self.uses.insert(header.use_number, UsedSegment { path, file, header });
         Ok(())
     }
+}
+
+/// Looks for batches in a file without a header; `None` when there are none.
+fn headerless(
+    path: &Path,
+    file: &dyn File,
+    segment_bytes: u64,
+    has_zero_header: bool,
+) -> Result<Option<Headerless>, LogError> {
+    let mut window = Window::over(file, path, Salt::new(0), segment_bytes);
+    if !window.takes_carried_salt(has_zero_header)? {
+        return Ok(None);
+    }
+    let mut found = Headerless { path: path.to_owned(), highest_seq: 0, durable_seq: 0 };
+    for at in (SEGMENT_HEADER_BYTES as u64..segment_bytes).step_by(BLOCK_BYTES) {
+        if let Some(BatchHeader { numbers, .. }) = window.header(at)? {
+            found.highest_seq = found.highest_seq.max(numbers.batch_seq);
+            found.durable_seq = found.durable_seq.max(numbers.durable_seq);
+        }
+    }
+    Ok(Some(found))
 }
 
 /// Walks one use. `next_durable` is what the next use says was durable before it.
@@ -226,14 +261,35 @@ struct Window<'a> {
 
 impl<'a> Window<'a> {
     fn new(segment: &'a UsedSegment) -> Window<'a> {
-        Window {
-            file: segment.file.as_ref(),
-            path: &segment.path,
-            salt: segment.header.salt,
-            segment_bytes: segment.header.segment_bytes,
-            at: 0,
-            bytes: Vec::new(),
+        let SegmentHeader { salt, segment_bytes, .. } = segment.header;
+        Window::over(segment.file.as_ref(), &segment.path, salt, segment_bytes)
+    }
+
+    fn over(file: &'a dyn File, path: &'a Path, salt: Salt, segment_bytes: u64) -> Window<'a> {
+        Window { file, path, salt, segment_bytes, at: 0, bytes: Vec::new() }
+    }
+
+    /// Takes the salt of the use from its batches. The first one stands where no stored value ever does, so what it claims is believed.
+    /// Without it, zeros where the header should be are those of a new file whose first batch was torn; anything else is damage for
+    /// certain, and then any whole header of a batch will do.
+    fn takes_carried_salt(&mut self, has_zero_header: bool) -> Result<bool, LogError> {
+        let first = SEGMENT_HEADER_BYTES as u64;
+        if let Some(salt) = batch::claimed_salt(self.get(first, BATCH_HEADER_BYTES)?) {
+            self.salt = salt;
+            return Ok(true);
         }
+        if has_zero_header {
+            return Ok(false);
+        }
+        for at in (first..self.segment_bytes).step_by(BLOCK_BYTES) {
+            if let Some(salt) = batch::claimed_salt(self.get(at, BATCH_HEADER_BYTES)?) {
+                self.salt = salt;
+                if self.header(at)?.is_some() {
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
     }
 
     /// `len` bytes from `at`, which lie in the segment.

@@ -59,6 +59,8 @@ pub(crate) struct FoundHeader {
 pub(crate) struct Preparing {
     segment: SegmentFile,
     filled_bytes: u64,
+    /// One step's zeros, with room to begin on a block: a file that bypasses the cache takes them as they are, without a copy.
+    zeros: Vec<u8>,
 }
 
 /// The number in the name of a segment's file.
@@ -141,7 +143,8 @@ impl Preparing {
         let path = file_path(directory, number);
         let file = disk.open(&path, Open::CreateNew)?;
         file.bypass_cache();
-        Ok(Preparing { segment: SegmentFile { path, file }, filled_bytes: 0 })
+        let zeros = vec![0; PREFILL_STEP_BYTES as usize + BLOCK_BYTES];
+        Ok(Preparing { segment: SegmentFile { path, file }, filled_bytes: 0, zeros })
     }
 
     /// Fills some more; the file when it is done, durable with its name. The zeros make later writes overwrites, whose sync is several
@@ -152,7 +155,8 @@ impl Preparing {
         segment_bytes: u64,
     ) -> std::io::Result<Option<SegmentFile>> {
         let step = PREFILL_STEP_BYTES.min(segment_bytes - self.filled_bytes);
-        self.segment.file.write_all_at(&vec![0; step as usize], self.filled_bytes)?;
+        let begin = self.zeros.as_ptr().align_offset(BLOCK_BYTES).min(BLOCK_BYTES);
+        self.segment.file.write_all_at(&self.zeros[begin..begin + step as usize], self.filled_bytes)?;
         self.segment.file.sync_data()?;
         self.filled_bytes += step;
         if self.filled_bytes < segment_bytes {

@@ -2,8 +2,8 @@
 
 //! The files: which are in use, which are free, and the one that is being filled (rules D10, L5).
 //!
-//! Two free files are kept: one for the next batches, and a reserve that only batches without entries may take, so that hard states and
-//! truncations go through, and make room, when the disk is full of everything else.
+//! Two free files are kept: one for the next batches, and a reserve, so that hard states and truncations go through, and make room, when
+//! the disk is full of everything else. [`Purpose`] says who may take the reserve, and how much of it.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
@@ -18,6 +18,20 @@ use crate::segment::{Fill, Filled, Preparing, SegmentFile};
 pub(crate) const FREE_TARGET: usize = 2;
 /// More free files than this are deleted, so that a burst does not hold the disk for ever.
 const FREE_MAX: usize = 4;
+
+/// What a batch is for. While the disk is full, the reserve is the only room that is left, and nobody knows for how long.
+///
+/// Bound: of the reserve, entries take nothing and rescues at most the first half. The second half takes a batch of hard states and marks
+/// per block, the seals behind them included: in a segment of 64 MiB at least 4096 turns that each write and are each sealed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// Records that may have entries: afterwards the reserve is still there.
+    Entries,
+    /// Carrying that is known to free a whole file.
+    Rescue,
+    /// Hard states, marks and seals: votes go on, and what frees files is written.
+    Vital,
+}
 
 /// The files of a log.
 #[derive(Debug)]
@@ -47,11 +61,6 @@ impl Space {
         self.free.extend(recycled.into_values());
         self.recycled += numbers.len() as u64;
         numbers
-    }
-
-    /// Whether a free file can be taken, for a batch that may use the reserve or not.
-    pub(crate) fn has_spare(&self, may_use_reserve: bool) -> bool {
-        self.free.len() >= if may_use_reserve { 1 } else { FREE_TARGET }
     }
 
     /// Fills a new file some more. `Full` leaves everything as it was.

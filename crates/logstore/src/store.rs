@@ -36,6 +36,8 @@ pub enum Mark {
     },
     /// Step 6 (rule N1): the log starts anew behind the snapshot; every older entry of this key is void.
     InstallDone(LogStart),
+    /// The installation that was begun will not be carried out: a restart found that it had not been switched to (rule N1, recovery).
+    InstallAbandoned,
     /// Rule D9.
     Condemned(CondemnedReason),
 }
@@ -76,7 +78,8 @@ pub struct Recovered {
     pub condemned: Option<CondemnedReason>,
 }
 
-/// Errors of a log. After any of them from [`LogStore::write`] the log takes no more writes (rule D10), except `Full`.
+/// Errors of a log. After any of them from [`LogStore::write`] the log takes no more writes (rule D10), except `Full` and `Misuse`, of
+/// which nothing was taken.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum LogError {
@@ -170,6 +173,15 @@ pub trait LogStore: Send {
     /// Writes one batch for any number of replicas and makes it durable: when it returns `Ok`, everything in it survives a
     /// power cut. A batch may weigh at most [`mraft_types::limits::BATCH_BYTES_MAX`] encoded.
     fn write(&mut self, batch: &[GroupWrite]) -> Result<Written, LogError>;
+
+    /// Bytes that a write adds at most to a batch that holds no other mark of its key; `None` when the key is not known.
+    fn weigh(&self, write: &GroupWrite) -> Option<usize>;
+
+    /// The truncation that a write asks for, as a write of its own that may go before everything its replica still waits to have written:
+    /// it changes nothing but the log's start, and everything up to there is in the log already. `None` when it must wait its turn.
+    fn truncation_ahead(&self, _write: &GroupWrite) -> Option<GroupWrite> {
+        None
+    }
 
     /// Housekeeping between batches: prepares spare segments, carries groups that pin old ones forward, recycles. `Ok(true)`
     /// when there is more to do.

@@ -21,8 +21,8 @@ use crate::replica::{Replica, Scratch, Update, check_write, first_live, mark_byt
 use crate::replicas::{Listed, ReplicaList};
 use crate::segment::{Fill, Filled};
 use crate::segment::{SEGMENT_HEADER_BYTES, SegmentFile, SegmentHeader};
-use crate::space::{FREE_TARGET, Space};
-use crate::{GroupWrite, LogError, LogKey, LogReader, LogStatus, LogStore, Recovered, Written};
+use crate::space::{FREE_TARGET, Purpose, Space};
+use crate::{GroupWrite, LogError, LogKey, LogReader, LogStatus, LogStore, Mark, Recovered, Written};
 
 /// A log in segment files.
 #[derive(Debug)]
@@ -43,7 +43,10 @@ pub struct SegmentLog {
     pub(crate) oldest_written: u64,
     /// The last batch is a seal.
     pub(crate) is_sealed: bool,
+    pub(crate) is_opening: bool,
     pub(crate) has_failed: bool,
+    /// The last entries found no room: from now on carrying is to make some, whatever the target says.
+    pub(crate) is_short: bool,
     pub(crate) shared: Arc<RwLock<Shared>>,
     pub(crate) recovered: Vec<Recovered>,
     pub(crate) cases: BTreeMap<Case, u64>,
@@ -100,7 +103,7 @@ impl SegmentLog {
     }
 
     /// The oldest use that any replica needs, or the active one.
-    fn oldest_needed(&self) -> u64 {
+    pub(crate) fn oldest_needed(&self) -> u64 {
         let active = self.active.as_ref().map_or(self.next_use, |active| active.use_number);
         self.pins.keys().next().copied().unwrap_or(active)
     }
@@ -144,8 +147,11 @@ impl SegmentLog {
     }
 
     fn write_checked(&mut self, batch: &[GroupWrite], bytes: usize) -> Result<Written, LogError> {
-        let may_use_reserve = batch.iter().all(|write| write.entries.is_empty());
-        let place = self.begin_batch(bytes, may_use_reserve)?;
+        let has_entries = batch.iter().any(|write| !write.entries.is_empty());
+        let purpose = if has_entries { Purpose::Entries } else { Purpose::Vital };
+        let begun = self.begin_batch(bytes, purpose);
+        self.is_short = matches!(begun, Err(LogError::Full { .. })) || (self.is_short && !has_entries);
+        let place = begun?;
         for write in batch {
             if self.carrying.as_ref().is_some_and(|carrying| carrying.key == write.key) {
                 // Its parts are no longer the newest of the replica: they are void without a last one.
@@ -172,17 +178,13 @@ impl SegmentLog {
 
     /// Makes room for a batch of at most `bytes` bytes with `self.rows`, and begins it in the buffer. When there is no room, nothing
     /// changed.
-    pub(crate) fn begin_batch(
-        &mut self,
-        bytes: usize,
-        may_use_reserve: bool,
-    ) -> Result<BatchPlace, LogError> {
-        let fits = self.active.as_ref().is_some_and(|active| {
-            active.offset.max(SEGMENT_HEADER_BYTES as u64) + round_up(bytes) as u64
-                <= self.options.segment_bytes
-        });
-        if !fits {
-            self.next_segment(bytes, may_use_reserve)?;
+    pub(crate) fn begin_batch(&mut self, bytes: usize, purpose: Purpose) -> Result<BatchPlace, LogError> {
+        if (SEGMENT_HEADER_BYTES + round_up(bytes)) as u64 > self.options.segment_bytes {
+            return Err(LogError::Misuse(format!("a batch of {bytes} bytes does not fit a segment")));
+        }
+        self.make_room(bytes, purpose)?;
+        if !self.fits(bytes) {
+            self.next_segment()?;
         }
         let oldest_use = self.oldest_for_header();
         let Some(active) = &self.active else {
@@ -205,25 +207,61 @@ impl SegmentLog {
 
     /// What a header may say: nothing that only the batch it belongs to makes true.
     fn oldest_for_header(&self) -> u64 {
-        // While the log is being opened nothing is pinned yet, and everything that was needed still is.
-        if self.replicas.is_empty() && !self.list.replicas.is_empty() {
+        // While the log is being opened not everything is pinned yet, nor every replica marked that lost something: should it be opened
+        // once more, all that was needed still is.
+        if self.is_opening {
             return self.oldest_written;
         }
         self.oldest_needed().max(self.oldest_written)
     }
 
-    fn next_segment(&mut self, bytes: usize, may_use_reserve: bool) -> Result<(), LogError> {
-        if (SEGMENT_HEADER_BYTES + round_up(bytes)) as u64 > self.options.segment_bytes {
-            return Err(LogError::Misuse(format!("a batch of {bytes} bytes does not fit a segment")));
+    /// Sees to it that there are as many free files as a batch needs.
+    fn make_room(&mut self, bytes: usize, purpose: Purpose) -> Result<(), LogError> {
+        if self.has_room(bytes, purpose) {
+            return Ok(());
         }
         self.recycle();
-        if !self.space.has_spare(may_use_reserve) {
+        if !self.has_room(bytes, purpose) {
             self.release()?;
         }
-        while !self.space.has_spare(may_use_reserve) {
+        while !self.has_room(bytes, purpose) {
             let prepared = self.space.prepare_step();
             self.note(prepared)?;
         }
+        Ok(())
+    }
+
+    /// Whether there are as many free files as a batch needs: one if the active use has no place for it, and the reserve if the batch
+    /// may not be written into that.
+    fn has_room(&self, bytes: usize, purpose: Purpose) -> bool {
+        let fits = self.fits(bytes);
+        let keeps_reserve = match purpose {
+            Purpose::Entries => true,
+            Purpose::Rescue => fits && self.end_of(bytes) > self.options.segment_bytes / 2,
+            Purpose::Vital => false,
+        };
+        self.space.free.len() >= usize::from(!fits) + usize::from(keeps_reserve)
+    }
+
+    fn fits(&self, bytes: usize) -> bool {
+        self.active.is_some() && self.end_of(bytes) <= self.options.segment_bytes
+    }
+
+    /// Where the next batch would end in the active use.
+    fn end_of(&self, bytes: usize) -> u64 {
+        let offset = self.active.as_ref().map_or(0, |active| active.offset);
+        offset.max(SEGMENT_HEADER_BYTES as u64) + round_up(bytes) as u64
+    }
+
+    /// Bytes that a rescue may still write before it would eat into the half of the reserve that is not its own.
+    pub(crate) fn rescue_room(&self) -> u64 {
+        let half = self.options.segment_bytes / 2;
+        // With a free file, that one is the reserve.
+        let written = if self.space.free.is_empty() { self.end_of(0) } else { SEGMENT_HEADER_BYTES as u64 };
+        half.saturating_sub(written)
+    }
+
+    fn next_segment(&mut self) -> Result<(), LogError> {
         let Some(segment) = self.space.free.pop_front() else {
             return Err(LogError::Full { needed_bytes: self.options.segment_bytes });
         };
@@ -343,7 +381,7 @@ impl SegmentLog {
     /// Writes an empty batch: a seal, or just to say which uses are no longer needed.
     fn write_seal(&mut self) -> Result<(), LogError> {
         self.rows.clear();
-        let place = self.begin_batch(BATCH_HEADER_BYTES, true)?;
+        let place = self.begin_batch(BATCH_HEADER_BYTES, Purpose::Vital)?;
         self.commit_batch(BatchKind::Seal, place).map(|_| ())
     }
 
@@ -461,6 +499,28 @@ impl LogStore for SegmentLog {
         let bytes = self.check(batch)?;
         let written = self.write_checked(batch, bytes);
         self.note(written)
+    }
+
+    fn weigh(&self, write: &GroupWrite) -> Option<usize> {
+        let replica = self.replicas.get(&write.key)?;
+        let state_bytes = |mark| record::state_bytes_max(&replica.state) + mark_bytes_max(mark);
+        let mark_bytes = write.mark.as_ref().map_or(0, state_bytes);
+        Some(ROW_BYTES + record::record_bytes_max(&write.entries) + mark_bytes)
+    }
+
+    fn truncation_ahead(&self, write: &GroupWrite) -> Option<GroupWrite> {
+        let replica = self.replicas.get(&write.key)?;
+        let (from, last) = (replica.state.start.position.index, replica.state.last_index);
+        let moves = |start: &LogStart| (from + 1..=last).contains(&start.position.index);
+        match &write.mark {
+            Some(Mark::Truncate(start)) if moves(start) => Some(GroupWrite {
+                key: write.key,
+                hard_state: replica.hard_state,
+                entries: Vec::new(),
+                mark: write.mark.clone(),
+            }),
+            _ => None,
+        }
     }
 
     fn maintain(&mut self) -> Result<bool, LogError> {

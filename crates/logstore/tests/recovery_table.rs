@@ -36,7 +36,10 @@ fn flip(disk: &MemoryDisk, path: &Path, at: u64) {
 
 fn put(disk: &MemoryDisk, path: &Path, bytes: &[u8]) {
     let file = disk.open(path, Open::Create).expect("no fault");
-    file.set_len(0).and_then(|()| file.write_all_at(bytes, 0)).expect("no fault");
+    file.set_len(0)
+        .and_then(|()| file.write_all_at(bytes, 0))
+        .and_then(|()| file.sync_data())
+        .expect("no fault");
 }
 
 fn bytes_of(disk: &MemoryDisk, path: &Path) -> Vec<u8> {
@@ -132,6 +135,12 @@ fn disk_with(case: Case) -> MemoryDisk {
         Case::HeaderlessSegment => {
             let (disk, mut log) = small_log(&[1]);
             one_entry(&mut log, 1, 2);
+            [0, BLOCK].iter().for_each(|copy| flip(&disk, &first_segment(), copy + 30));
+            disk
+        }
+        Case::LostHeader => {
+            let (disk, mut log) = small_log(&[1]);
+            (2..=3).for_each(|index| one_entry(&mut log, 1, index));
             [0, BLOCK].iter().for_each(|copy| flip(&disk, &first_segment(), copy + 30));
             disk
         }
@@ -306,6 +315,62 @@ fn l3_a_torn_tail_condemns_nobody_and_is_gone() {
     let found = content(&open(&disk, 50).expect("not refused"));
     let (recovered, entries) = &found[&key(1)];
     assert_eq!((recovered.condemned, recovered.last_index, entries.len()), (None, 2, 1));
+}
+
+#[test]
+fn l3_an_acknowledged_entry_is_not_lost_silently_with_a_header() {
+    assert_eq!(condemned(&disk_with(Case::LostHeader)), [1]);
+    // The only batch of a use cannot be told from a torn one: nothing follows it.
+    assert_eq!(condemned(&disk_with(Case::HeaderlessSegment)), []);
+}
+
+#[test]
+fn l3_a_newest_segment_without_header_condemns_whoever_may_have_written_to_it() {
+    for (lost, what) in [(2 * BLOCK, "both copies"), (3 * BLOCK, "the first batch too")] {
+        for byte in [0, 0xff] {
+            let (disk, mut log) = small_log(&[1, 2]);
+            (2..=32).for_each(|index| one_entry(&mut log, 1, index));
+            let newest = segment_path(3);
+            let mut bytes = bytes_of(&disk, &newest);
+            bytes[..lost as usize].fill(byte);
+            put(&disk, &newest, &bytes);
+            // Zeros up to the second batch are what a torn first batch of a new file looks like.
+            let is_hidden = byte == 0 && lost > 2 * BLOCK;
+            let expected: &[u64] = if is_hidden { &[] } else { &[1, 2] };
+            assert_eq!(condemned(&disk), expected, "{what} {byte}");
+            for opening in 60..63 {
+                disk.crash(opening);
+                let mut log = open(&disk, opening).expect("not refused");
+                let found = content(&log);
+                let condemned: Vec<bool> = found.values().map(|(was, _)| was.condemned.is_some()).collect();
+                assert_eq!(condemned, [!is_hidden; 2], "{what} {byte}, opening {opening}");
+                apply(&mut log, &Op::Add(vec![opening])).expect("no fault");
+                log.remove_replica(key(opening)).expect("no fault");
+                while log.maintain().expect("no fault") {}
+            }
+        }
+    }
+}
+
+#[test]
+fn l3_a_lost_header_is_seen_again_when_the_process_ends_before_everybody_is_marked() {
+    let (before, mut log) = small_log(&[1, 2, 3]);
+    (2..=32).for_each(|index| one_entry(&mut log, 1, index));
+    let newest = segment_path(3);
+    let mut bytes = bytes_of(&before, &newest);
+    bytes[..2 * BLOCK as usize].fill(0xff);
+    put(&before, &newest, &bytes);
+    before.kill();
+    for crash_at in 0.. {
+        let disk = before.fork();
+        disk.fail_from_operation(disk.operations() + crash_at);
+        let opened = open(&disk, 70).is_ok();
+        disk.crash(crash_at);
+        assert_eq!(condemned(&disk), [1, 2, 3], "crash at {crash_at}");
+        if opened {
+            break;
+        }
+    }
 }
 
 #[test]

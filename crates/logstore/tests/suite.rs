@@ -146,6 +146,23 @@ fn n1_an_installation_is_remembered_until_it_is_done() {
 }
 
 #[test]
+fn n1_an_abandoned_installation_is_forgotten_and_voids_nothing() {
+    each(|name, open| {
+        let mut log = open();
+        add(log.as_mut(), &[1]);
+        log.write(&[append(1, 2..=4, 1, 30)]).expect("legal");
+        log.write(&[mark(1, 2, 4, Mark::InstallBegin { start: start(20, 2), directory: 7 })]).expect("legal");
+        log.write(&[mark(1, 2, 4, Mark::InstallAbandoned)]).expect("legal");
+        log.write(&[append(1, 5..=6, 2, 30)]).expect("legal");
+        drop(log);
+        let log = open();
+        let recovered = &log.recovered()[0];
+        assert_eq!((&recovered.install, recovered.last_index), (&None, 6), "{name}");
+        assert_eq!(log.reader().entries(key(1), 2, 6, 1000).expect("all of them").len(), 5, "{name}");
+    });
+}
+
+#[test]
 fn d9_a_condemned_replica_stays_condemned() {
     each(|name, open| {
         let mut log = open();

@@ -103,6 +103,9 @@ pub enum NodeCommand {
         /// The node: its id, or its ip:raft_port
         #[arg(value_name = "NODE")]
         node: NodeId,
+        /// Also for a node that nobody ever saw; a mistyped id is then used up for good
+        #[arg(long)]
+        force: bool,
         /// How to reach the cluster.
         #[command(flatten)]
         client: ClientArgs,
@@ -357,12 +360,14 @@ pub enum InspectCommand {
 
 /// Whose files to read.
 #[derive(Clone, Debug, Args)]
-#[command(after_help = "The node must be stopped. Nothing is written.")]
+#[command(
+    after_help = "The node must be stopped. Nothing is written. Ends with 1 when something is damaged or missing."
+)]
 pub struct InspectArgs {
     /// The node's data directory
     #[arg(long, value_name = "DIR")]
     pub data_dir: PathBuf,
-    /// Its WAL directory, if it is another one
+    /// Its WAL directory, if it is another one than the data directory remembers
     #[arg(long, value_name = "DIR")]
     pub wal_dir: Option<PathBuf>,
     /// For whom to write.

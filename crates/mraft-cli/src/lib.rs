@@ -8,6 +8,8 @@
 //! and answers into text and exit codes.
 
 #![forbid(unsafe_code)]
+// They panic when nobody reads any more: `output` writes instead.
+#![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
 pub mod cli;
 pub mod commands;

@@ -96,28 +96,55 @@ fn start(
     let dropped = Arc::new(AtomicU64::new(0));
     let queue = Queue { lines: lines.clone(), dropped: Arc::clone(&dropped) };
     let thread = thread::Builder::new().name("log-files".to_owned()).spawn(move || {
-        drain(&receiver, writer, &dropped, clock);
+        // Goes to the terminal; the file's end of it waits behind what cannot be written either.
+        let warn = |error: &io::Error| {
+            tracing::warn!("the log file cannot be written, so events are only here until it can: {error}");
+        };
+        drain(&receiver, writer, &dropped, clock, warn);
     })?;
     Ok((queue, Logging { thread: Some(thread), stop: Some(lines) }))
 }
 
-/// A file that cannot be written is not worth stopping for: the terminal still has every event.
+/// A file that cannot be written is not worth stopping for: the terminal still has every event. It is told of once, and when the
+/// file can be written again, it says how many are missing.
 fn drain(
     lines: &Receiver<Line>,
     mut writer: RollingWriter,
     dropped: &AtomicU64,
     clock: impl Fn() -> SystemTime,
+    warn: impl Fn(&io::Error),
 ) {
+    let mut missing = 0;
+    let mut is_told = false;
     while let Ok(Line::Event(line)) = lines.recv() {
-        let lost = dropped.swap(0, Ordering::Relaxed);
-        if lost > 0 {
-            let note = format!(
-                "{{\"level\":\"WARN\",\"message\":\"{lost} events are missing here: the log disk is slow\"}}\n"
-            );
-            let _ = writer.write_line(note.as_bytes(), clock());
+        missing += dropped.swap(0, Ordering::Relaxed);
+        match write_event(&mut writer, &mut missing, &line, clock()) {
+            Ok(()) => is_told = false,
+            Err(error) => {
+                missing += 1;
+                if !std::mem::replace(&mut is_told, true) {
+                    warn(&error);
+                }
+            }
         }
-        let _ = writer.write_line(&line, clock());
     }
+}
+
+/// Writes an event, and before it how many are missing there.
+fn write_event(
+    writer: &mut RollingWriter,
+    missing: &mut u64,
+    line: &[u8],
+    now: SystemTime,
+) -> io::Result<()> {
+    if *missing > 0 {
+        let note = format!(
+            "{{\"level\":\"WARN\",\"message\":\"{missing} events are missing here: the log disk was slow or could not be written\"}}\n"
+        );
+        writer.write_line(note.as_bytes(), now)?;
+        *missing = 0;
+    }
+    writer.write_line(line, now)
 }
 
 impl<'a> MakeWriter<'a> for Queue {
@@ -189,9 +216,35 @@ mod tests {
         drop(queue);
         let directory = tempfile::tempdir().expect("a directory");
         let writer = RollingWriter::open(directory.path(), FILE_STEM, Policy::DEFAULT).expect("open");
-        drain(&receiver, writer, &dropped, || SystemTime::UNIX_EPOCH);
+        drain(&receiver, writer, &dropped, || SystemTime::UNIX_EPOCH, |error| panic!("{error}"));
         let text = std::fs::read_to_string(directory.path().join("mraft.1970-01-01.log")).expect("a file");
         assert!(text.contains("2 events are missing") && text.ends_with("event\n"), "{text}");
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_written_is_told_of_once_and_counted() {
+        let parent = tempfile::tempdir().expect("a directory");
+        let directory = parent.path().join("logs");
+        let writer = RollingWriter::open(&directory, FILE_STEM, Policy::DEFAULT).expect("open");
+        std::fs::remove_dir(&directory).expect("still empty");
+        let (lines, receiver) = sync_channel(4);
+        for event in ["one\n", "two\n", "three\n"] {
+            lines.send(Line::Event(event.into())).expect("room");
+        }
+        drop(lines);
+        let warned = AtomicU64::new(0);
+        let began = AtomicU64::new(0);
+        // The directory is there again when the third event is written.
+        let clock = || {
+            if began.fetch_add(1, Ordering::Relaxed) == 2 {
+                std::fs::create_dir(&directory).expect("made");
+            }
+            SystemTime::UNIX_EPOCH
+        };
+        drain(&receiver, writer, &AtomicU64::new(0), clock, |_| _ = warned.fetch_add(1, Ordering::Relaxed));
+        assert_eq!(warned.into_inner(), 1);
+        let text = std::fs::read_to_string(directory.join("mraft.1970-01-01.log")).expect("a file");
+        assert!(text.contains("2 events are missing") && text.ends_with("three\n"), "{text}");
     }
 
     #[test]

@@ -2,12 +2,14 @@
 
 //! The mraft binary.
 
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 use std::process::ExitCode;
 
 use clap::Parser;
 use mraft_cli::cli::Cli;
 use mraft_cli::commands;
-use mraft_cli::output::Format;
+use mraft_cli::output::{Format, complain};
 
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
@@ -19,8 +21,8 @@ fn main() -> ExitCode {
         Ok(exit) => exit.into(),
         Err(error) => {
             match format {
-                Format::Table => eprintln!("mraft: {error}"),
-                Format::Json => eprintln!("{}", error.to_json()),
+                Format::Table => complain(&format!("mraft: {error}")),
+                Format::Json => complain(&error.to_json().to_string()),
             }
             error.exit.into()
         }

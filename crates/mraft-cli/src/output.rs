@@ -81,9 +81,19 @@ pub fn print(format: Format, document: &impl Serialize, text: impl FnOnce() -> S
             json
         }
     };
+    write(text.as_bytes())
+}
+
+/// Writes to standard output, which may be closed; `print!` would panic then.
+pub fn write(bytes: &[u8]) -> io::Result<()> {
     let mut out = io::stdout().lock();
-    out.write_all(text.as_bytes())?;
+    out.write_all(bytes)?;
     out.flush()
+}
+
+/// Says something on standard error. Nobody reading is no reason to fail, and `eprintln!` would panic then.
+pub fn complain(text: &str) {
+    let _ = writeln!(io::stderr().lock(), "{text}");
 }
 
 /// Bytes as a person can read them: what is not printable UTF-8 is escaped.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! SIGTERM and SIGINT: the first asks for a drain, the second ends it (item 17: a second signal stops at once).
+//! SIGTERM, SIGINT, and SIGHUP unless it is ignored: the first asks for a drain, the second ends it.
 
 use std::io::{self, Read};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -47,13 +47,19 @@ impl Shutdown {
 pub fn on_signals(mut on_signal: impl FnMut(u32) + Send + 'static) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
     // Registered before this returns, so that no signal after it can end the process unseen.
-    let (mut terminate, mut interrupt) = {
+    let mut signals = {
         let _inside = runtime.enter();
-        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?)
+        // Whoever starts a process with nohup wants it to go on when its terminal is closed.
+        let hangup = (!is_hangup_ignored()).then(|| signal(SignalKind::hangup())).transpose()?;
+        Signals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup,
+        }
     };
     thread::Builder::new().name("signals".to_owned()).spawn(move || {
         let mut count = 0;
-        while runtime.block_on(next(&mut terminate, &mut interrupt)).is_some() {
+        while runtime.block_on(signals.next()).is_some() {
             count += 1;
             on_signal(count);
         }
@@ -61,11 +67,37 @@ pub fn on_signals(mut on_signal: impl FnMut(u32) + Send + 'static) -> io::Result
     Ok(())
 }
 
-async fn next(terminate: &mut Signal, interrupt: &mut Signal) -> Option<()> {
-    tokio::select! {
-        seen = terminate.recv() => seen,
-        seen = interrupt.recv() => seen,
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Option<Signal>,
+}
+
+impl Signals {
+    async fn next(&mut self) -> Option<()> {
+        let hangup = async {
+            match &mut self.hangup {
+                Some(hangup) => hangup.recv().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            seen = self.terminate.recv() => seen,
+            seen = self.interrupt.recv() => seen,
+            seen = hangup => seen,
+        }
     }
+}
+
+/// Whether this process was started with SIGHUP ignored; where the system does not tell, it was not.
+fn is_hangup_ignored() -> bool {
+    std::fs::read_to_string("/proc/self/status").is_ok_and(|status| ignores_hangup(&status))
+}
+
+fn ignores_hangup(status: &str) -> bool {
+    // Signal 1 is the lowest bit of the mask.
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).map(str::trim);
+    mask.and_then(|mask| u64::from_str_radix(mask, 16).ok()).is_some_and(|mask| mask & 1 == 1)
 }
 
 /// A shutdown that the first signal requests; the second one ends the process at once with `status`.
@@ -99,6 +131,13 @@ pub fn shutdown_at_end_of(mut reader: impl Read + Send + 'static, shutdown: Shut
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_ignored_hangup_stays_ignored() {
+        assert!(ignores_hangup("Name:\tmraft\nSigIgn:\t0000000000001001\n"));
+        assert!(!ignores_hangup("SigIgn:\t0000000000001000\n"));
+        assert!(!ignores_hangup(""));
+    }
 
     #[test]
     fn the_first_reason_counts_and_reaches_who_waits() {

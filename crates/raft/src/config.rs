@@ -13,8 +13,8 @@ pub struct Config {
     pub id: ReplicaId,
     /// Election timeouts are drawn from `election_ticks..2 * election_ticks`; must exceed `2 * heartbeat_ticks`.
     pub election_ticks: u32,
-    /// A leader sends heartbeats on every tick whose number is a multiple of this, so that the heartbeats of all groups
-    /// share a frame; at least 1.
+    /// A leader sends heartbeats on the first tick in every span of so many numbers, so that the heartbeats of all groups share a frame;
+    /// at least 1.
     pub heartbeat_ticks: u32,
     /// Whether a leader steps down when it has not heard from a quorum for one election timeout.
     pub check_quorum: bool,
@@ -28,7 +28,7 @@ pub struct Config {
     pub unapplied_bytes_max: usize,
     /// Entries that are applied and durable stay in memory for followers until they weigh more than this.
     pub cache_bytes_max: usize,
-    /// A follower that is being sent a snapshot is given up on after this many ticks (rule N2).
+    /// A follower that is being sent a snapshot is given up on when nothing of it was sent for this many ticks (rule N2).
     pub snapshot_deadline_ticks: u32,
 }
 

@@ -23,6 +23,8 @@ pub enum Effect {
     },
     /// Entries for a lagging follower that are no longer in memory; answered by `Event::LogRead`.
     ReadLog {
+        /// Number of this order, to be repeated in the answer.
+        order: u64,
         /// For whom.
         to: ReplicaId,
         /// First index.

@@ -36,8 +36,11 @@ impl ElectionTimer {
 
 impl Raft {
     pub(crate) fn handle_tick(&mut self, number: u64, random: u64) {
+        // Numbers may be left out: a caller that was held up drops the ticks that it missed.
+        let beat = number / u64::from(self.config.heartbeat_ticks);
+        let beat_due = std::mem::replace(&mut self.beat, beat) != beat;
         match &self.standing {
-            Standing::Leader(_) => self.tick_leader(number),
+            Standing::Leader(_) => self.tick_leader(beat_due),
             Standing::Condemned(_) => {}
             standing => {
                 let may_expire = !matches!(standing, Standing::Memberless | Standing::Installing(_));

@@ -32,6 +32,8 @@ pub enum Event {
     },
     /// Answer to [`crate::Effect::ReadLog`]: entries from the log, or none if they are no longer there.
     LogRead {
+        /// The order that it answers.
+        order: u64,
         /// For which follower.
         to: ReplicaId,
         /// Consecutive entries from the index asked for; empty when the log no longer has them.
@@ -50,6 +52,11 @@ pub enum Event {
     SnapshotInstalled {
         /// What it covers.
         start: LogStart,
+    },
+    /// A part of the snapshot of [`crate::Effect::SendSnapshot`] was sent: its deadline begins anew (rule N2).
+    SnapshotProgress {
+        /// To whom.
+        to: ReplicaId,
     },
     /// Sending the snapshot of [`crate::Effect::SendSnapshot`] ended.
     SnapshotSent {

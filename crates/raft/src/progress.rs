@@ -57,8 +57,8 @@ pub(crate) enum Probe {
 pub(crate) struct Pipeline {
     in_flight: VecDeque<(Index, usize)>,
     in_flight_bytes: usize,
-    /// Entries that were asked back from the log, from this index.
-    pub(crate) reading: Option<Index>,
+    /// Entries that were asked back from the log: the order, and the first index.
+    pub(crate) reading: Option<(u64, Index)>,
     /// What came back, to be sent at the next poll.
     pub(crate) fetched: Vec<Entry>,
     /// Something on the way may be lost: ask with an empty append.
@@ -251,6 +251,13 @@ impl Progress {
         }
         shipment.ordered = true;
         Some(shipment.at_least)
+    }
+
+    /// A part of the snapshot left. Answers whether one is on its way.
+    pub(crate) fn snapshot_progress(&mut self, deadline_ticks: u32) -> bool {
+        let Some(shipment) = self.shipment.as_mut().filter(|shipment| shipment.ordered) else { return false };
+        shipment.ticks_left = deadline_ticks.max(1);
+        true
     }
 
     /// Rule N2: sending ended. Answers whether the peer was waiting for that; it is released once.

@@ -37,8 +37,12 @@ pub struct Raft {
     pub(crate) log: LogView,
     pub(crate) durability: Durability,
     pub(crate) timer: ElectionTimer,
+    /// Which span of `heartbeat_ticks` the last tick fell in.
+    pub(crate) beat: u64,
     /// The last read round that was handed out; grows over all terms of this life (rule R1).
     pub(crate) round: u64,
+    /// The last order to read from the log; grows over all offices of this life, so that an answer that comes late is told apart.
+    pub(crate) log_order: u64,
     /// What the caller is told at the next poll.
     pub(crate) notices: Vec<Effect>,
     /// Leader, term and life that the caller was told last.
@@ -101,7 +105,9 @@ impl Raft {
             leader: None,
             durability: Durability::new(hard_state, last_index),
             timer: ElectionTimer::default(),
+            beat: 0,
             round: 0,
+            log_order: 0,
             notices: Vec::new(),
             reported: (None, hard_state.term, Life::Follower),
             ignored: BTreeMap::new(),
@@ -124,9 +130,10 @@ impl Raft {
             Event::Received(message) => self.handle_message(message),
             Event::Persisted { write } => self.handle_persisted(write),
             Event::Applied { index } => self.log.applied_to(index),
-            Event::LogRead { to, entries } => self.handle_log_read(to, entries),
+            Event::LogRead { order, to, entries } => self.handle_log_read(order, to, entries),
             Event::SnapshotReceived { from, term, start } => self.handle_snapshot_received(from, term, start),
             Event::SnapshotInstalled { start } => self.handle_snapshot_installed(start),
+            Event::SnapshotProgress { to } => self.handle_snapshot_progress(to),
             Event::SnapshotSent { to, ok } => self.handle_snapshot_sent(to, ok),
             Event::Truncate { start } => self.handle_truncate(start.position),
             Event::PeerLost { node } => self.handle_peer_lost(node),

@@ -131,12 +131,10 @@ impl Raft {
 
 /// The leader's half.
 impl Raft {
-    pub(crate) fn tick_leader(&mut self, number: u64) {
+    pub(crate) fn tick_leader(&mut self, beat_due: bool) {
         let Standing::Leader(leader) = &mut self.standing else { return };
         let config = &self.config;
-        if number.is_multiple_of(u64::from(config.heartbeat_ticks)) {
-            leader.heartbeat_due = true;
-        }
+        leader.heartbeat_due |= beat_due;
         leader.notices_due = true;
         leader.quorum_check_ticks += 1;
         let check_due = leader.quorum_check_ticks >= config.election_ticks;
@@ -152,7 +150,7 @@ impl Raft {
         if check_due && config.check_quorum && !self.hears_quorum() {
             return self.become_follower(self.term, None);
         }
-        self.tick_transfer(number);
+        self.tick_transfer(beat_due);
     }
 
     pub(crate) fn handle_append_reply(&mut self, from: ReplicaId, reply: AppendReply) {
@@ -194,13 +192,15 @@ impl Raft {
         }
     }
 
-    pub(crate) fn handle_log_read(&mut self, to: ReplicaId, entries: Vec<Entry>) {
+    pub(crate) fn handle_log_read(&mut self, order: u64, to: ReplicaId, entries: Vec<Entry>) {
         let Raft { standing: Standing::Leader(leader), log, config, .. } = self else {
             return self.ignore(Ignored::NotLeading);
         };
         let Some(peer) = leader.peers.get_mut(&to) else { return self.ignore(Ignored::Unasked) };
         let State::Replicate(pipeline) = &mut peer.state else { return self.ignore(Ignored::Unasked) };
-        let Some(first) = pipeline.reading.take() else { return self.ignore(Ignored::Unasked) };
+        let Some((_, first)) = pipeline.reading.take_if(|(asked, _)| *asked == order) else {
+            return self.ignore(Ignored::Unasked);
+        };
         let are_ours = entries
             .iter()
             .zip(first..)
@@ -247,14 +247,17 @@ impl Raft {
         }
         let has_committed = self.has_committed_in_term();
         let resigns = self.must_resign();
-        let Raft { standing: Standing::Leader(leader), log, config, term, round, .. } = self else { return };
+        let Raft { standing: Standing::Leader(leader), log, log_order, config, term, round, .. } = self
+        else {
+            return;
+        };
         if has_committed && leader.reads.send(*round, log.commit()) {
             leader.heartbeat_due = true;
         }
         let heartbeat_due = std::mem::take(&mut leader.heartbeat_due);
         let notices_due = std::mem::take(&mut leader.notices_due) || resigns;
         let newest_round = leader.reads.newest_sent();
-        let mut voice = Voice { config, term: *term, log, notices_due, out };
+        let mut voice = Voice { config, term: *term, log, log_order, notices_due, out };
         for (id, peer) in &mut leader.peers {
             if heartbeat_due {
                 voice.heartbeat(*id, peer, newest_round);
@@ -304,6 +307,7 @@ struct Voice<'a> {
     config: &'a Config,
     term: Term,
     log: &'a LogView,
+    log_order: &'a mut u64,
     notices_due: bool,
     out: &'a mut Vec<Effect>,
 }
@@ -378,9 +382,11 @@ impl Voice<'_> {
                 Some(entries) => entries,
                 None if fetched.first().is_some_and(|entry| entry.index == first) => fetched,
                 None => {
-                    pipeline.reading = Some(first);
+                    *self.log_order += 1;
+                    let order = *self.log_order;
+                    pipeline.reading = Some((order, first));
                     let last = self.log.cached_first() - 1;
-                    self.out.push(Effect::ReadLog { to, first, last, max_bytes: bytes_max });
+                    self.out.push(Effect::ReadLog { order, to, first, last, max_bytes: bytes_max });
                     break;
                 }
             };

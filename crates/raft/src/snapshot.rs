@@ -58,6 +58,14 @@ impl Raft {
         }
     }
 
+    pub(crate) fn handle_snapshot_progress(&mut self, to: ReplicaId) {
+        let deadline_ticks = self.config.snapshot_deadline_ticks;
+        let Standing::Leader(leader) = &mut self.standing else { return self.ignore(Ignored::NotLeading) };
+        if !leader.peers.get_mut(&to).is_some_and(|peer| peer.snapshot_progress(deadline_ticks)) {
+            self.ignore(Ignored::OutOfPlace);
+        }
+    }
+
     pub(crate) fn handle_snapshot_sent(&mut self, to: ReplicaId, ok: bool) {
         let Standing::Leader(leader) = &mut self.standing else { return self.ignore(Ignored::NotLeading) };
         if !leader.peers.get_mut(&to).is_some_and(|peer| peer.snapshot_sent(ok)) {

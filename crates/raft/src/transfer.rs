@@ -38,11 +38,11 @@ impl Raft {
         leader.transfer = Some(Transfer { to, ordered: false, repeat: false, elapsed_ticks: 0 });
     }
 
-    pub(crate) fn tick_transfer(&mut self, number: u64) {
+    pub(crate) fn tick_transfer(&mut self, beat_due: bool) {
         let Standing::Leader(leader) = &mut self.standing else { return };
         let Some(transfer) = &mut leader.transfer else { return };
         transfer.elapsed_ticks += 1;
-        transfer.repeat |= number.is_multiple_of(u64::from(self.config.heartbeat_ticks));
+        transfer.repeat |= beat_due;
         if transfer.elapsed_ticks >= self.config.election_ticks {
             self.notices.push(Effect::TransferEnded { to: transfer.to, ok: false });
             leader.transfer = None;

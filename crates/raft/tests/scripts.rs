@@ -9,6 +9,7 @@
 //! join 4#1                    a memberless replica starts
 //! campaign 1                  ticks 1 until it starts an election
 //! tick 1|all [xN]             one tick each, N times
+//! skip [xN]                   N ticks that nobody hears of
 //! deliver [1->2] [xN]         everything in flight (of one link; N messages), and what follows
 //! drop|repeat|show 1->2       what is in flight on a link is lost, doubled, shown
 //! keep 1->2 · replay          copies what is in flight on a link; puts the copies in flight again
@@ -16,16 +17,18 @@
 //! hold|release 1              writes wait; everything is written
 //! persist 1 [xN]              the oldest N writes (all) are durable
 //! hold-apply|release-apply 1
+//! hold-log|read-log 1         reading old entries waits; the oldest order is carried out
 //! crash|restart|wipe 1        power cut; start again; lose the disk but not the name
 //! propose 1 TEXT [xN]         read 1
 //! change 1 add 4|promote 4|demote 3|remove 3|retire 3 [expecting=N]
 //! transfer 1 to 2
 //! truncate 1 [keep=N]         the store persists what it applied; the log forgets it
 //! ship 1->3 [fails|unheard]   the snapshot that was asked for arrives; install 3 carries it out
+//! progress 1->3               1 hears that a part of the snapshot was sent
 //! shipped 1->3                1 hears that a snapshot that was shipped unheard has arrived
 //! lost 1 node 2 · suspect 1 node 2 after N · condemn 1 · lose-log 1 from 5
 //! status [1] · log 1
-//! expect 1 FIELD VALUE        life, term, leader, commit, applied, last, durable, start, members, commands, removed
+//! expect 1 FIELD VALUE        life, term, leader, commit, applied, last, durable, start, members, change, commands, removed
 //! ```
 //!
 //! A command that ends in `quietly` prints nothing.
@@ -138,6 +141,7 @@ impl Stage {
         match verb {
             "group" => *group = new_group(words)?,
             "join" => group.join(first()?),
+            "skip" => group.tick += times(words, 1) as u64,
             "campaign" => {
                 let id = first()?;
                 let elections = |group: &Group| {
@@ -209,6 +213,12 @@ impl Stage {
                 group.node_mut(first()?).apply_held = false;
                 group.poll(first()?);
             }
+            "hold-log" => group.node_mut(first()?).log_held = true,
+            "read-log" => {
+                if !group.read_log(first()?) {
+                    return Ok("nothing is to be read".to_owned());
+                }
+            }
             "crash" => group.crash(first()?),
             "restart" => group.restart(first()?),
             "wipe" => {
@@ -273,6 +283,10 @@ impl Stage {
                 if !is_asked_for {
                     return Ok("nobody asked for that".to_owned());
                 }
+            }
+            "progress" => {
+                let (from, to) = link(words[0])?;
+                group.step(from, Event::SnapshotProgress { to });
             }
             "shipped" => {
                 let (from, to) = link(words[0])?;
@@ -413,6 +427,7 @@ fn field(group: &Group, id: ReplicaId, name: &str) -> Outcome {
         "durable" => raft.durable_index().to_string(),
         "start" => raft.start().position.index.to_string(),
         "members" => text::membership(raft.membership()),
+        "change" => raft.membership().change_index.to_string(),
         _ => return Err(format!("no field {name}")),
     })
 }

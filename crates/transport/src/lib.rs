@@ -53,4 +53,4 @@ pub use rate::{Clock, SystemClock, TokenBucket};
 pub use receive::{ReceivePermit, Received};
 pub use stats::{CloseReason, Dropped, PeerStats, TransportStats};
 pub use tls::TlsFiles;
-pub use transport::Transport;
+pub use transport::{Listening, Transport};

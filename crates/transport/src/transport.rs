@@ -25,6 +25,33 @@ use crate::stats::{Counters, Dropped, TransportStats};
 use crate::tls::Tls;
 use crate::waker::Waker;
 
+/// An address that is this process's, with what its connections need: nobody is accepted or dialed yet.
+pub struct Listening {
+    config: TransportConfig,
+    tls: Option<Tls>,
+    listener: TcpListener,
+    local_address: SocketAddr,
+}
+
+impl fmt::Debug for Listening {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Listening({} at {})", self.config.node, self.local_address)
+    }
+}
+
+impl Listening {
+    /// Checks the settings, reads the TLS files, takes the address.
+    pub fn bind(config: TransportConfig) -> Result<Listening, TransportError> {
+        config.validate()?;
+        let tls = config.tls.as_ref().map(Tls::load).transpose()?;
+        let listen = |error| TransportError::Listen { address: config.listen_address.clone(), error };
+        let listener = TcpListener::bind(&config.listen_address).map_err(listen)?;
+        listener.set_nonblocking(true).map_err(TransportError::System)?;
+        let local_address = listener.local_addr().map_err(TransportError::System)?;
+        Ok(Listening { config, tls, listener, local_address })
+    }
+}
+
 /// The connections of one node. Closed when dropped.
 pub struct Transport {
     shared: Arc<Shared>,
@@ -40,12 +67,12 @@ impl fmt::Debug for Transport {
 impl Transport {
     /// Checks the settings, reads the TLS files, listens. Peers are dialed from [`Transport::set_peer`] on.
     pub fn start(config: TransportConfig, handler: Arc<dyn Handler>) -> Result<Transport, TransportError> {
-        config.validate()?;
-        let tls = config.tls.as_ref().map(Tls::load).transpose()?;
-        let listen = |error| TransportError::Listen { address: config.listen_address.clone(), error };
-        let listener = TcpListener::bind(&config.listen_address).map_err(listen)?;
-        listener.set_nonblocking(true).map_err(TransportError::System)?;
-        let local_address = listener.local_addr().map_err(TransportError::System)?;
+        Transport::start_on(Listening::bind(config)?, handler)
+    }
+
+    /// The same on an address that was taken before.
+    pub fn start_on(listening: Listening, handler: Arc<dyn Handler>) -> Result<Transport, TransportError> {
+        let Listening { config, tls, listener, local_address } = listening;
         if is_exposed_without_tls(&config.listen_address, tls.is_some()) {
             tracing::warn!(
                 address = config.listen_address,

@@ -62,15 +62,15 @@ impl<'a> Reader<'a> {
     }
 
     /// The next `len` bytes.
+    #[inline]
     pub fn take(&mut self, field: &'static str, len: usize) -> Result<&'a [u8], DecodeError> {
-        if len > self.remaining() {
-            return Err(DecodeError::Truncated(field));
-        }
-        let taken = &self.bytes[self.read..self.read + len];
+        let rest = self.bytes.get(self.read..).unwrap_or_default();
+        let taken = rest.get(..len).ok_or(DecodeError::Truncated(field))?;
         self.read += len;
         Ok(taken)
     }
 
+    #[inline]
     fn array<const N: usize>(&mut self, field: &'static str) -> Result<[u8; N], DecodeError> {
         let mut array = [0; N];
         array.copy_from_slice(self.take(field, N)?);
@@ -78,8 +78,11 @@ impl<'a> Reader<'a> {
     }
 
     /// One byte.
+    #[inline]
     pub fn u8(&mut self, field: &'static str) -> Result<u8, DecodeError> {
-        Ok(self.array::<1>(field)?[0])
+        let byte = *self.bytes.get(self.read).ok_or(DecodeError::Truncated(field))?;
+        self.read += 1;
+        Ok(byte)
     }
 
     /// Two bytes, little-endian.
@@ -103,7 +106,19 @@ impl<'a> Reader<'a> {
     }
 
     /// An unsigned LEB128 varint of at most 64 bits, in its shortest form.
+    #[inline]
     pub fn varint(&mut self, field: &'static str) -> Result<u64, DecodeError> {
+        match self.bytes.get(self.read) {
+            // Most are small, and there are several in every command.
+            Some(byte) if *byte < 0x80 => {
+                self.read += 1;
+                Ok(u64::from(*byte))
+            }
+            _ => self.long_varint(field),
+        }
+    }
+
+    fn long_varint(&mut self, field: &'static str) -> Result<u64, DecodeError> {
         let mut value = 0u64;
         for shift in (0..64).step_by(7) {
             let byte = self.u8(field)?;
@@ -123,12 +138,14 @@ impl<'a> Reader<'a> {
     }
 
     /// A varint count or length of at most `max`.
+    #[inline]
     pub fn bounded(&mut self, field: &'static str, max: usize) -> Result<usize, DecodeError> {
         let value = self.varint(field)?;
         if value > max as u64 { Err(DecodeError::TooLong(field, value)) } else { Ok(value as usize) }
     }
 
     /// Bytes with their length before them as a varint of at most `max`.
+    #[inline]
     pub fn bytes(&mut self, field: &'static str, max: usize) -> Result<&'a [u8], DecodeError> {
         let len = self.bounded(field, max)?;
         self.take(field, len)

@@ -7,8 +7,8 @@ use std::ops::Deref;
 
 use bytes::Bytes;
 
-/// Immutable bytes, shared on clone. A frame that was read from a socket is sliced into the payloads of its entries
-/// without copying; the buffer lives until the last slice is dropped.
+/// Immutable bytes, shared on clone. A slice shares the memory of the whole, which lives until the last slice is dropped: what is kept
+/// for long is sliced only out of something that is not much larger.
 #[derive(Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Payload(Bytes);
 

@@ -3,6 +3,7 @@
 //! Fields that several payloads share.
 
 use mraft_types::codec::{DecodeError, Reader};
+use mraft_types::limits::{ENTRY_BYTES_TARGET, FRAME_BYTES_MAX};
 use mraft_types::{NodeId, Payload, ReplicaId};
 
 pub(crate) fn flag(reader: &mut Reader<'_>, field: &'static str) -> Result<bool, DecodeError> {
@@ -23,7 +24,16 @@ pub(crate) fn replica(reader: &mut Reader<'_>, field: &'static str) -> Result<Re
     ReplicaId::from_u64(id).ok_or(DecodeError::Invalid(field, id))
 }
 
-/// Length-prefixed bytes as a slice that shares the memory of `payload`, on which `reader` stands.
+/// Bytes that are taken out of a frame hold at most so many times their own size in memory: smaller parts of a frame are copied out,
+/// since a shared one keeps the whole frame for as long as it lives, and a follower's cache keeps small entries of idle groups for
+/// days. Copying a part that small costs next to nothing beside reading and checking the frame.
+pub const HELD_TIMES_SIZE_MAX: usize = 8;
+
+// An entry that packing closed because it was large enough is never copied, whatever frame it came in.
+const _: () = assert!(FRAME_BYTES_MAX / HELD_TIMES_SIZE_MAX <= ENTRY_BYTES_TARGET);
+
+/// Length-prefixed bytes of `payload`, on which `reader` stands: a slice that shares its memory, or a copy when they are only a small
+/// part of it ([`HELD_TIMES_SIZE_MAX`]).
 pub(crate) fn shared_bytes(
     reader: &mut Reader<'_>,
     payload: &Payload,
@@ -32,7 +42,10 @@ pub(crate) fn shared_bytes(
 ) -> Result<Payload, DecodeError> {
     let len = reader.bounded(field, max)?;
     let start = reader.position();
-    reader.take(field, len)?;
+    let bytes = reader.take(field, len)?;
+    if len.saturating_mul(HELD_TIMES_SIZE_MAX) < payload.len() {
+        return Ok(Payload::copy_from(bytes));
+    }
     payload.slice(start, len).ok_or(DecodeError::Truncated(field))
 }
 

@@ -4,8 +4,8 @@
 //! documented in `docs/formats/wire.md`.
 //!
 //! Reading is the dangerous half. A frame's header is checked before its length is believed and its payload before it is
-//! parsed ([`frame`]); packets are then read off the payload one by one ([`packet`]), and the payloads of log entries share
-//! the frame's buffer instead of being copied. What two nodes must agree on before they talk is decided in [`hello`], as a
+//! parsed ([`frame`]); packets are then read off the payload one by one ([`packet`]). The payload of a log entry that is a large
+//! part of its frame shares the frame's buffer, a small one is copied out ([`HELD_TIMES_SIZE_MAX`]). What two nodes must agree on before they talk is decided in [`hello`], as a
 //! function of the two hellos and of what the node remembers.
 //!
 //! Invariant: this crate knows no socket, thread, clock or random source, and nothing of the groups whose messages it carries.
@@ -20,6 +20,7 @@ pub mod packet;
 pub mod refusal;
 pub mod snapshot;
 
+pub use fields::HELD_TIMES_SIZE_MAX;
 pub use frame::{FRAME_HEADER_BYTES, Frame, FrameError, FrameKind, FrameReader, encode_frame};
 pub use hello::{
     Accepted, Expected, Hello, HelloConfirm, HelloField, HelloReply, PeerRecord, Purpose, TopologyRelation,

@@ -95,7 +95,7 @@ pub(crate) fn encode(group: GroupId, uid: GroupUid, message: &Message, out: &mut
     }
 }
 
-/// Reads what follows the tag. Entries' payloads share the memory of `payload`, on which `reader` stands.
+/// Reads what follows the tag. Large entries' payloads share the memory of `payload`, on which `reader` stands.
 pub(crate) fn decode(
     tag: u8,
     reader: &mut Reader<'_>,

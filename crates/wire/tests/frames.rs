@@ -7,12 +7,12 @@
 mod support;
 
 use mraft_raft::Body;
-use mraft_types::limits::{ENTRY_BYTES_MAX, FRAME_BYTES_MAX};
+use mraft_types::limits::{ENTRY_BYTES_MAX, ENTRY_BYTES_TARGET, FRAME_BYTES_MAX};
 use mraft_types::{Entry, EntryKind, GroupId, LogPosition, Payload, ReplicaId};
 use mraft_wire::packet::BODY_BYTES_MAX;
 use mraft_wire::{
-    FRAME_HEADER_BYTES, FrameBuilder, FrameError, FrameKind, FrameReader, Packet, PacketReader, PushError,
-    Request, RequestKind, Response, encode_frame,
+    FRAME_HEADER_BYTES, FrameBuilder, FrameError, FrameKind, FrameReader, HELD_TIMES_SIZE_MAX, Packet,
+    PacketReader, PushError, Request, RequestKind, Response, encode_frame,
 };
 use support::{
     Dice, UID, entry, frame_of, frames, message, node, packets, parse, push, raft, read_frames, read_packets,
@@ -43,6 +43,32 @@ fn a_large_entry_shares_the_frames_memory() {
     let Body::Append { entries, .. } = &message.body else { panic!("an append went in") };
     let (frame, entry) = (frames[0].payload.as_ptr_range(), entries[0].payload.as_ptr_range());
     assert!(frame.start <= entry.start && entry.end <= frame.end);
+}
+
+#[test]
+fn t2_no_entry_holds_much_more_memory_than_it_is_counted_with() {
+    let mut builder = FrameBuilder::new(node(1), node(2));
+    let sizes = [0, 10, 100, 10_000, 300_000, 700_000, 1 << 20];
+    for (index, size) in (8..).zip(sizes.into_iter().cycle().take(21)) {
+        let payload = Payload::from(vec![0x5a; size]);
+        let entries = vec![Entry { index, term: 5, kind: EntryKind::Commands, payload }];
+        let prev = LogPosition { index: index - 1, term: 5 };
+        let append = message(Body::Append { prev, entries, commit: 7, matched: 7 });
+        builder.push_raft(GroupId(index), UID, &append).expect("room");
+    }
+    let frame = builder.finish().expect("a frame");
+    let payload = read_frames(&frame, usize::MAX).expect("a good frame").remove(0).payload;
+    let frame = payload.as_ptr_range();
+    let read = read_packets(&payload).expect("good packets");
+    for packet in &read {
+        let Packet::Raft { message, .. } = packet else { panic!("Raft messages went in") };
+        let Body::Append { entries, .. } = &message.body else { panic!("appends went in") };
+        let entry = &entries[0].payload;
+        let is_shared = !entry.is_empty() && frame.contains(&entry.as_ptr());
+        let held = if is_shared { payload.len() } else { entry.len() };
+        assert!(held <= entry.len() * HELD_TIMES_SIZE_MAX, "{} bytes hold {held}", entry.len());
+        assert!(is_shared || entry.len() < ENTRY_BYTES_TARGET, "{} bytes were copied", entry.len());
+    }
 }
 
 #[test]

@@ -36,6 +36,8 @@ pub mod promise {
     pub const NOT_CONDEMNED: &str = "no replica is condemned without damage";
     /// Rule D10, the healthy half.
     pub const LOG_WORKS: &str = "the log works as long as the disk does";
+    /// Rule L6 and the order of writes.
+    pub const LOG_TAKES_WRITES: &str = "the log takes every write";
     /// Rule D10, the failing half.
     pub const FAILED_LOG_STOPS: &str = "a node whose log failed takes part in nothing";
     /// Decision 9.

@@ -18,7 +18,7 @@ use mraft::{GroupRecord, HostConfig};
 use mraft_disk::memory::Faults;
 use mraft_disk::{Disk, MemoryDisk};
 use mraft_engine::Limits;
-use mraft_logstore::{LogError, LogOptions, LogStore, SegmentLog};
+use mraft_logstore::{LogError, LogOptions, LogStore, Mark, SegmentLog};
 use mraft_types::{DeploymentId, GroupId, Index, NodeId};
 
 use crate::faults::Own;
@@ -52,8 +52,14 @@ pub struct Node {
     pub process: Option<Process>,
     /// The groups founded here.
     pub records: Vec<GroupRecord>,
+    /// Some process came to the end of its start.
+    pub has_started: bool,
     /// Segments that its logs recycled, over all processes.
     pub segments_recycled: u64,
+    /// Installations of snapshots that recovery found begun: those that it finished, and those that it gave up (rule N1).
+    pub installations_finished: u64,
+    /// See [`Node::installations_finished`].
+    pub installations_given_up: u64,
     /// The disk operation at which the process dies.
     pub crash_at: Option<u64>,
     /// What the disk was told to refuse while this process runs: nothing else excuses a failure.
@@ -63,7 +69,7 @@ pub struct Node {
 /// What a disk was told to refuse.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Faulty {
-    /// To grow. A log must come through that by itself (rule D10).
+    /// To grow. Logs and state machines must come through that by themselves (rule D10).
     pub full: bool,
     /// One operation, with EIO.
     pub failing: bool,
@@ -92,8 +98,10 @@ pub struct Process {
     pub log_full: bool,
     /// The log failed: no replica of this process may take part in anything any more (rule D10).
     pub log_failed: bool,
-    /// The last batch is a seal (rule L3).
-    pub log_sealed: bool,
+    /// The last batch has no seal yet (rule L3).
+    pub log_seal_due: bool,
+    /// The log has more to tidy up.
+    pub log_more_to_tidy: bool,
     /// How many live segments there were when room was last asked for (rule L5); 0 for never.
     pub log_pressed_at: u64,
     /// Applies.
@@ -102,6 +110,10 @@ pub struct Process {
     pub mail: Vec<ApplyMail>,
     /// Whether it is at work; the end is scheduled.
     pub apply_busy: bool,
+    /// A machine found no room, and another attempt is scheduled (rule D10).
+    pub apply_retries: bool,
+    /// When that was tried last, in microseconds of virtual time.
+    pub apply_tried_us: u64,
     /// Replicas stopped because of a failing disk: an operator restarts the process some time.
     pub needs_restart: bool,
     /// Flushes that wait.
@@ -127,7 +139,10 @@ impl Node {
             boot: 0,
             process: None,
             records: Vec::new(),
+            has_started: false,
             segments_recycled: 0,
+            installations_finished: 0,
+            installations_given_up: 0,
             crash_at: None,
             faulty: Faulty::default(),
         }
@@ -193,6 +208,10 @@ impl Node {
             .filter(|record| !recovered.contains_key(&log_key(record)))
             .map(first_log)
             .collect();
+        // A start that came to its end had waited until the log knew all of them, durably (rule D9).
+        if self.has_started && !missing.is_empty() {
+            return Err(format!("the log has lost {} of its replicas", missing.len()));
+        }
         if !missing.is_empty() {
             first.push(LogJob::Add { token: 0, replicas: missing });
         }
@@ -209,7 +228,7 @@ impl Node {
             truncates_on_request_only: false,
         });
         let mut apply = ApplyWorker::new(log.store().reader(), usize::MAX, 0);
-        let (mut lookups, mut abandoned) = (BTreeMap::new(), BTreeMap::new());
+        let (mut lookups, mut abandoned, mut discards) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
         for record in &self.records {
             let directory = PathBuf::from(format!("/data/groups/{}", record.group));
             let machine = in_memory(Arc::clone(&disk), directory, own.snapshot_entries, Map::default());
@@ -221,10 +240,18 @@ impl Node {
             let recovered = recovered.remove(&log_key(record));
             let install = recovered.as_ref().and_then(|recovered| recovered.install.clone());
             let replica = restore(&config, record, recovered, machine).map_err(|error| error.to_string())?;
-            if let (Some((start, _)), None) = (install, &replica.first) {
-                abandoned.insert(record.group, start.position.index);
+            if let Some((start, _)) = install {
+                match &replica.first {
+                    Some(LogJob::InstallStep { write, .. })
+                        if matches!(write.mark, Some(Mark::InstallDone(_))) =>
+                    {
+                        self.installations_finished += 1;
+                    }
+                    _ => _ = abandoned.insert(record.group, start.position.index),
+                }
             }
             first.extend(replica.first);
+            discards.extend(replica.discard.map(|directory| ApplyMail::Discard(record.group, directory)));
             lookups.insert(record.group, replica.applier.lookup());
             core.handle(Input::Start(Box::new(replica.seat)));
             apply.handle(ApplyMail::Add(record.group, Box::new(replica.applier)), &mut Default::default());
@@ -233,6 +260,9 @@ impl Node {
             LogHealth::Well => {}
             health => return Err(format!("{health:?}")),
         }
+        discards.into_iter().for_each(|discard| apply.handle(discard, &mut Default::default()));
+        self.has_started |= !self.died();
+        self.installations_given_up += abandoned.len() as u64;
         self.process = Some(Process {
             core,
             log,
@@ -241,11 +271,15 @@ impl Node {
             log_runs: 0,
             log_full: false,
             log_failed: false,
-            log_sealed: false,
+            // Opening the log may have written records that nothing proves yet.
+            log_seal_due: true,
+            log_more_to_tidy: false,
             log_pressed_at: 0,
             apply,
             mail: Vec::new(),
             apply_busy: false,
+            apply_retries: false,
+            apply_tried_us: now_us,
             needs_restart: false,
             jobs: VecDeque::new(),
             lookups,

@@ -125,6 +125,10 @@ impl LogStore for Voteless {
         self.0.write(&batch)
     }
 
+    fn weigh(&self, write: &GroupWrite) -> Option<usize> {
+        self.0.weigh(write)
+    }
+
     fn maintain(&mut self) -> Result<bool, LogError> {
         self.0.maintain()
     }
@@ -206,6 +210,10 @@ impl StateMachine for LateMeta {
     fn switch(&mut self, directory: u64) -> Result<Vec<u8>, MachineError> {
         self.before = None;
         self.inner.switch(directory)
+    }
+
+    fn is_live(&self, directory: u64) -> Result<bool, MachineError> {
+        self.inner.is_live(directory)
     }
 
     fn discard(&mut self, directory: u64) -> Result<(), MachineError> {

@@ -57,8 +57,10 @@ pub struct Report {
     pub crashes: u64,
     /// Those of them that were killed in the middle of what they did with their disk.
     pub crashes_in_the_middle: u64,
-    /// Those of them that were killed while a snapshot was being installed.
-    pub crashes_in_installations: u64,
+    /// Installations of snapshots that were cut short, and that recovery finished (rule N1).
+    pub installations_finished: u64,
+    /// Installations of snapshots that were cut short, and that recovery gave up.
+    pub installations_given_up: u64,
     /// Partitions made.
     pub partitions: u64,
     /// Snapshots installed.
@@ -69,6 +71,8 @@ pub struct Report {
     pub logs_full: u64,
     /// Logs that failed and stopped all replicas of their node (rule D10).
     pub logs_failed: u64,
+    /// How often a state machine found no room (rule D10).
+    pub stores_full: u64,
     /// Replicas that stopped because their state could not be written or read.
     pub stores_failed: u64,
     /// Nodes that were suspected by others (rule T5).
@@ -101,6 +105,8 @@ enum Action {
         fill: Fill,
     },
     ApplyDone(usize, u64),
+    /// A machine that found no room tries again.
+    ApplyRetry(usize, u64),
     Job(usize, u64),
     Report {
         to: usize,
@@ -254,6 +260,12 @@ impl World {
             Action::LogIdle { node, boot, run } => self.log_idle(node, boot, run),
             Action::Filled { node, boot, fill } => self.filled(node, boot, fill),
             Action::ApplyDone(node, boot) => self.apply_done(node, boot),
+            Action::ApplyRetry(node, boot) => {
+                if let Some(process) = running(&mut self.nodes, node, boot) {
+                    process.apply_retries = false;
+                }
+                self.apply_done(node, boot)
+            }
             Action::Job(node, boot) => self.run_job(node, boot),
             Action::Report { to, report } => self.deliver_report(to, report),
             Action::Mail { node, boot, mail } => {
@@ -312,6 +324,8 @@ impl World {
         };
         self.report.groups_compared =
             (0..self.mix.groups).filter(|group| compared(GroupId(*group))).count() as u64;
+        self.report.installations_finished = self.nodes.iter().map(|node| node.installations_finished).sum();
+        self.report.installations_given_up = self.nodes.iter().map(|node| node.installations_given_up).sum();
         let running = |node: &Node| {
             node.process.as_ref().map_or(0, |process| process.log.store().status().segments_recycled)
         };

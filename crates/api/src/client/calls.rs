@@ -156,9 +156,10 @@ impl Client {
         self.call_json(Call::write(Method::POST, path, Vec::new())).await
     }
 
-    /// Removes a node for good.
-    pub async fn retire_node(&self, node: NodeId) -> Result<RetireAnswer, ClientError> {
-        self.call_json(Call::write(Method::DELETE, paths::of_node(node), Vec::new())).await
+    /// Removes a node for good; with `force` also one that nobody ever saw.
+    pub async fn retire_node(&self, node: NodeId, force: bool) -> Result<RetireAnswer, ClientError> {
+        let call = Call::write(Method::DELETE, paths::of_node(node), Vec::new());
+        self.call_json(if force { call.parameter("force", b"true") } else { call }).await
     }
 
     /// Whether the node that answers is ready.

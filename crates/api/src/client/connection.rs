@@ -12,6 +12,7 @@ use http::{Request, StatusCode, Uri};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
+use mraft_types::limits::COMMAND_BYTES_MAX;
 use rustls::RootCertStore;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName};
@@ -29,8 +30,8 @@ const IDLE_CONNECTIONS_MAX: usize = 64;
 const IDLE_MAX: Duration = Duration::from_secs(10);
 /// A node that does not accept within this time is left for another one.
 const CONNECT_MAX: Duration = Duration::from_secs(2);
-/// Largest answer: a value of 16 MiB, or a scan whose every byte is escaped.
-const ANSWER_BYTES_MAX: usize = 16 << 20;
+/// Largest answer: a page of a scan with one value of the largest size, which may come escaped to six times its bytes, beside the rest.
+const ANSWER_BYTES_MAX: usize = 8 * COMMAND_BYTES_MAX;
 
 type Sender = SendRequest<Full<Bytes>>;
 

@@ -64,6 +64,8 @@ impl ClientConfig {
 pub struct Client {
     shared: Arc<Shared>,
     timeout: Duration,
+    /// No call takes longer than until then.
+    deadline: Option<Instant>,
 }
 
 struct Shared {
@@ -85,17 +87,23 @@ impl Client {
             return Err(ConfigError(format!("1 to {ENDPOINTS_MAX} endpoints are needed, {count} are given")));
         }
         let shared = Shared { endpoints: Mutex::new(endpoints), preferred: AtomicUsize::new(0) };
-        Ok(Client { shared: Arc::new(shared), timeout: config.timeout })
+        Ok(Client { shared: Arc::new(shared), timeout: config.timeout, deadline: None })
     }
 
     /// The same client with another time per call.
     pub fn with_timeout(&self, timeout: Duration) -> Client {
-        Client { shared: Arc::clone(&self.shared), timeout }
+        Client { shared: Arc::clone(&self.shared), timeout, deadline: self.deadline }
+    }
+
+    /// The same client with one deadline for all calls together.
+    pub fn with_deadline(&self, deadline: Instant) -> Client {
+        Client { shared: Arc::clone(&self.shared), timeout: self.timeout, deadline: Some(deadline) }
     }
 
     /// Sends a call until it is answered, may not be sent again, or the deadline passes.
     async fn call(&self, call: Call) -> Result<Answer, ClientError> {
-        let deadline = Instant::now() + self.timeout;
+        let within = Instant::now() + self.timeout;
+        let deadline = self.deadline.map_or(within, |deadline| deadline.min(within));
         let mut position = self.shared.preferred.load(Ordering::Relaxed);
         let mut attempt = 0;
         loop {
@@ -104,6 +112,10 @@ impl Client {
             position %= endpoints.len();
             let endpoint = &endpoints[position];
             let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                let endpoint = endpoint.url();
+                return Err(ClientError::Deadline { endpoint, write_may_have_left: false });
+            }
             let budget = retry::attempt_budget(call.is_write, left, endpoints.len());
             let error = match self.attempt(&call, endpoint, budget).await {
                 Ok(answer) => {

@@ -70,11 +70,12 @@ pub(super) async fn verify(State(door): State<Arc<Shared>>, request: Request) ->
 }
 
 pub(super) async fn retire(State(door): State<Arc<Shared>>, request: Request) -> Answered {
-    let deadline = deadline_of(&door, &request)?;
+    let query = Query::parse(request.uri().query(), &["force", "timeout_ms"])?;
+    let (force, deadline) = (query.switch("force")?, query.deadline(&door.limits)?);
     let text = segment(&request)?;
     let node: NodeId =
         text.parse().map_err(|error| Refused::new(ErrorCode::BadRequest, format!("in the path: {error}")))?;
-    json(&ask(door.node.retire(node, deadline.into_std()), deadline, true).await?)
+    json(&ask(door.node.retire(node, force, deadline.into_std()), deadline, true).await?)
 }
 
 async fn change(door: &Shared, group: GroupId, change: Change, deadline: Instant) -> Answered {

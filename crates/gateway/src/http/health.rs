@@ -9,8 +9,10 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, StatusCode};
+use mraft_api::ErrorCode;
 
 use crate::door::Shared;
+use crate::errors::Refused;
 use crate::http::answer::{Answered, Response};
 use crate::http::query::Query;
 use crate::needs::Check;
@@ -29,7 +31,10 @@ pub(super) async fn readyz(State(door): State<Arc<Shared>>, request: Request) ->
 
 pub(super) async fn metrics(State(door): State<Arc<Shared>>, request: Request) -> Answered {
     let query = Query::parse(request.uri().query(), &["per_group", "timeout_ms"])?;
-    let mut text = door.node.metrics(query.switch("per_group")?);
+    let Some(mut text) = door.node.metrics(query.switch("per_group")?) else {
+        let refused = Refused::new(ErrorCode::RouteNotFound, "this node is told not to serve metrics");
+        return Err(refused.with_hint("set enable_metrics to true and start the node again"));
+    };
     // A string takes whatever is written to it.
     let written = door.stats.write(&door.gates(), &mut text);
     debug_assert!(written.is_ok());

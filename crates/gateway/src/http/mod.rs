@@ -20,12 +20,14 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::Request;
 use axum::handler::Handler;
+use axum::response::IntoResponse;
 use axum::routing::{MethodFilter, on};
 use http::Method;
 use mraft_api::{ErrorCode, paths};
 
 use crate::door::Shared;
 use crate::errors::Refused;
+use crate::http::answer::Response;
 
 /// The router over every route but `/v1/kv/`.
 pub(crate) fn router(door: Arc<Shared>) -> Router {
@@ -88,20 +90,26 @@ impl Routes {
     }
 }
 
-async fn no_such_route(request: Request) -> Box<Refused> {
+async fn no_such_route(request: Request) -> Response {
     let path = request.uri().path();
     let shown: String = path.chars().take(PATH_CHARS_SHOWN).collect();
     let refused = Refused::new(ErrorCode::RouteNotFound, format!("there is no route {shown}"));
-    refused.with_hint("GET /v1/openapi.json lists all routes")
+    as_the_route_does(path, refused.with_hint("GET /v1/openapi.json lists all routes"))
+}
+
+/// Who speaks to the compatibility routes reads envelopes, and no other form of errors.
+fn as_the_route_does(path: &str, refused: Box<Refused>) -> Response {
+    if path.starts_with(paths::RAFT) { seed::envelope(refused) } else { refused.into_response() }
 }
 
 /// How much of a stranger's path is said back.
 const PATH_CHARS_SHOWN: usize = 100;
 
 // The router adds the `Allow` header, which it knows from the table.
-async fn method_not_allowed(request: Request) -> Box<Refused> {
-    Refused::new(ErrorCode::MethodNotAllowed, format!("{} is not for this route", request.method()))
-        .with_hint("the Allow header lists the methods")
+async fn method_not_allowed(request: Request) -> Response {
+    let detail = format!("{} is not for this route", request.method());
+    let refused = Refused::new(ErrorCode::MethodNotAllowed, detail);
+    as_the_route_does(request.uri().path(), refused.with_hint("the Allow header lists the methods"))
 }
 
 #[cfg(test)]

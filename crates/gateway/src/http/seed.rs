@@ -105,14 +105,15 @@ pub(super) async fn join(uri: Uri) -> Response {
 
 pub(super) async fn del(State(door): State<Arc<Shared>>, uri: Uri) -> Response {
     enveloped(async {
-        let query = Query::parse(uri.query(), &["addr", "timeout_ms"])?;
+        let query = Query::parse(uri.query(), &["addr", "force", "timeout_ms"])?;
+        let force = query.switch("force")?;
         let node: NodeId = query
             .bytes("addr")
             .and_then(|bytes| std::str::from_utf8(bytes).ok())
             .and_then(|text| text.parse().ok())
             .ok_or_else(|| bad("addr", "the node's Raft address (ip:port), or its node id"))?;
         let deadline = query.deadline(&door.limits)?;
-        let retired = ask(door.node.retire(node, deadline.into_std()), deadline, true).await?;
+        let retired = ask(door.node.retire(node, force, deadline.into_std()), deadline, true).await?;
         success(retired, None)
     })
     .await
@@ -140,12 +141,12 @@ fn success(result: impl Serialize, served: Option<Served>) -> Answered {
     Ok(response)
 }
 
-/// Puts an error into the envelope. Its headers stay what they are everywhere.
 async fn enveloped(answering: impl Future<Output = Answered>) -> Response {
-    let refused = match answering.await {
-        Ok(response) => return response,
-        Err(refused) => refused,
-    };
+    answering.await.unwrap_or_else(envelope)
+}
+
+/// Puts an error into the envelope. Its headers stay what they are everywhere.
+pub(super) fn envelope(refused: Box<Refused>) -> Response {
     let problem = refused.problem.clone();
     let envelope = SeedEnvelope::<()> {
         code: -1,

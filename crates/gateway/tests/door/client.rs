@@ -88,7 +88,7 @@ async fn the_operators_calls_speak_the_contract() {
     assert!(client.remove(1, &request).await.expect("removed").changed);
     assert!(client.transfer(1, &request).await.expect("transferred").changed);
     assert!(client.verify(1).await.expect("verified").equal);
-    assert_eq!(client.retire_node(node.node).await.expect("retired").node, 8);
+    assert_eq!(client.retire_node(node.node, false).await.expect("retired").node, 8);
     assert!(client.metrics().await.expect("metrics").ends_with("# EOF\n"));
     assert!(client.ready().await.expect("checks").ready);
     house.node.unready("why");
@@ -177,6 +177,27 @@ async fn a_write_that_hangs_is_unknown_and_a_read_is_asked_elsewhere() {
     let client = client.with_timeout(Duration::from_secs(2));
     assert_eq!(client.get(b"a", Consistency::Linearizable).await, Ok(None));
     assert_eq!(house.node.asked().len(), 1);
+}
+
+#[tokio::test]
+async fn e4_one_deadline_holds_for_all_calls_together() {
+    let house = door().await;
+    let client = client_of(&[&house]).with_timeout(Duration::from_secs(60));
+    let later = client.with_deadline(tokio::time::Instant::now() + Duration::from_secs(60));
+    later.put(b"a", b"v", Condition::None).await.expect("there is time");
+    let over = client.with_deadline(tokio::time::Instant::now());
+    let error = over.put(b"a", b"w", Condition::None).await.expect_err("no time is left");
+    assert_eq!((error.outcome(), error.exit_code()), (Outcome::NotApplied, 6), "{error}");
+    assert_eq!(house.node.asked(), ["write a"]);
+}
+
+#[tokio::test]
+async fn the_largest_value_comes_back_in_a_scan_whatever_it_holds() {
+    let house = door().await;
+    let value = vec![1; mraft_types::limits::COMMAND_BYTES_MAX];
+    house.node.put(b"a", &value);
+    let page = client_of(&[&house]).scan(&ScanRequest::default()).await.expect("a page");
+    assert!(page.entries[0].value == value, "another value");
 }
 
 #[tokio::test]

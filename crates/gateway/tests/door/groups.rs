@@ -86,6 +86,9 @@ async fn a_node_is_removed_for_good_by_id_or_address() {
         assert_eq!(house.delete(path).await.json::<RetireAnswer>().node, 10_999_445_009_986);
     }
     assert_eq!(house.delete("/v1/nodes/zero").await.refused(), code(400, "bad_request"));
+    assert_eq!(house.delete("/v1/nodes/8?force=perhaps").await.refused(), code(400, "bad_parameter"));
+    house.delete("/v1/nodes/8?force=true").await;
+    assert_eq!(house.node.asked().last().map(String::as_str), Some("retire 8 by force"));
 }
 
 #[tokio::test]

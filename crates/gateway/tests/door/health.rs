@@ -2,7 +2,7 @@
 
 //! Probes, metrics, the document.
 
-use crate::harness::door;
+use crate::harness::{code, door};
 
 #[tokio::test]
 async fn a_probe_is_one_word_until_something_fails() {
@@ -40,6 +40,15 @@ async fn metrics_are_the_nodes_and_the_doors() {
     }
     assert!(said.text().ends_with("# EOF\n"));
     assert!(house.get("/metrics?per_group=true").await.text().contains("mraft_node_up 2"));
+}
+
+#[tokio::test]
+async fn metrics_that_are_off_are_no_route_and_say_how_to_turn_them_on() {
+    let house = door().await;
+    house.node.serve_no_metrics();
+    let refused = house.get("/metrics").await;
+    assert_eq!(refused.refused(), code(404, "route_not_found"));
+    assert!(refused.text().contains("enable_metrics"), "{}", refused.text());
 }
 
 #[tokio::test]

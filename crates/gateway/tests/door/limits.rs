@@ -78,7 +78,10 @@ async fn a_connection_too_many_is_turned_away_and_a_closed_one_makes_room() {
     assert_eq!(&answer, b"HTTP/1.1 200");
     let mut second = house.connect().await;
     let said = rest(&mut second).await;
-    assert!(said.starts_with("HTTP/1.1 429") && said.contains("connections at once"), "{said}");
+    assert!(said.starts_with("HTTP/1.1 429 ") && said.contains("connections at once"), "{said}");
+    for part in ["mraft-outcome: not_applied\r\n", "retry-after: 1\r\n", "\"retry_after_ms\":100"] {
+        assert!(said.contains(part), "{part} is not in {said}");
+    }
     drop(first);
     // The server notices the close in its own time.
     loop {

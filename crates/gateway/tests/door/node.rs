@@ -36,6 +36,7 @@ struct State {
     /// Entries per page at most, whatever is asked for.
     page_max: Option<usize>,
     unready: Option<String>,
+    metrics_are_off: bool,
 }
 
 impl MemoryNode {
@@ -73,6 +74,10 @@ impl MemoryNode {
 
     pub fn unready(&self, why: &str) {
         self.state().unready = Some(why.to_owned());
+    }
+
+    pub fn serve_no_metrics(&self) {
+        self.state().metrics_are_off = true;
     }
 
     pub fn put(&self, key: &[u8], value: &[u8]) {
@@ -284,8 +289,9 @@ impl Node for Shared {
         self.0.answer(format!("verify {group}"), |_| Ok(answer))
     }
 
-    fn retire(&self, node: NodeId, _: Instant) -> Reply<RetireAnswer> {
-        self.0.answer(format!("retire {node}"), |_| Ok(RetireAnswer { node: node.get(), groups: vec![0] }))
+    fn retire(&self, node: NodeId, force: bool, _: Instant) -> Reply<RetireAnswer> {
+        let asked = if force { format!("retire {node} by force") } else { format!("retire {node}") };
+        self.0.answer(asked, |_| Ok(RetireAnswer { node: node.get(), groups: vec![0] }))
     }
 
     fn health(&self) -> Health {
@@ -296,8 +302,9 @@ impl Node for Shared {
         }
     }
 
-    fn metrics(&self, per_group: bool) -> String {
-        format!("mraft_node_up {}\n", if per_group { 2 } else { 1 })
+    fn metrics(&self, per_group: bool) -> Option<String> {
+        let is_off = self.0.state().metrics_are_off;
+        (!is_off).then(|| format!("mraft_node_up {}\n", if per_group { 2 } else { 1 }))
     }
 }
 

@@ -66,6 +66,23 @@ async fn errors_keep_their_status_and_say_the_outcome() {
 }
 
 #[tokio::test]
+async fn what_no_route_takes_is_an_envelope_too() {
+    let house = door().await;
+    for (method, path, status) in [
+        ("GET", "/raft/nothing", 404),
+        ("PUT", "/raft/key?key=a", 405),
+        ("POST", "/raft/info", 405),
+        ("GET", "/raft/del?addr=10.1.2.3:13890", 405),
+    ] {
+        let refused = house.send(method, path, &[], b"").await;
+        assert_eq!((refused.status, refused.header("content-type")), (status, "application/json"), "{path}");
+        assert_eq!(envelope(&refused)["code"], json!(-1));
+        assert_eq!(refused.header("mraft-outcome"), "not_applied");
+    }
+    assert_eq!(house.send("POST", "/raft/info", &[], b"").await.header("allow"), "GET,HEAD");
+}
+
+#[tokio::test]
 async fn info_shows_the_node_and_its_groups() {
     let house = door().await;
     let said = house.get("/raft/info").await;

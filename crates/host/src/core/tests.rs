@@ -4,8 +4,8 @@
 
 use mraft_engine::packing::NO_SLOT;
 use mraft_raft::message::Body;
-use mraft_raft::{Config, Restored};
-use mraft_types::{DeploymentId, LogPosition, Member, Membership, Role, SlotSet};
+use mraft_raft::{AppendReply, Config, Restored};
+use mraft_types::{DeploymentId, EntryKind, LogPosition, Member, Membership, Role, SlotSet};
 
 use super::*;
 use crate::meta::GroupMeta;
@@ -87,6 +87,62 @@ fn n1_a_second_snapshot_that_arrives_before_the_first_is_taken_does_not_stop_the
         _ => false,
     };
     assert!(out.log.iter().any(begins), "{:?}", out.log);
+}
+
+#[test]
+fn n1_an_installation_goes_begin_then_switch_then_done_and_only_then_is_it_acknowledged() {
+    let mut core = core();
+    let uid = core.engine().uid(GROUP).expect("the group");
+    let out = hear(&mut core, uid, message(2, 2, Body::Heartbeat { commit: 1, matched: 0, round: 0 }));
+    persist(&mut core, &out);
+    let install_marks = |out: &Output| -> Vec<Mark> {
+        let marks = out.log.iter().filter_map(|job| match job {
+            LogJob::InstallStep { write, .. } => write.mark.clone(),
+            _ => None,
+        });
+        marks.collect()
+    };
+    let switches = |out: &Output| {
+        out.applies.iter().any(|(_, order)| matches!(order, ApplyOrder::Switch { directory: 7 }))
+    };
+    let acknowledges = |out: &Output| {
+        let own = |message: &&Message| matches!(message.body, Body::AppendReply { .. });
+        said(out).iter().any(own)
+    };
+    core.handle(staged(20, 7));
+    let out = core.turn();
+    assert!(matches!(install_marks(&out)[..], [Mark::InstallBegin { directory: 7, .. }]), "{out:?}");
+    assert!(!switches(&out) && !acknowledges(&out), "{out:?}");
+    persist(&mut core, &out);
+    let out = core.turn();
+    assert!(!switches(&out) && !acknowledges(&out), "the beginning is not durable: {out:?}");
+
+    core.handle(Input::Log(LogDone::InstallStep { group: GROUP }));
+    let out = core.turn();
+    assert!(switches(&out) && install_marks(&out).is_empty() && !acknowledges(&out), "{out:?}");
+    core.handle(Input::Switched { group: GROUP });
+    let out = core.turn();
+    assert!(matches!(install_marks(&out)[..], [Mark::InstallDone(_)]), "{out:?}");
+    assert!(!acknowledges(&out), "{out:?}");
+    core.handle(Input::Log(LogDone::InstallStep { group: GROUP }));
+    let out = core.turn();
+    assert!(acknowledges(&out), "{out:?}");
+    assert_eq!(core.engine().raft(GROUP).map(|raft| raft.start().position.index), Some(20));
+}
+
+#[test]
+fn d10_a_group_without_room_for_its_state_takes_no_proposals_until_there_is() {
+    let mut core = sole_leader(Limits::default());
+    core.handle(Input::StoreFull { group: GROUP, full: true });
+    let out = propose(&mut core, 1);
+    assert!(
+        matches!(out.answers[..], [(Ticket(1), Answer::NotApplied(NotApplied::Disk(why)))] if why.contains("full")),
+        "{out:?}"
+    );
+    assert!(out.log.is_empty(), "{out:?}");
+    core.handle(Input::StoreFull { group: GROUP, full: false });
+    let out = propose(&mut core, 2);
+    assert!(out.answers.is_empty() && !out.log.is_empty(), "{out:?}");
 }
 
 fn message(from: u64, term: Term, body: Body) -> Message {
@@ -194,6 +250,93 @@ fn sole_leader(limits: Limits) -> Core {
     core
 }
 
+/// Turns until nothing is left to do, with a quick disk and a quick state machine; replica 2 takes everything, replica 3 gives signs of
+/// life but never gets the log behind the genesis. The snapshots that were ordered.
+fn settle_with_two_in_line(core: &mut Core, uid: GroupUid) -> Vec<SnapshotOrder> {
+    let mut orders = Vec::new();
+    while !core.is_idle() {
+        let out = core.turn();
+        persist(core, &out);
+        for job in jobs(&out) {
+            core.handle(Input::Applied {
+                group: GROUP,
+                index: job.last,
+                persisted: job.last,
+                disputed: None,
+            });
+        }
+        for sent in said(&out) {
+            let is_second = sent.to == replica(2);
+            let body = match &sent.body {
+                Body::PreVote { .. } if is_second => Body::PreVoteReply { granted: true },
+                Body::Vote { .. } if is_second => Body::VoteReply { granted: true },
+                Body::Heartbeat { round, .. } => Body::HeartbeatReply { round: *round },
+                Body::Append { prev, entries, .. } if is_second => {
+                    let matched = prev.index + entries.len() as u64;
+                    Body::AppendReply(AppendReply::Accepted { matched })
+                }
+                Body::Append { prev, .. } if prev.index > 1 => {
+                    let hint = LogPosition { index: 1, term: 1 };
+                    Body::AppendReply(AppendReply::Rejected { prev: prev.index, hint })
+                }
+                _ => continue,
+            };
+            let message = Message { from: sent.to, to: replica(1), term: sent.term, body };
+            core.handle(Input::Group(GROUP, Event::Message { uid, message }));
+        }
+        orders.extend(out.applies.iter().filter_map(|(_, order)| match order {
+            ApplyOrder::Send(order) => Some(*order),
+            _ => None,
+        }));
+    }
+    orders
+}
+
+/// A tick with a proposal; the snapshots that were ordered.
+fn busy_tick(core: &mut Core, uid: GroupUid) -> Vec<SnapshotOrder> {
+    core.handle(Input::Node(NodeEvent::Tick { random: 7 }));
+    let mut orders = settle_with_two_in_line(core, uid);
+    let proposal = mraft_engine::event::Proposal {
+        ticket: Ticket(1),
+        slot: NO_SLOT,
+        deadline_tick: u64::MAX,
+        body: "x".into(),
+    };
+    core.handle(Input::Group(GROUP, Event::Propose(vec![proposal])));
+    orders.extend(settle_with_two_in_line(core, uid));
+    orders
+}
+
+#[test]
+fn n2_one_snapshot_at_a_time_goes_to_a_peer_and_keeps_the_entries_behind_it_until_its_end() {
+    let mut core = core();
+    let uid = core.engine().uid(GROUP).expect("the group");
+    let start = |core: &Core| core.engine().raft(GROUP).map_or(0, |raft| raft.start().position.index);
+    let applied = |core: &Core| core.engine().applied(GROUP).expect("the group");
+    let mut tick = 0;
+    let mut next = |core: &mut Core| {
+        tick += 1;
+        core.set_now(Now { tick, ..Now::default() });
+        busy_tick(core, uid)
+    };
+    let first = (0..100).find_map(|_| next(&mut core).pop()).expect("replica 3 lags");
+    assert_eq!(first.to, replica(3));
+    let index = applied(&core);
+    core.handle(Input::ViewOpened { group: GROUP, to: replica(3), index });
+    let orders: Vec<_> = (0..300).flat_map(|_| next(&mut core)).collect();
+    assert_eq!(orders, [], "the first one is still on its way, long after its deadline");
+    assert!(applied(&core) > index + 100, "the group went on");
+    assert!(start(&core) <= index, "what the first one needs is gone: {} > {index}", start(&core));
+
+    core.handle(Input::Group(GROUP, Event::SnapshotSent { to: replica(3), ok: false }));
+    let second = (0..10).find_map(|_| next(&mut core).pop()).expect("it is tried again");
+    assert_eq!(second.to, replica(3));
+    let index = applied(&core);
+    core.handle(Input::ViewOpened { group: GROUP, to: replica(3), index });
+    assert_eq!(next(&mut core), []);
+    assert_eq!(start(&core), index, "what only the first one needed is let go of");
+}
+
 fn persist(core: &mut Core, out: &Output) {
     for job in &out.log {
         if let LogJob::Write { number, .. } = job {
@@ -204,7 +347,7 @@ fn persist(core: &mut Core, out: &Output) {
 
 fn applied(core: &mut Core, out: &Output) {
     for job in jobs(out) {
-        core.handle(Input::Applied { group: GROUP, index: job.last, persisted: 0 });
+        core.handle(Input::Applied { group: GROUP, index: job.last, persisted: 0, disputed: None });
     }
     core.turn();
 }
@@ -243,6 +386,31 @@ fn t2_a_node_that_holds_too_much_in_memory_takes_no_proposals_until_the_disk_has
 }
 
 #[test]
+fn t2_a_follower_that_holds_too_much_takes_no_entries_until_the_disk_has_what_it_took() {
+    let mut core = core_of(members(), Limits { held_bytes_max: 1500, ..Limits::default() });
+    let uid = core.engine().uid(GROUP).expect("the group");
+    let append = |index: Index| {
+        let payload = vec![7; 1000].into();
+        let entry = Entry { index, term: 2, kind: EntryKind::Commands, payload };
+        let prev = LogPosition { index: index - 1, term: if index == 2 { 1 } else { 2 } };
+        message(2, 2, Body::Append { prev, entries: vec![entry], commit: 1, matched: 0 })
+    };
+    let last = |core: &Core| core.engine().raft(GROUP).map_or(0, Raft::last_index);
+    let outs: Vec<Output> = (2..=6).map(|index| hear(&mut core, uid, append(index))).collect();
+    assert_eq!(last(&core), 3, "what came when there was too much is as if it had been lost");
+    assert!(core.engine().held_bytes() < 3000);
+    let out = hear(&mut core, uid, message(2, 2, Body::Heartbeat { commit: 1, matched: 0, round: 5 }));
+    assert!(out.messages.is_empty(), "its term is not durable yet: {out:?}");
+    outs.iter().for_each(|out| persist(&mut core, out));
+    let out = core.turn();
+    let bodies: Vec<&Body> = said(&out).into_iter().map(|message| &message.body).collect();
+    let accepted = Body::AppendReply(AppendReply::Accepted { matched: 3 });
+    assert_eq!(bodies, [&Body::HeartbeatReply { round: 5 }, &accepted]);
+    hear(&mut core, uid, append(4));
+    assert_eq!(last(&core), 4, "the leader sent it again");
+}
+
+#[test]
 fn t2_what_waits_at_the_apply_side_is_bounded_in_bytes() {
     let mut core = sole_leader(Limits { unapplied_jobs_bytes_max: 1500, ..Limits::default() });
     let mut carried = Vec::new();
@@ -253,7 +421,7 @@ fn t2_what_waits_at_the_apply_side_is_bounded_in_bytes() {
     }
     assert_eq!(carried, [true, true, false, false], "the rest is read from the log when its turn comes");
     let last = core.engine().raft(GROUP).map_or(0, Raft::last_index);
-    core.handle(Input::Applied { group: GROUP, index: last, persisted: 0 });
+    core.handle(Input::Applied { group: GROUP, index: last, persisted: 0, disputed: None });
     core.turn();
     let out = propose(&mut core, 5);
     persist(&mut core, &out);

@@ -6,8 +6,12 @@
 
 mod cluster;
 mod comparison;
+mod full_disk;
 mod identity;
 mod log_pressure;
+mod panics;
 mod restart;
+mod room;
+mod slow_disk;
 mod support;
 mod trouble;

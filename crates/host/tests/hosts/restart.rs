@@ -44,7 +44,7 @@ fn d6_what_the_log_knows_to_be_committed_is_applied_first_after_a_restart() {
     }
 }
 
-fn copy(from: &Path, to: &Path) {
+pub fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).expect("a directory");
     for entry in fs::read_dir(from).expect("a directory") {
         let (path, name) = entry.map(|entry| (entry.path(), entry.file_name())).expect("an entry");

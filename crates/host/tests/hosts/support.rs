@@ -6,10 +6,13 @@ use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::mpsc::channel;
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use mraft::machines::{Command, InMemoryMachine, in_memory};
 use mraft::{Answer, GroupSpec, HostConfig, HostError, Machines, NO_SLOT, NodeHost, ReadKind};
+use mraft_disk::memory::Access;
+use mraft_disk::{Disk, MemoryDisk, RealDisk};
 use mraft_types::{DeploymentId, GroupId, Member, Membership, NodeId, Payload, ReplicaId, Role, SlotSet};
 
 /// The one group of these tests.
@@ -51,9 +54,82 @@ impl InMemoryMachine for List {
     }
 }
 
+/// Counts commands.
+#[derive(Default)]
+pub struct Count(u64);
+
+impl InMemoryMachine for Count {
+    fn apply(&mut self, _command: &Command<'_>, answer: &mut Vec<u8>) {
+        self.0 += 1;
+        answer.extend_from_slice(&self.0.to_le_bytes());
+    }
+
+    fn query(&self, _query: &[u8], answer: &mut Vec<u8>) {
+        answer.extend_from_slice(&self.0.to_le_bytes());
+    }
+
+    fn save(&self, state: &mut Vec<u8>) {
+        state.extend_from_slice(&self.0.to_le_bytes());
+    }
+
+    fn restore(&mut self, state: &[u8]) -> Result<(), String> {
+        self.0 = u64::from_le_bytes(state.try_into().map_err(|_| "a count has eight bytes")?);
+        Ok(())
+    }
+}
+
+/// Machines that count and never persist by themselves.
+pub fn counts() -> Machines {
+    Machines::new().with("list", |context| {
+        Ok(in_memory(context.disk.clone(), context.directory.clone(), 1_000_000, Count::default()))
+    })
+}
+
+/// Something that a memory disk waits at while it is shut.
+#[derive(Default)]
+pub struct Gate {
+    is_shut: Mutex<bool>,
+    opened: Condvar,
+}
+
+impl Gate {
+    /// A disk of which some accesses to the log's segments wait at a gate, which is open.
+    pub fn on_a_disk(waits: fn(Access<'_>) -> bool) -> (Arc<Gate>, MemoryDisk) {
+        let (gate, disk) = (Arc::new(Gate::default()), MemoryDisk::new());
+        let own = Arc::clone(&gate);
+        disk.set_before(move |path, access| {
+            if path.to_string_lossy().contains("segment-") && waits(access) {
+                own.pass();
+            }
+        });
+        (gate, disk)
+    }
+
+    pub fn set_shut(&self, is_shut: bool) {
+        *self.is_shut.lock().expect("no panic") = is_shut;
+        self.opened.notify_all();
+    }
+
+    fn pass(&self) {
+        let shut = self.is_shut.lock().expect("no panic");
+        drop(self.opened.wait_while(shut, |is_shut| *is_shut).expect("no panic"));
+    }
+}
+
+/// Opens its gate at the end of a test, whichever way that ends: a host that hangs could not be closed.
+pub struct Gatekeeper(pub Arc<Gate>);
+
+impl Drop for Gatekeeper {
+    fn drop(&mut self) {
+        self.0.set_shut(false);
+    }
+}
+
 /// Nodes with their directories and ports; hosts come and go.
 pub struct Cluster {
     directory: tempfile::TempDir,
+    /// Disks of nodes that are not on the real one.
+    disks: BTreeMap<u64, Arc<dyn Disk>>,
     ports: Vec<u16>,
     pub hosts: BTreeMap<u64, NodeHost>,
     voters: u64,
@@ -62,17 +138,31 @@ pub struct Cluster {
 impl Cluster {
     /// A cluster of this many voters (ids from 1), with room for one node more.
     pub fn start(voters: u64) -> Cluster {
+        let mut cluster = Cluster::prepare(voters);
+        (1..=voters).for_each(|node| cluster.found(node, cluster.config(node)));
+        cluster
+    }
+
+    /// The same before any node is there.
+    pub fn prepare(voters: u64) -> Cluster {
         let listeners: Vec<TcpListener> =
             (0..=voters).map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port")).collect();
         let ports = listeners.iter().map(|listener| listener.local_addr().expect("bound").port()).collect();
         drop(listeners);
         let directory = tempfile::tempdir().expect("a directory");
-        let mut cluster = Cluster { directory, ports, hosts: BTreeMap::new(), voters };
-        for node in 1..=voters {
-            cluster.open(node).expect("a fresh directory opens");
-            cluster.hosts[&node].start_groups(&[cluster.spec()]).expect("a group starts");
-        }
-        cluster
+        Cluster { directory, disks: BTreeMap::new(), ports, hosts: BTreeMap::new(), voters }
+    }
+
+    /// The node's directory is on this disk.
+    pub fn put_on(&mut self, node: u64, disk: impl Disk + 'static) {
+        self.disks.insert(node, Arc::new(disk));
+    }
+
+    /// Opens a node's fresh directory and founds the group there.
+    pub fn found(&mut self, node: u64, config: HostConfig) {
+        let host = self.try_open(config).expect("a fresh directory opens");
+        host.start_groups(&[self.spec()]).expect("a group starts");
+        self.hosts.insert(node, host);
     }
 
     pub fn node(id: u64) -> NodeId {
@@ -108,7 +198,13 @@ impl Cluster {
 
     /// Opens a node's directory; snapshots after every 10 entries, so that tests reach them.
     pub fn try_open(&self, config: HostConfig) -> Result<NodeHost, HostError> {
-        NodeHost::open(config, self.machines(), None)
+        self.open_with(config, self.machines())
+    }
+
+    /// The same with other machines.
+    pub fn open_with(&self, config: HostConfig, machines: Machines) -> Result<NodeHost, HostError> {
+        let disk = self.disks.get(&config.node.get()).cloned();
+        NodeHost::open_on(disk.unwrap_or_else(|| Arc::new(RealDisk::new())), config, machines, None)
     }
 
     pub fn machines(&self) -> Machines {

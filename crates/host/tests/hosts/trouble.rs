@@ -2,13 +2,10 @@
 
 //! What one group's or one node's trouble costs the others: nothing.
 
-use std::path::Path;
 use std::sync::mpsc::channel;
-use std::sync::{Arc, Condvar, Mutex};
 
 use mraft::machines::{Command, InMemoryMachine, in_memory};
-use mraft::{Answer, GroupSpec, Machines, NO_SLOT, NodeHost, NotApplied};
-use mraft_disk::{DirEntry, Disk, File, Lock, Open, RealDisk};
+use mraft::{Answer, GroupSpec, HostEvent, Machines, NO_SLOT, NodeHost, NotApplied};
 use mraft_types::{GroupId, Payload, SlotRange, SlotSet};
 
 use crate::support::{Cluster, GROUP, PATIENCE};
@@ -96,120 +93,63 @@ fn e5_a_command_of_a_slot_that_the_group_does_not_have_changes_nothing() {
     host.close();
 }
 
-/// A disk whose syncs can be made to hang.
-#[derive(Debug)]
-struct HangingDisk {
-    real: RealDisk,
-    gate: Arc<Gate>,
+#[test]
+fn d10_a_group_whose_state_is_damaged_does_not_start_and_the_others_do() {
+    let mut cluster = Cluster::start(1);
+    let other = GroupSpec { group: OTHER_GROUP, ..cluster.spec() };
+    cluster.hosts[&1].start_groups(&[other]).expect("a second group");
+    cluster.write("a");
+    cluster.hosts[&1].request_snapshot(GROUP).expect("room");
+    cluster.write("b");
+    cluster.close(1);
+    let state = cluster.data(1).join("groups").join(format!("0-{:016x}", 1)).join("state");
+    let whole = std::fs::read(&state).expect("it was persisted");
+    let mut damaged = whole.clone();
+    *damaged.last_mut().expect("bytes") ^= 1;
+    std::fs::write(&state, damaged).expect("written");
+
+    cluster.open(1).expect("one damaged group is no reason not to start");
+    let host = &cluster.hosts[&1];
+    assert!(matches!(ask_leader(host, OTHER_GROUP, NO_SLOT, "fine"), Answer::Applied { .. }));
+    let status = host.group_status(GROUP).expect("it is listed");
+    assert_eq!(status.state, mraft::ReplicaState::Failed);
+    let failure = status.failure.expect("it says why");
+    assert!(failure.contains("damaged") && failure.contains("start the node again"), "{failure}");
+    let event = host.events().try_next();
+    assert!(matches!(event, Some(HostEvent::ReplicaFailed { group: GROUP, .. })), "{event:?}");
+    let mut figures = String::new();
+    host.write_prometheus(&mut figures);
+    assert!(figures.contains("mraft_replicas_failed 1\n"), "{figures}");
+    assert!(matches!(ask(host, GROUP, NO_SLOT, "c"), Answer::NotApplied(_)));
+    cluster.close(1);
+
+    std::fs::write(&state, whole).expect("written");
+    cluster.open(1).expect("mended");
+    assert_eq!(cluster.read(), "ab", "its log was kept");
 }
 
-#[derive(Debug, Default)]
-struct Gate {
-    is_shut: Mutex<bool>,
-    opened: Condvar,
-}
+/// Panics when it is restored.
+struct Explosive;
 
-impl Gate {
-    fn set_shut(&self, is_shut: bool) {
-        *self.is_shut.lock().expect("no panic") = is_shut;
-        self.opened.notify_all();
-    }
-
-    fn pass(&self) {
-        let shut = self.is_shut.lock().expect("no panic");
-        drop(self.opened.wait_while(shut, |is_shut| *is_shut).expect("no panic"));
-    }
-}
-
-#[derive(Debug)]
-struct HangingFile {
-    real: Arc<dyn File>,
-    gate: Arc<Gate>,
-}
-
-impl File for HangingFile {
-    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> std::io::Result<()> {
-        self.real.read_exact_at(buffer, offset)
-    }
-    fn write_all_at(&self, bytes: &[u8], offset: u64) -> std::io::Result<()> {
-        self.real.write_all_at(bytes, offset)
-    }
-    fn sync_data(&self) -> std::io::Result<()> {
-        self.gate.pass();
-        self.real.sync_data()
-    }
-    fn prefill(&self, len: u64) -> std::io::Result<()> {
-        self.real.prefill(len)
-    }
-    fn set_len(&self, len: u64) -> std::io::Result<()> {
-        self.real.set_len(len)
-    }
-    fn len(&self) -> std::io::Result<u64> {
-        self.real.len()
-    }
-}
-
-impl Disk for HangingDisk {
-    fn open(&self, path: &Path, how: Open) -> std::io::Result<Arc<dyn File>> {
-        let real = self.real.open(path, how)?;
-        Ok(Arc::new(HangingFile { real, gate: Arc::clone(&self.gate) }))
-    }
-    fn create_dir_all(&self, path: &Path) -> std::io::Result<()> {
-        self.real.create_dir_all(path)
-    }
-    fn read_dir(&self, path: &Path) -> std::io::Result<Vec<DirEntry>> {
-        self.real.read_dir(path)
-    }
-    fn rename(&self, from: &Path, to: &Path) -> std::io::Result<()> {
-        self.real.rename(from, to)
-    }
-    fn remove_file(&self, path: &Path) -> std::io::Result<()> {
-        self.real.remove_file(path)
-    }
-    fn remove_dir_all(&self, path: &Path) -> std::io::Result<()> {
-        self.real.remove_dir_all(path)
-    }
-    fn sync_dir(&self, path: &Path) -> std::io::Result<()> {
-        self.real.sync_dir(path)
-    }
-    fn exists(&self, path: &Path) -> std::io::Result<bool> {
-        self.real.exists(path)
-    }
-    fn free_bytes(&self, path: &Path) -> std::io::Result<u64> {
-        self.real.free_bytes(path)
-    }
-    fn try_lock(&self, path: &Path) -> std::io::Result<Box<dyn Lock>> {
-        self.real.try_lock(path)
+impl InMemoryMachine for Explosive {
+    fn apply(&mut self, _command: &Command<'_>, _answer: &mut Vec<u8>) {}
+    fn query(&self, _query: &[u8], _answer: &mut Vec<u8>) {}
+    fn save(&self, _state: &mut Vec<u8>) {}
+    fn restore(&mut self, _state: &[u8]) -> Result<(), String> {
+        unreachable!("the machine has a bug")
     }
 }
 
 #[test]
-fn t1_a_disk_that_hangs_stops_its_node_and_the_others_go_on() {
-    let mut cluster = Cluster::start(3);
-    cluster.close(1);
-    let gate = Arc::new(Gate::default());
-    let disk = Arc::new(HangingDisk { real: RealDisk::new(), gate: Arc::clone(&gate) });
-    let mut config = cluster.config(1);
-    (config.slow_disk_ms, config.stalled_disk_ms) = (100, 500);
-    let host = NodeHost::open_on(disk, config, cluster.machines(), None).expect("its own directory");
-    cluster.hosts.insert(1, host);
+fn t4_a_panic_while_a_machine_is_opened_is_that_groups_alone() {
+    let mut cluster = Cluster::start(1);
     cluster.write("a");
-    cluster.wait_until("all three follow", |cluster| {
-        cluster.hosts.values().all(|host| Cluster::stale(host) == "a")
-    });
-    gate.set_shut(true);
-    // Nothing is known of a disk before somebody writes to it.
-    let hung = cluster.hosts.remove(&1).expect("open");
-    cluster.write("b");
-    cluster.write("c");
-    assert_eq!(cluster.read(), "abc", "two of three are enough");
-    cluster.hosts.insert(1, hung);
-    cluster
-        .wait_until("the node says that its disk stalled", |cluster| cluster.hosts[&1].is_stopped_by_disk());
-    let answer = ask(&cluster.hosts[&1], GROUP, NO_SLOT, "d");
-    assert!(matches!(answer, Answer::NotApplied(_)), "{answer:?}");
-    gate.set_shut(false);
+    cluster.hosts[&1].request_snapshot(GROUP).expect("room");
     cluster.close(1);
-    cluster.open(1).expect("nothing was lost");
-    cluster.wait_until("it catches up", |cluster| Cluster::stale(&cluster.hosts[&1]) == "abc");
+    let machines = Machines::new()
+        .with("list", |context| Ok(in_memory(context.disk.clone(), context.directory.clone(), 0, Explosive)));
+    let host = NodeHost::open(cluster.config(1), machines, None).expect("the node starts");
+    let failure = host.group_status(GROUP).expect("it is listed").failure.expect("it says why");
+    assert!(failure.contains("panicked"), "{failure}");
+    host.close();
 }

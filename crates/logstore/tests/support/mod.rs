@@ -228,6 +228,7 @@ fn group_write(dice: &mut Dice, now: &Recovered) -> GroupWrite {
         0..=7 => Some(Mark::Truncate(truncation(dice))),
         8 => Some(Mark::InstallBegin { start: start(last + 5, term), directory: dice.below(100) }),
         9 => Some(Mark::InstallDone(start(last + 5, term))),
+        11 => Some(Mark::InstallAbandoned),
         10 if dice.below(4) == 0 => Some(Mark::Condemned(CondemnedReason::Divergence)),
         _ => None,
     };

@@ -16,7 +16,7 @@ use crate::cli::{
     BenchCommand, BenchDiskArgs, BenchHostArgs, BenchKvArgs, BenchReopenArgs, Operation, StateMachine,
 };
 use crate::exit::{CommandError, Exit};
-use crate::output::{Format, fields, print};
+use crate::output::{Format, complain, fields, print};
 
 pub(super) fn run(command: BenchCommand) -> Result<Exit, CommandError> {
     match command {
@@ -116,7 +116,7 @@ impl Drop for Scratch {
             && let Err(error) = std::fs::remove_dir_all(&self.directory)
             && error.kind() != std::io::ErrorKind::NotFound
         {
-            eprintln!("{} is left behind: {error}", self.directory.display());
+            complain(&format!("{} is left behind: {error}", self.directory.display()));
         }
     }
 }

@@ -7,6 +7,7 @@ use serde_json::json;
 use crate::cli::ConfigCommand;
 use crate::config::{Here, Inputs, NodeConfig, document, load, machine};
 use crate::exit::{CommandError, Exit};
+use crate::node::Certificates;
 use crate::output::{self, fields};
 
 pub(super) fn run(command: &ConfigCommand) -> Result<Exit, CommandError> {
@@ -14,11 +15,12 @@ pub(super) fn run(command: &ConfigCommand) -> Result<Exit, CommandError> {
         ConfigCommand::Check { file, output } => {
             let inputs = Inputs {
                 file: Some(file.clone()),
-                environment: super::node::environment(),
+                environment: super::node::environment()?,
                 flags: Vec::new(),
                 memory_bytes: machine::memory_bytes(),
             };
             let config = load(&inputs, |_| Ok(None))?;
+            Certificates::load(&config)?;
             let summary = Summary::of(&config);
             let document = json!({
                 "file": file, "valid": true, "node": config.node_id.get(),
@@ -31,10 +33,7 @@ pub(super) fn run(command: &ConfigCommand) -> Result<Exit, CommandError> {
                 format!("{} is valid\n{}", file.display(), summary.text(&config))
             }))
         }
-        ConfigCommand::Default => {
-            print!("{}", document::default_toml());
-            Ok(Exit::Ok)
-        }
+        ConfigCommand::Default => super::printed(output::write(document::default_toml().as_bytes())),
     }
 }
 

@@ -39,13 +39,13 @@ pub(super) fn run(args: &GroupArgs) -> Result<Exit, CommandError> {
                 };
                 client.add_learner(group, &request).await
             })?;
-            changed(to, &answer, "is a learner")
+            changed(to, &answer, &is_a(&answer, "learner"))
         }
         Some(GroupCommand::Promote(member)) => {
             let answer = client::with(to, async |client| {
                 client.promote(group, &request_of(&client, group, member).await?).await
             })?;
-            changed(to, &answer, "is a voter")
+            changed(to, &answer, &is_a(&answer, "voter"))
         }
         Some(GroupCommand::Remove(member)) => {
             let answer = client::with(to, async |client| {
@@ -70,8 +70,8 @@ pub(super) fn run(args: &GroupArgs) -> Result<Exit, CommandError> {
     }
 }
 
-pub(super) fn remove_node(node: NodeId, args: &ClientArgs) -> Result<Exit, CommandError> {
-    let answer = client::with(args, async |client| client.retire_node(node).await)?;
+pub(super) fn remove_node(node: NodeId, force: bool, args: &ClientArgs) -> Result<Exit, CommandError> {
+    let answer = client::with(args, async |client| client.retire_node(node, force).await)?;
     printed(print(args.output.format, &answer, || {
         format!("node {} is removed for good, in {} groups\n", shown(node.get()), answer.groups.len())
     }))
@@ -89,6 +89,11 @@ async fn change_index(client: &Client, group: u64, given: Option<u64>) -> Result
         Some(index) => Ok(index),
         None => Ok(client.group(group).await?.change_index),
     }
+}
+
+/// What the replica is; a repeated call may find it further on than it asked for.
+fn is_a(answer: &ChangeAnswer, wanted: &str) -> String {
+    format!("is a {}", answer.role.as_deref().unwrap_or(wanted))
 }
 
 fn changed(args: &ClientArgs, answer: &ChangeAnswer, what: &str) -> Result<Exit, CommandError> {

@@ -1,37 +1,39 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! `mraft inspect`: a stopped node's files, explained. Reads only.
+//! `mraft inspect`: a stopped node's files, explained. Reads only. Ends with 1 when something is damaged or missing.
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use mraft::GroupList;
 use mraft::identity::Identity;
 use mraft::meta::GroupMeta;
+use mraft::{GroupList, HostError};
 use mraft_disk::RealDisk;
-use mraft_logstore::{InspectedReplica, Recovered, inspect};
+use mraft_logstore::{Case, InspectedReplica, Inspection, Recovered, inspect, is_log};
 use serde_json::{Value, json};
 
 use super::printed;
 use crate::cli::{InspectArgs, InspectCommand};
 use crate::exit::{CommandError, Exit};
-use crate::output::{Table, fields, print};
+use crate::output::{Table, complain, fields, print};
 
 pub(super) fn run(command: &InspectCommand) -> Result<Exit, CommandError> {
     let (InspectCommand::Identity(args) | InspectCommand::Log(args) | InspectCommand::State(args)) = command;
+    let places = Places::of(args)?;
     let disk = RealDisk::new();
     // Held to the end: files that change while they are read explain nothing.
-    let _locks: Vec<_> = [Some(&args.data_dir), args.wal_dir.as_ref()]
+    let mut directories = vec![&places.data];
+    directories.extend(Some(&places.wal).filter(|wal| **wal != places.data));
+    let _locks: Vec<_> = directories
         .into_iter()
-        .flatten()
         .map(|directory| mraft::files::lock_stopped(&disk, directory))
         .collect::<Result<_, _>>()
         .map_err(failed)?;
     match command {
-        InspectCommand::Identity(args) => identity(args),
-        InspectCommand::Log(args) => log(args),
-        InspectCommand::State(args) => state(args),
+        InspectCommand::Identity(args) => identity(args, &places),
+        InspectCommand::Log(args) => log(args, &places),
+        InspectCommand::State(args) => state(args, &places),
     }
 }
 
@@ -39,17 +41,64 @@ fn failed(error: impl std::fmt::Display) -> CommandError {
     CommandError::failed(error.to_string())
 }
 
-fn log_directory(args: &InspectArgs) -> PathBuf {
-    args.wal_dir.as_ref().unwrap_or(&args.data_dir).join("log")
+/// Where the node's files are, and what its data directory says of itself.
+struct Places {
+    data: PathBuf,
+    wal: PathBuf,
+    /// A damaged one does not hide the log.
+    identity: Result<Identity, HostError>,
 }
 
-fn log(args: &InspectArgs) -> Result<Exit, CommandError> {
-    read_identity(&args.data_dir)?;
-    let directory = log_directory(args);
-    let found = inspect(&RealDisk::new(), &directory)
-        .map_err(|error| CommandError::failed(format!("{}: {error}", directory.display())))?;
-    let cases: Vec<(String, u64)> =
-        found.cases.iter().map(|(case, count)| (format!("{case:?}"), *count)).collect();
+impl Places {
+    fn of(args: &InspectArgs) -> Result<Places, CommandError> {
+        let data = args.data_dir.clone();
+        let identity = match mraft::identity::read(&RealDisk::new(), &data) {
+            Ok(Some(identity)) => Ok(identity),
+            Ok(None) => return Err(no_identity(&data)),
+            Err(error) => Err(error),
+        };
+        let remembered =
+            identity.as_ref().map_or_else(|_| data.clone(), |found| found.log.wal_directory(&data));
+        let wal = args.wal_dir.clone().unwrap_or(remembered);
+        Ok(Places { data, wal, identity })
+    }
+
+    fn log(&self) -> PathBuf {
+        self.wal.join("log")
+    }
+
+    /// Reads the log, which must be there.
+    fn read_log(&self) -> Result<Inspection, CommandError> {
+        let (disk, directory) = (RealDisk::new(), self.log());
+        let told = |error: String| CommandError::failed(format!("{}: {error}", directory.display()));
+        let never_began = self.identity.as_ref().is_ok_and(|identity| !identity.created);
+        if !never_began && !is_log(&disk, &directory).map_err(|error| told(error.to_string()))? {
+            return Err(told(
+                "holds no log, but the node has run: its disk is not mounted, the log is lost, or it has a directory of its own \
+                 (--wal-dir)"
+                    .to_owned(),
+            ));
+        }
+        inspect(&disk, &directory).map_err(|error| told(error.to_string()))
+    }
+}
+
+fn no_identity(directory: &Path) -> CommandError {
+    CommandError::not_found(format!("{} is no node's directory: it holds no identity", directory.display()))
+}
+
+/// What is shown is shown, and then the command ends by whether it is whole.
+fn ended(result: io::Result<()>, is_damaged: bool) -> Result<Exit, CommandError> {
+    printed(result).map(|exit| if is_damaged { Exit::Failed } else { exit })
+}
+
+fn log(args: &InspectArgs, places: &Places) -> Result<Exit, CommandError> {
+    let directory = places.log();
+    let found = places.read_log()?;
+    let trouble = places.identity.as_ref().err().map(ToString::to_string);
+    let is_damaged = trouble.is_some()
+        || found.cases.keys().any(|case| case.is_damage())
+        || found.replicas.iter().any(|replica| replica.recovered.condemned.is_some());
     let document = json!({
         "directory": directory,
         "last_batch": found.last_batch_seq,
@@ -65,9 +114,14 @@ fn log(args: &InspectArgs) -> Result<Exit, CommandError> {
         })).collect::<Vec<_>>(),
         "spare_files": found.spare_files,
         "replicas": found.replicas.iter().map(replica_document).collect::<Vec<_>>(),
-        "found": cases.iter().map(|(case, count)| json!({ "case": case, "count": count })).collect::<Vec<_>>(),
+        "damaged": is_damaged,
+        "identity": trouble,
+        "found": found.cases.iter().map(|(case, count)| json!({
+            "case": format!("{case:?}"), "count": count, "damage": case.is_damage(),
+            "what": what(*case), "done": case.decision(), "why": case.reason(),
+        })).collect::<Vec<_>>(),
     });
-    printed(print(args.output.format, &document, || {
+    let result = print(args.output.format, &document, || {
         let mut segments = Table::new(&["FILE", "#USE", "#BATCHES", "#FROM", "#BYTES", "NEEDED"]);
         for segment in &found.segments {
             segments.row([
@@ -95,16 +149,58 @@ fn log(args: &InspectArgs) -> Result<Exit, CommandError> {
                 life(recovered),
             ]);
         }
-        let damage: Vec<String> = cases.iter().map(|(case, count)| format!("{case} {count}")).collect();
-        let summary = fields(&[
+        let mut summary = vec![
             ("directory", directory.display().to_string()),
             ("last batch", found.last_batch_seq.to_string()),
             ("durable", format!("up to batch {} by what is written here", found.durable_seq)),
             ("spare files", found.spare_files.len().to_string()),
-            ("found", damage.join(", ")),
-        ]);
-        format!("{summary}\n{}\n{}", segments.render(), replicas.render())
-    }))
+            ("damage", if is_damaged { "yes, see below" } else { "none found" }.to_owned()),
+        ];
+        summary.extend(trouble.map(|trouble| ("identity", trouble)));
+        let cases: Vec<String> = found.cases.iter().map(|(case, count)| sentence(*case, *count)).collect();
+        format!("{}\n{}\n{}\n{}", fields(&summary), segments.render(), replicas.render(), cases.concat())
+    });
+    ended(result, is_damaged)
+}
+
+/// One line per case that recovery met.
+fn sentence(case: Case, count: u64) -> String {
+    let mark = if case.is_damage() { "DAMAGE: " } else { "" };
+    format!("{mark}{count} x {}: {} ({})\n", what(case), case.decision(), case.reason())
+}
+
+/// What recovery met, in words.
+fn what(case: Case) -> &'static str {
+    match case {
+        Case::Whole => "a whole batch",
+        Case::Sealed => "a seal at the end",
+        Case::Unsealed => "a last batch without a seal behind it",
+        Case::TornTail => "a torn end",
+        Case::DamagedRecords => "a batch that was durable, with records that are wrong now",
+        Case::DamagedHeader => "a batch that was durable, without its header",
+        Case::MissingBatches => "a segment that ends before what was durable in it",
+        Case::MissingSegment => "a segment that is needed and not there",
+        Case::StaleSegment => "a segment that nobody needs any more",
+        Case::BlankSegment => "a file that was never used",
+        Case::HeaderlessSegment => "a file without a whole header",
+        Case::LostHeader => "a file of durable batches that lost its header",
+        Case::HalfHeader => "a segment with one good copy of its header",
+        Case::HalfPrepared => "a file that is too short",
+        Case::Repeated => "a record that was read before",
+        Case::Garbage => "a record of a replica that is not here any more",
+        Case::RecycledFront => "a replica whose first records are gone with a segment that was used again",
+        Case::IncompleteCheckpoint => "a checkpoint without its last part",
+        Case::Gap => "a gap in a replica's records",
+        Case::Continued => "a replica that a lost batch did not touch",
+        Case::Covered => "a replica whose gap was covered later",
+        Case::Condemned => "a replica that lost records",
+        Case::MarkedCondemned => "a replica that was condemned before",
+        Case::UnknownVersion => "a header of another version",
+        Case::MissingList => "segments without a list of replicas",
+        Case::DamagedList => "a list of replicas that is not whole",
+        Case::DuplicateUse => "two files with the same use",
+        Case::OtherLength => "segments of another length",
+    }
 }
 
 fn life(recovered: &Recovered) -> String {
@@ -134,13 +230,12 @@ fn replica_document(replica: &InspectedReplica) -> Value {
     })
 }
 
-fn state(args: &InspectArgs) -> Result<Exit, CommandError> {
-    read_identity(&args.data_dir)?;
+fn state(args: &InspectArgs, places: &Places) -> Result<Exit, CommandError> {
     let disk = RealDisk::new();
-    let list = GroupList::read(&disk, &args.data_dir).map_err(failed)?;
-    let directory = log_directory(args);
-    let logs = inspect(&disk, &directory)
-        .map_err(|error| CommandError::failed(format!("{}: {error}", directory.display())))?;
+    let list = GroupList::read(&disk, &places.data).map_err(failed)?;
+    let logs = places.read_log()?;
+    let trouble = places.identity.as_ref().err().map(ToString::to_string);
+    let mut is_damaged = trouble.is_some();
     let mirror = Mirror::new().map_err(failed)?;
     let mut documents = Vec::new();
     let mut table = Table::new(&[
@@ -158,7 +253,7 @@ fn state(args: &InspectArgs) -> Result<Exit, CommandError> {
             let key = replica.recovered.key;
             key.group == record.group && key.replica == record.replica
         });
-        let files = mraft::files::group_directory(&args.data_dir, record.group, record.replica);
+        let files = mraft::files::group_directory(&places.data, record.group, record.replica);
         let stored = mirror.of(&files).map_err(|error| error.to_string()).and_then(|copy| match copy {
             Some(copy) => {
                 mraft_kv::persisted(Arc::new(RealDisk::new()), &copy).map_err(|error| error.to_string())
@@ -176,12 +271,19 @@ fn state(args: &InspectArgs) -> Result<Exit, CommandError> {
             .collect();
         let condition = match (&stored, log) {
             (Err(error), _) => error.clone(),
+            (_, _) if list.lost.contains(&record.group) => "condemned: its log is lost".to_owned(),
+            (_, None) if list.logged.contains(&record.group) => {
+                "not in the log, which knew it: the next start condemns it".to_owned()
+            }
             (_, None) => "not in the log: its creation was cut short and is done again".to_owned(),
             (Ok(None), Some(log)) => {
                 format!("{}; nothing persisted yet: all of it is in the log", life(&log.recovered))
             }
             (Ok(Some(_)), Some(log)) => life(&log.recovered),
         };
+        let is_lost = log.is_none() && list.logged.contains(&record.group);
+        let is_condemned = log.is_some_and(|log| log.recovered.condemned.is_some());
+        is_damaged |= stored.is_err() || is_lost || is_condemned || list.lost.contains(&record.group);
         let point = stored.ok().flatten();
         let last = log.map(|log| log.recovered.last_index);
         table.row([
@@ -209,14 +311,19 @@ fn state(args: &InspectArgs) -> Result<Exit, CommandError> {
     }
     let removed: Vec<String> =
         list.gone.iter().map(|(group, (_, replica))| format!("{replica} of group {group}")).collect();
-    let document = json!({ "groups": documents, "removed": removed });
-    printed(print(args.output.format, &document, || {
+    let document =
+        json!({ "groups": documents, "removed": removed, "damaged": is_damaged, "identity": trouble });
+    let result = print(args.output.format, &document, || {
         let mut text = table.render();
+        if let Some(trouble) = &trouble {
+            text.push_str(&format!("\nidentity: {trouble}\n"));
+        }
         if !removed.is_empty() {
             text.push_str(&format!("\nremoved from here and never started again: {}\n", removed.join(", ")));
         }
         text
-    }))
+    });
+    ended(result, is_damaged)
 }
 
 /// Links to files, so that opening a tree (which cleans up after a crash) changes nothing of the node's own.
@@ -243,7 +350,7 @@ impl Mirror {
 impl Drop for Mirror {
     fn drop(&mut self) {
         if let Err(error) = std::fs::remove_dir_all(&self.0) {
-            eprintln!("{} is left behind: {error}", self.0.display());
+            complain(&format!("{} is left behind: {error}", self.0.display()));
         }
     }
 }
@@ -261,31 +368,34 @@ fn mirror(original: &Path, copy: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn identity(args: &InspectArgs) -> Result<Exit, CommandError> {
-    let data = read_identity(&args.data_dir)?;
-    let wal = args.wal_dir.as_deref().map(read_identity).transpose()?;
-    let document = json!({ "data_dir": document_of(&data), "wal_dir": wal.as_ref().map(document_of) });
-    printed(print(args.output.format, &document, || {
-        let mut text = text_of(&args.data_dir, &data);
-        if let (Some(directory), Some(wal)) = (&args.wal_dir, &wal) {
+fn identity(args: &InspectArgs, places: &Places) -> Result<Exit, CommandError> {
+    let data = places.identity.as_ref().map_err(failed)?;
+    let is_apart = places.wal != places.data;
+    let wal = if is_apart { Some(read_identity(&places.wal)?) } else { None };
+    let fits = wal.as_ref().is_none_or(|wal| wal.instance == data.instance);
+    let document = json!({
+        "data_dir": document_of(data),
+        "wal_directory": places.wal,
+        "wal_dir": wal.as_ref().map(document_of),
+        "damaged": !fits,
+    });
+    let result = print(args.output.format, &document, || {
+        let mut text = text_of(&places.data, data);
+        if let Some(wal) = &wal {
             text.push('\n');
-            text.push_str(&text_of(directory, wal));
-            if wal.instance != data.instance {
-                text.push_str("\nthe two directories do not belong together: their instances differ\n");
-            }
+            text.push_str(&text_of(&places.wal, wal));
+        }
+        if !fits {
+            text.push_str("\nthe two directories do not belong together: their instances differ\n");
         }
         text
-    }))
+    });
+    ended(result, !fits)
 }
 
 fn read_identity(directory: &Path) -> Result<Identity, CommandError> {
-    let read = mraft::identity::read(&RealDisk::new(), directory);
-    read.map_err(|error| CommandError::failed(error.to_string()))?.ok_or_else(|| {
-        CommandError::not_found(format!(
-            "{} is no node's directory: it holds no identity",
-            directory.display()
-        ))
-    })
+    let read = mraft::identity::read(&RealDisk::new(), directory).map_err(failed)?;
+    read.ok_or_else(|| no_identity(directory))
 }
 
 fn document_of(identity: &Identity) -> Value {

@@ -8,6 +8,7 @@ use std::io::{self, IsTerminal, Read, Write};
 use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 
+use mraft_api::kv::SCAN_ENTRIES_MAX;
 use mraft_api::{Condition, Consistency, Got, ScanAnswer, ScanEntry, ScanRequest};
 use mraft_types::limits::COMMAND_BYTES_MAX;
 use serde_json::Value;
@@ -33,10 +34,10 @@ pub(super) fn run(command: KvCommand) -> Result<Exit, CommandError> {
             let request = ScanRequest {
                 prefix: prefix.into_vec(),
                 after: after.map(OsString::into_vec),
-                limit: Some(limit),
+                limit: None,
                 consistency: consistency(stale),
             };
-            scan(request, limit, &client)
+            scan(request, limit as usize, &client)
         }
     }
 }
@@ -88,24 +89,21 @@ fn delete(key: &[u8], condition: Condition, args: &ClientArgs) -> Result<Exit, C
     }))
 }
 
-fn scan(request: ScanRequest, limit: u32, args: &ClientArgs) -> Result<Exit, CommandError> {
+fn scan(mut request: ScanRequest, limit: usize, args: &ClientArgs) -> Result<Exit, CommandError> {
     let answer = client::with(args, async |client| {
-        let mut all = client.scan(&request).await?;
-        let mut left = (limit as usize).saturating_sub(all.entries.len());
-        // A page is bounded by bytes too, so it may end before the limit.
-        while let (Some(after), true) = (all.next.take(), left > 0) {
-            let page = u32::try_from(left).unwrap_or(u32::MAX);
-            let page = client
-                .scan(&ScanRequest { after: Some(after), limit: Some(page), ..request.clone() })
-                .await?;
-            left = left.saturating_sub(page.entries.len());
-            all = ScanAnswer {
-                entries: [all.entries, page.entries].concat(),
-                next: page.next,
-                groups: page.groups,
-            };
+        let mut all = ScanAnswer::default();
+        loop {
+            // A page is bounded in entries and in bytes, so it may end before the limit.
+            let left = limit.saturating_sub(all.entries.len());
+            request.limit = u32::try_from(left.min(SCAN_ENTRIES_MAX)).ok();
+            let page = client.scan(&request).await?;
+            all.entries.extend(page.entries);
+            (all.next, all.groups) = (page.next, page.groups);
+            if all.next.is_none() || all.entries.len() >= limit {
+                return Ok(all);
+            }
+            request.after = all.next.clone();
         }
-        Ok(all)
     })?;
     printed(print(args.output.format, &answer, || table_of(&answer)))
 }

@@ -21,7 +21,7 @@ use crate::output::Format;
 pub fn run(cli: Cli) -> Result<Exit, CommandError> {
     match cli.command {
         Command::Node(args) => match args.command {
-            Some(NodeCommand::Remove { node, client }) => groups::remove_node(node, &client),
+            Some(NodeCommand::Remove { node, force, client }) => groups::remove_node(node, force, &client),
             None => node::run(&args.run),
         },
         Command::Dev(args) => dev::run(&args),

@@ -2,13 +2,15 @@
 
 //! `mraft node`: from arguments to a configuration that holds, then to a running node. Nothing is written before that.
 
+use std::ffi::OsString;
 use std::io;
 use std::path::Path;
 
+use mraft::identity::LogPlace;
 use mraft_disk::RealDisk;
 
 use crate::cli::NodeRunArgs;
-use crate::config::{FlagValue, Inputs, KeptIdentity, load, machine};
+use crate::config::{ENVIRONMENT_PREFIX, FlagValue, Inputs, KeptIdentity, kept, load, machine};
 use crate::exit::{CommandError, Exit};
 use crate::node::run_node;
 use crate::{logging, signals};
@@ -16,11 +18,18 @@ use crate::{logging, signals};
 pub(super) fn run(args: &NodeRunArgs) -> Result<Exit, CommandError> {
     let inputs = Inputs {
         file: args.config.clone(),
-        environment: environment(),
+        environment: environment()?,
         flags: flags(args)?,
         memory_bytes: machine::memory_bytes(),
     };
-    let config = load(&inputs, identity_in)?;
+    let mut unreadable = None;
+    let loaded =
+        load(&inputs, |directory| kept_in(directory).inspect_err(|why| unreadable = Some(why.clone())));
+    // A directory that cannot be read is no mistake in the configuration.
+    let config = match (loaded, unreadable) {
+        (Err(_), Some(why)) => return Err(CommandError::failed(why)),
+        (loaded, _) => loaded?,
+    };
     let failed = |what: &str, error: io::Error| CommandError::failed(format!("{what}: {error}"));
     let shutdown = signals::shutdown_on_signals(Exit::Failed.code())
         .map_err(|error| failed("signals cannot be received", error))?;
@@ -36,19 +45,43 @@ pub(super) fn run(args: &NodeRunArgs) -> Result<Exit, CommandError> {
     run_node(config, &shutdown)
 }
 
-/// The environment; a name or value that is not UTF-8 cannot be ours.
-pub(super) fn environment() -> Vec<(String, String)> {
-    std::env::vars_os()
-        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-        .collect()
+/// Our part of the environment.
+pub(super) fn environment() -> Result<Vec<(String, String)>, CommandError> {
+    ours_of(std::env::vars_os())
 }
 
-fn identity_in(directory: &Path) -> Result<Option<KeptIdentity>, String> {
-    let identity = mraft::identity::read(&RealDisk::new(), directory).map_err(|error| error.to_string())?;
-    Ok(identity.map(|identity| KeptIdentity {
+/// The variables that begin as ours do. One that is no UTF-8 is refused: passed over, it would be a setting that has no effect.
+fn ours_of(
+    variables: impl Iterator<Item = (OsString, OsString)>,
+) -> Result<Vec<(String, String)>, CommandError> {
+    let ours =
+        variables.filter(|(name, _)| name.as_encoded_bytes().starts_with(ENVIRONMENT_PREFIX.as_bytes()));
+    ours.map(|(name, value)| match (name.into_string(), value.into_string()) {
+        (Ok(name), Ok(value)) => Ok((name, value)),
+        (name, _) => {
+            let name = name.unwrap_or_else(|name| name.to_string_lossy().into_owned());
+            Err(CommandError::usage(format!(
+                "environment {name} is not UTF-8: write the setting in a .toml file, or unset the variable"
+            )))
+        }
+    })
+    .collect()
+}
+
+fn kept_in(directory: &Path) -> Result<Option<KeptIdentity>, String> {
+    let disk = RealDisk::new();
+    let identity = mraft::identity::read(&disk, directory).map_err(|error| error.to_string())?;
+    let Some(identity) = identity else { return Ok(None) };
+    let wal_dir = match identity.log {
+        LogPlace::Own(wal_dir) => Some(wal_dir),
+        LogPlace::WithData | LogPlace::Unknown => None,
+    };
+    Ok(Some(KeptIdentity {
         deployment_id: identity.deployment,
         node_id: identity.node,
         raft_address: identity.raft_address,
+        wal_dir,
+        settings: kept::read(&disk, directory)?,
     }))
 }
 
@@ -76,6 +109,8 @@ fn flags(args: &NodeRunArgs) -> Result<Vec<FlagValue>, CommandError> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::ffi::OsStringExt;
+
     use super::*;
 
     #[test]
@@ -90,6 +125,16 @@ mod tests {
         let inputs = Inputs { flags, ..Inputs::default() };
         let error = load(&inputs, |_| Ok(None)).expect_err("twice").to_string();
         assert!(error.contains("flag HTTP_PORT") && error.contains("flag --set http_port=9"), "{error}");
+    }
+
+    #[test]
+    fn a_variable_of_ours_that_is_no_utf_8_is_refused_and_others_are_passed_over() {
+        let bad = || OsString::from_vec(vec![b'd', 0xff]);
+        let of = |name: &str| ours_of([(OsString::from(name), bad())].into_iter());
+        assert_eq!(of("PATH").expect("not ours"), []);
+        let error = of("MRAFT_DATA_DIR").expect_err("ours");
+        assert_eq!(error.exit, Exit::Usage);
+        assert!(error.message.contains("MRAFT_DATA_DIR is not UTF-8"), "{error}");
     }
 
     #[test]

@@ -71,7 +71,12 @@ and `__` stands for a dot: `MRAFT_ELECTION_RTT=60`, `MRAFT_INITIAL_MEMBERS__0__7
 - Sizes are bytes or `\"64MiB\"` (B, KiB, MiB, GiB, TiB), durations milliseconds or `\"5s\"` (ms, s, m, h).
 - An unknown key, a wrong type or two values that do not go together stop the node before anything is written, and every
   problem is named at once with its fix. `mraft config check FILE` tells the same without starting anything.
-- `initial_members` and `join` matter at a group's first start only. A restart needs nothing but the data directory.
+- `initial_members` and `join` matter at a node's first start only: what they say otherwise later is reported as ignored.
+- A restart needs nothing but the data directory (`mraft node --data-dir DIR`). It remembers `deployment_id`, `node_id`, `raft_address`,
+  `wal_dir`, `listen_address`, `http_listen`, `http_port`, and with mutual TLS or HTTPS that they are on and where their files are; each is
+  overridden by being said. So mutual TLS ends only with `mutual_tls = false`. Every other setting has its default then.
+- `data_dir` and `wal_dir` may not lie in one another, and `log_dir` in neither. A node does not start with another `wal_dir` than the one
+  its log is in; a WAL directory that was moved is recognised.
 - `native` and `raftPeers` of old documents are reported as ignored.
 ";
 

@@ -377,11 +377,7 @@ settings! {
         }
         enable_metrics: bool = {
             aliases: &["EnableMetrics"], default: "true",
-            why: "Serve Prometheus metrics at /metrics.",
-        }
-        group_metrics: bool = {
-            default: "false",
-            why: "Metrics per group as well: many series on a node with many groups.",
+            why: "Serve Prometheus metrics at /metrics, and series per group at /metrics?per_group. The earlier system's default is false.",
         }
     }
 }

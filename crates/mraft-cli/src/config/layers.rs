@@ -19,7 +19,7 @@ use super::suggest;
 /// No document of a real cluster comes near; a larger file is something else.
 const FILE_BYTES_MAX: u64 = 16 << 20;
 /// What every environment variable of ours begins with.
-const ENVIRONMENT_PREFIX: &str = "MRAFT_";
+pub const ENVIRONMENT_PREFIX: &str = "MRAFT_";
 const INITIAL_MEMBERS: &str = "initial_members";
 
 /// The settings that somebody gave, the strongest layer's value for each full name.
@@ -66,6 +66,11 @@ impl Layers {
     /// What the reader of the configuration should know although nothing is wrong.
     pub fn notices(&self) -> &[String] {
         &self.notices
+    }
+
+    /// Something more to know.
+    pub fn notice(&mut self, notice: String) {
+        self.notices.push(notice);
     }
 
     /// Adds what the data directory remembers of its own, below everything that was said now.

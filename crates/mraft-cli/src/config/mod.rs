@@ -9,6 +9,7 @@ pub mod address;
 pub mod document;
 mod dynamic;
 pub mod groups;
+pub mod kept;
 pub mod keys;
 mod layers;
 pub mod machine;
@@ -25,7 +26,7 @@ use mraft_types::{DeploymentId, NodeId};
 
 pub use groups::{GroupPlan, Here, TopologySource};
 pub use keys::{KEYS, Key, MEMORY_CEILING_BYTES_MIN};
-pub use layers::FlagValue;
+pub use layers::{ENVIRONMENT_PREFIX, FlagValue};
 pub use model::NodeConfig;
 pub use source::{ConfigError, Given, Problem, Source};
 pub use validate::RAFT_PORT_DEFAULT;
@@ -56,6 +57,10 @@ pub struct KeptIdentity {
     pub node_id: NodeId,
     /// Where peers reach it.
     pub raft_address: String,
+    /// Where its log is, if that is not the data directory.
+    pub wal_dir: Option<PathBuf>,
+    /// Its doors.
+    pub settings: kept::Kept,
 }
 
 /// Reads and checks everything. `identity_in` tells what a data directory remembers of itself; an error of it is a sentence.
@@ -78,14 +83,25 @@ pub fn load(
     let identity = identity_in(&directory)
         .map_err(|why| ConfigError(vec![Problem::File { path: directory.clone(), why }]))?;
     match identity {
-        Some(identity) => layers.add_identity(
-            &directory,
-            &[
+        Some(identity) => {
+            let mut kept = identity.settings;
+            kept.extend([
                 ("deployment_id", identity.deployment_id.to_string()),
                 ("node_id", identity.node_id.to_string()),
                 ("raft_address", identity.raft_address),
-            ],
-        ),
+            ]);
+            // What is no UTF-8 cannot be a setting; the node finds its log by itself.
+            let wal_dir = identity.wal_dir.as_deref().and_then(Path::to_str);
+            kept.extend(wal_dir.map(|wal_dir| ("wal_dir", wal_dir.to_owned())));
+            layers.add_identity(&directory, &kept);
+            if inputs.file.is_none() {
+                layers.notice(format!(
+                    "no configuration file: {} remembers the node's identity, its WAL directory and its doors (addresses and \
+                     certificates); every other setting that is not given has its default",
+                    directory.display()
+                ));
+            }
+        }
         None if inputs.file.is_none() && !layers.names_groups() => {
             return Err(ConfigError(vec![Problem::NoConfiguration]));
         }

@@ -23,8 +23,8 @@ pub struct NodeConfig {
     pub node_id: NodeId,
     /// Where it keeps everything that it must not lose.
     pub data_dir: PathBuf,
-    /// Where its log goes; the same as `data_dir` unless it has a disk of its own.
-    pub wal_dir: PathBuf,
+    /// Where its log goes, if anybody said so; else where the data directory remembers it, at first the data directory itself.
+    pub wal_dir: Option<PathBuf>,
     /// The groups that the document knows of, by id.
     pub groups: BTreeMap<GroupId, GroupPlan>,
     /// Where the first routing table comes from.
@@ -150,8 +150,6 @@ pub struct ObservabilitySettings {
     pub log_level: String,
     /// Whether /metrics answers.
     pub metrics: bool,
-    /// Whether it has series per group.
-    pub group_metrics: bool,
 }
 
 impl NodeConfig {

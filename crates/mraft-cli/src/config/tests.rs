@@ -44,7 +44,16 @@ impl Start {
             deployment_id: DeploymentId(3),
             node_id: NodeId::new(node).expect("a node id"),
             raft_address: raft_address.to_owned(),
+            wal_dir: None,
+            settings: Vec::new(),
         });
+        self
+    }
+
+    /// What the directory remembers beside that.
+    fn kept(mut self, settings: &[(&'static str, &str)]) -> Start {
+        let identity = self.identity.as_mut().expect("an identity first");
+        identity.settings = settings.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
         self
     }
 
@@ -103,7 +112,7 @@ fn seed_document() -> String {
 fn s2_the_seeds_document_is_accepted_key_for_key() {
     let config = json(&seed_document()).config();
     assert_eq!(config.data_dir, PathBuf::from("/data/raft"));
-    assert_eq!(config.wal_dir, PathBuf::from("/data/raft"));
+    assert_eq!(config.wal_dir, None);
     assert_eq!(config.observability.log_dir, Some(PathBuf::from("/data/log")));
     assert_eq!(config.node_id.get(), ONE);
     assert_eq!(config.peers.raft_address.to_string(), "10.0.0.1:13890");
@@ -203,7 +212,7 @@ fn s14_s15_the_options_are_known_by_their_earlier_names() {
     .config();
     assert_eq!(config.deployment_id, DeploymentId(9));
     assert_eq!(config.raft.tick, Duration::from_millis(200));
-    assert_eq!(config.wal_dir, PathBuf::from("w"));
+    assert_eq!(config.wal_dir, Some(PathBuf::from("w")));
     assert_eq!(config.peers.listen_address.to_string(), "0.0.0.0:13890");
     assert_eq!(config.storage.snapshot_entries, None);
     assert!(!config.observability.metrics && !config.storage.auto_compactions && !config.raft.check_quorum);
@@ -295,6 +304,17 @@ fn what_is_wrong_is_refused_with_field_and_fix() {
         ),
         (toml("slow_disk_ms = 50\nstalled_disk_ms = 50"), vec!["`slow_disk_ms`", "`stalled_disk_ms`"]),
         (toml("data_dir = 'd'\nlog_dir = 'd/logs'"), vec!["`log_dir` = d/logs", "`data_dir` = d", "outside"]),
+        (toml("data_dir = 'd'\nlog_dir = './d/logs'"), vec!["`log_dir` = ./d/logs", "`data_dir` = d"]),
+        (toml("data_dir = 'd'\nlog_dir = 'e/../d'"), vec!["`log_dir` = e/../d", "`data_dir` = d"]),
+        (
+            toml("data_dir = 'd'\nwal_dir = 'w'\nlog_dir = 'x/../w/logs'"),
+            vec!["`log_dir` = x/../w/logs", "`wal_dir` = w", "outside wal_dir"],
+        ),
+        (
+            toml("data_dir = 'd'\nwal_dir = './d/wal'"),
+            vec!["`wal_dir` = ./d/wal", "`data_dir` = d", "beside"],
+        ),
+        (toml("data_dir = 'w/data'\nwal_dir = 'w'"), vec!["`wal_dir` = w", "`data_dir` = w/data", "beside"]),
         (toml("max_in_mem_log_size = '1MiB'"), vec!["`max_in_mem_log_size` = 1MiB", "or 0"]),
         (toml("max_send_queue_size = 1"), vec!["`max_send_queue_size`", "or 0"]),
         (toml("raft_dir = 'a'\ndata_dir = 'b'"), vec!["`data_dir` = \"a\"", "`data_dir` = \"b\"", "once"]),
@@ -374,6 +394,39 @@ fn s9_a_restart_needs_nothing_but_the_data_directory() {
     assert_eq!(config.peers.raft_address.to_string(), "10.0.0.1:14000");
     assert_eq!(config.http.listen_address.to_string(), "127.0.0.1:14001");
     assert!(matches!(config.source_of("node_id"), Source::Identity(_)));
+}
+
+#[test]
+fn s9_a_restart_opens_the_doors_that_the_directory_remembers() {
+    let kept = [
+        ("http_listen", "10.0.0.1"),
+        ("http_port", "9000"),
+        ("mutual_tls", "true"),
+        ("ca_file", "/tls/ca"),
+        ("cert_file", "/tls/cert"),
+        ("key_file", "/tls/key"),
+    ];
+    let again = |start: Start| start.identity(7, "10.0.0.1:14000").kept(&kept).config();
+    let config = again(Start::empty());
+    assert_eq!(config.http.listen_address.to_string(), "10.0.0.1:9000");
+    assert_eq!(config.peers.mutual_tls.map(|files| files.key_file), Some(PathBuf::from("/tls/key")));
+    assert!(config.notices.iter().any(|notice| notice.contains("has its default")), "{:?}", config.notices);
+    // What is said now wins, alone or with its neighbour, and a file that does not speak of TLS does not turn it off.
+    assert_eq!(again(toml("http_port = 9001")).http.listen_address.to_string(), "10.0.0.1:9001");
+    assert_eq!(again(toml("http_listen = '::1'")).http.listen_address.to_string(), "[::1]:9000");
+    assert_eq!(again(toml("http_listen = '127.0.0.1:9'")).http.listen_address.to_string(), "127.0.0.1:9");
+    assert!(again(toml("election_rtt = 70")).peers.mutual_tls.is_some());
+    let plain = again(toml("mutual_tls = false"));
+    assert!(plain.peers.mutual_tls.is_none() && plain.notices.is_empty(), "{:?}", plain.notices);
+}
+
+#[test]
+fn s9_a_restart_knows_where_the_log_is() {
+    let mut start = Start::empty().identity(7, "10.0.0.1:14000");
+    start.identity.as_mut().expect("an identity").wal_dir = Some(PathBuf::from("/fast/wal"));
+    let config = start.config();
+    assert_eq!(config.wal_dir, Some(PathBuf::from("/fast/wal")));
+    assert!(matches!(config.source_of("wal_dir"), Source::Identity(_)));
 }
 
 #[test]

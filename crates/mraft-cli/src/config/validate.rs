@@ -2,9 +2,10 @@
 
 //! From settings that are right one by one to a configuration in which everything fits together.
 //!
-//! Nothing is read or written here: what must be asked of the machine comes as an argument.
+//! Nothing is read or written here, and of the machine only the name of the working directory is asked: what else must be known of it
+//! comes as an argument.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use mraft_types::limits::{COMMAND_BYTES_MAX, ENTRY_BYTES_MAX};
@@ -62,7 +63,7 @@ pub fn validate(
     Some(NodeConfig {
         deployment_id: DeploymentId(settings.deployment_id.value),
         node_id: node_id?.value,
-        wal_dir: settings.wal_dir.value.clone().unwrap_or_else(|| data_dir.clone()),
+        wal_dir: settings.wal_dir.value.clone(),
         data_dir,
         groups,
         topology,
@@ -74,7 +75,6 @@ pub fn validate(
             log_dir: settings.log_dir.value.clone(),
             log_level: settings.log_level.value.clone(),
             metrics: settings.enable_metrics.value,
-            group_metrics: settings.group_metrics.value,
         },
         memory_ceiling_bytes: ceiling.unwrap_or_else(|| default_ceiling_bytes(memory_bytes)),
         shutdown_grace: duration(settings.shutdown_grace_ms.value),
@@ -174,7 +174,9 @@ fn node_id(
 fn http(settings: &Settings, raft_address: &Setting<HostPort>, problems: &mut Vec<Problem>) -> HttpSettings {
     let (listen, port) = (&settings.http_listen, &settings.http_port);
     let listen_port = listen.value.as_ref().and_then(|listen| listen.port);
-    if let (Some(inner), Some(outer)) = (listen_port, port.value)
+    // A port that is only remembered gives way to one that is said with the interface.
+    let port_value = port.value.filter(|_| listen_port.is_none() || port.source.is_explicit());
+    if let (Some(inner), Some(outer)) = (listen_port, port_value)
         && inner != outer.0
     {
         problems.push(Problem::Conflict {
@@ -184,7 +186,7 @@ fn http(settings: &Settings, raft_address: &Setting<HostPort>, problems: &mut Ve
         });
     }
     let raft_port = raft_address.value.port;
-    let http_port = port.value.map(|port| port.0).or(listen_port).or_else(|| raft_port.checked_add(1));
+    let http_port = port_value.map(|port| port.0).or(listen_port).or_else(|| raft_port.checked_add(1));
     let http_port = http_port.unwrap_or_else(|| {
         problems.push(Problem::Value {
             given: raft_address.given("raft_address"),
@@ -193,7 +195,11 @@ fn http(settings: &Settings, raft_address: &Setting<HostPort>, problems: &mut Ve
         raft_port
     });
     let ip_of_document = settings.ip.value.clone().filter(|_| settings.ip.source.is_document());
-    let host = listen.value.as_ref().map(|listen| listen.host.clone()).or(ip_of_document);
+    let said = listen.value.as_ref().map(|listen| listen.host.clone());
+    let host = match listen.source.is_explicit() {
+        true => said,
+        false => ip_of_document.or(said),
+    };
     let listen_address = HostPort { host: host.unwrap_or(Host::LOOPBACK), port: http_port };
     let advertised = match listen_address.host.is_unspecified() {
         true => HostPort { host: raft_address.value.host.clone(), port: http_port },
@@ -265,7 +271,8 @@ fn mutual_tls(
         ("key_file", &settings.key_file),
     ];
     if !settings.mutual_tls.value {
-        for (name, file) in files.iter().filter(|(_, file)| file.value.is_some()) {
+        for (name, file) in files.iter().filter(|(_, file)| file.value.is_some() && file.source.is_explicit())
+        {
             notices.push(format!(
                 "{} has no effect while mutual_tls is false ({}): set mutual_tls to true to encrypt the connections between nodes",
                 file.given(name),
@@ -350,19 +357,36 @@ fn storage(settings: &Settings, problems: &mut Vec<Problem>) -> StorageSettings 
     }
 }
 
-/// Log files come and go; a data directory must hold nothing that the node did not put there.
+/// Log files come and go; the data and WAL directories must hold nothing that the node did not put there.
 fn directories(settings: &Settings, problems: &mut Vec<Problem>) {
-    let Some(log_dir) = &settings.log_dir.value else { return };
-    let log = settings.log_dir.given("log_dir");
-    let fix =
-        |name: &str| format!("log files need a directory of their own: set log_dir to one outside {name}");
-    if log_dir.starts_with(&settings.data_dir.value) {
-        let right = settings.data_dir.given("data_dir");
-        problems.push(Problem::Conflict { left: log.clone(), right, fix: fix("data_dir") });
+    let data = (settings.data_dir.value.as_path(), settings.data_dir.given("data_dir"));
+    let wal = settings.wal_dir.value.as_deref().map(|path| (path, settings.wal_dir.given("wal_dir")));
+    let log = settings.log_dir.value.as_deref().map(|path| (path, settings.log_dir.given("log_dir")));
+    let folded = |path: &Path| mraft::files::folded(path);
+    for (outer, right) in std::iter::once(&data).chain(&wal) {
+        if let Some((log_dir, left)) = &log
+            && folded(log_dir).starts_with(folded(outer))
+        {
+            problems.push(Problem::Conflict {
+                left: left.clone(),
+                right: right.clone(),
+                fix: format!(
+                    "log files need a directory of their own: set log_dir to one outside {}",
+                    right.field
+                ),
+            });
+        }
     }
-    if settings.wal_dir.value.as_ref().is_some_and(|wal_dir| log_dir.starts_with(wal_dir)) {
-        let right = settings.wal_dir.given("wal_dir");
-        problems.push(Problem::Conflict { left: log, right, fix: fix("wal_dir") });
+    if let Some((wal_dir, left)) = wal {
+        let (inner, outer) = (folded(wal_dir), folded(data.0));
+        if inner != outer && (inner.starts_with(&outer) || outer.starts_with(&inner)) {
+            problems.push(Problem::Conflict {
+                left,
+                right: data.1,
+                fix: "neither may lie in the other: set wal_dir to a directory beside data_dir, or leave it out to keep the log in data_dir"
+                    .to_owned(),
+            });
+        }
     }
 }
 

@@ -13,6 +13,8 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::config::{ENVIRONMENT_PREFIX, Key};
+
 /// Longer lines of a node's output are cut.
 const LINE_BYTES_MAX: u64 = 64 << 10;
 /// How long the last words of a dead process may take; something that it started may hold the pipe open for ever.
@@ -91,6 +93,12 @@ impl Drop for Child {
     }
 }
 
+/// Whether a process that was asked to stop did so. One that SIGTERM itself ended had not come so far as to listen for it, and had
+/// nothing to drain.
+pub(super) fn stopped_well(status: ExitStatus) -> bool {
+    status.success() || status.signal() == Some(Signal::TERM.as_raw())
+}
+
 /// How a process ended, in words.
 pub(super) fn described(status: ExitStatus) -> String {
     match (status.code(), status.signal()) {
@@ -102,20 +110,24 @@ pub(super) fn described(status: ExitStatus) -> String {
 
 /// Settings that the supervisor makes for each node; the environment must not give all nodes the same.
 fn is_ours_to_say(variable: &str) -> bool {
-    let Some(name) = variable.strip_prefix("MRAFT_") else { return false };
-    const OURS: [&str; 10] = [
-        "DATA_DIR",
-        "WAL_DIR",
-        "LOG_DIR",
-        "NODE_ID",
-        "IP",
-        "RAFT_PORT",
-        "RAFT_ADDRESS",
-        "LISTEN_ADDRESS",
-        "HTTP_PORT",
-        "HTTP_LISTEN",
+    let Some(name) = variable.strip_prefix(ENVIRONMENT_PREFIX) else { return false };
+    const OURS: [&str; 12] = [
+        "data_dir",
+        "wal_dir",
+        "log_dir",
+        "node_id",
+        "ip",
+        "raft_port",
+        "raft_address",
+        "listen_address",
+        "http_port",
+        "http_listen",
+        "initial_members",
+        "join",
     ];
-    OURS.contains(&name) || name.starts_with("INITIAL_MEMBERS__") || name.starts_with("JOIN__")
+    let name = name.to_ascii_lowercase();
+    let setting = name.split_once("__").map_or(name.as_str(), |(table, _)| table);
+    Key::find(setting).is_some_and(|key| OURS.contains(&key.name))
 }
 
 /// Keeps the last line. The output must be read even if nobody wants it, or the node would wait for a full pipe.
@@ -159,6 +171,7 @@ mod tests {
     #[test]
     fn only_a_nodes_own_settings_are_kept_from_it() {
         assert!(is_ours_to_say("MRAFT_RAFT_PORT") && is_ours_to_say("MRAFT_INITIAL_MEMBERS__0__7"));
+        assert!(is_ours_to_say("MRAFT_RAFT_DIR"), "another name of data_dir");
         assert!(!is_ours_to_say("MRAFT_LOG_LEVEL") && !is_ours_to_say("PATH"));
     }
 }

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::plan::{Asked, DevNode, Plan};
+use crate::output::complain;
 
 const MARKER: &str = "mraft-dev.json";
 const FORMAT: u32 = 1;
@@ -148,7 +149,7 @@ impl TemporaryDirectory {
 impl Drop for TemporaryDirectory {
     fn drop(&mut self) {
         if let Err(error) = fs::remove_dir_all(&self.0) {
-            eprintln!("mraft: {} is left behind: {error}", self.0.display());
+            complain(&format!("mraft: {} is left behind: {error}", self.0.display()));
         }
     }
 }

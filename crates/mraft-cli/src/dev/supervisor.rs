@@ -13,7 +13,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use super::child::{Child, described};
+use super::child::{Child, described, stopped_well};
 use super::directory::Directory;
 use super::plan::DevNode;
 use super::probe::Probe;
@@ -28,6 +28,9 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 /// How often the cluster is asked whether it serves.
 const PROBE_INTERVAL: Duration = Duration::from_millis(100);
 
+/// How many looks at a cluster that does not serve yet make a line about it.
+const LOOKS_PER_WORD: u32 = 30;
+
 /// What may happen from outside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
@@ -35,6 +38,8 @@ pub enum Event {
     Signal(u32),
     /// Every group has a leader.
     Ready,
+    /// So many have one after another [`LOOKS_PER_WORD`] looks.
+    Led(u64),
 }
 
 /// A development cluster.
@@ -75,12 +80,15 @@ impl<'a> Supervisor<'a> {
         sender: Sender<Event>,
         events: &Receiver<Event>,
     ) -> Result<Exit, CommandError> {
-        self.start().map_err(CommandError::failed)?;
-        let probing =
-            Probing::start(probe, self.directory.plan.groups, sender).map_err(CommandError::failed)?;
-        let result = self.watch(events);
-        drop(probing);
-        result
+        let probing = self.start().and_then(|()| Probing::start(probe, self.directory.plan.groups, sender));
+        match probing {
+            Ok(_probing) => self.watch(events),
+            Err(why) => {
+                // Those that were started have written already: they stop in order. Why is what counts for the caller.
+                let _ = self.drain(events);
+                Err(CommandError::failed(why))
+            }
+        }
     }
 
     fn start(&mut self) -> Result<(), String> {
@@ -106,6 +114,10 @@ impl<'a> Supervisor<'a> {
                 Ok(Event::Ready) => {
                     is_ready = true;
                     self.introduce();
+                }
+                Ok(Event::Led(led)) => {
+                    let groups = self.directory.plan.groups;
+                    (self.say)(format!("waiting for leaders: {led} of {groups} groups have one"));
                 }
                 Ok(Event::Signal(_)) => {
                     (self.say)("stopping: every node drains (once more stops at once)".to_owned());
@@ -138,18 +150,7 @@ impl<'a> Supervisor<'a> {
         let mut messages = Vec::new();
         for supervised in &mut self.nodes {
             let Life::Running(child) = &mut supervised.life else { continue };
-            let end = match child.ended() {
-                Ok(None) => continue,
-                Ok(Some(status)) => (described(status), status.code().is_some()),
-                Err(error) => (format!("cannot be watched ({error})"), false),
-            };
-            // Who was killed had nothing to say about it.
-            let (end, by_itself) = end;
-            let mut message = format!("node {} (pid {}) {end}", supervised.node.number, child.pid());
-            let words = if by_itself { child.last_words() } else { String::new() };
-            if !words.is_empty() {
-                message.push_str(&format!("; it said: {words}"));
-            }
+            let Some((message, _)) = end_of(child, supervised.node.number) else { continue };
             messages.push(message);
             supervised.life = Life::Ended { again_at };
         }
@@ -186,7 +187,8 @@ impl<'a> Supervisor<'a> {
         }
     }
 
-    /// Asks every node to stop and waits; a second signal, or a node that hangs, ends it at once.
+    /// Asks every node to stop and waits; a second signal, or a node that hangs, ends it at once. A node that fails on the way is told of,
+    /// and is a failure of the whole.
     fn drain(&mut self, events: &Receiver<Event>) -> Result<Exit, CommandError> {
         let running =
             |nodes: &[Supervised]| nodes.iter().filter(|node| matches!(node.life, Life::Running(_))).count();
@@ -196,6 +198,7 @@ impl<'a> Supervisor<'a> {
             }
         }
         let deadline = Instant::now() + DRAIN_TIME_MAX;
+        let mut failures = Vec::new();
         while running(&self.nodes) > 0 {
             if let Ok(Event::Signal(_)) = events.recv_timeout(LOOK_INTERVAL) {
                 self.nodes.clear();
@@ -210,13 +213,17 @@ impl<'a> Supervisor<'a> {
             }
             for supervised in &mut self.nodes {
                 if let Life::Running(child) = &mut supervised.life
-                    && !matches!(child.ended(), Ok(None))
+                    && let Some((message, is_good)) = end_of(child, supervised.node.number)
                 {
+                    failures.extend((!is_good).then_some(message));
                     supervised.life = Life::Ended { again_at: None };
                 }
             }
         }
-        Ok(Exit::Ok)
+        match failures.is_empty() {
+            true => Ok(Exit::Ok),
+            false => Err(CommandError::failed(format!("while stopping, {}", failures.join("; ")))),
+        }
     }
 
     /// What there is, and what to try first.
@@ -253,6 +260,22 @@ impl<'a> Supervisor<'a> {
     }
 }
 
+/// How a process ended, in a sentence, and whether it ended well; `None` while it runs.
+fn end_of(child: &mut Child, node: u64) -> Option<(String, bool)> {
+    let (end, by_itself, is_good) = match child.ended() {
+        Ok(None) => return None,
+        Ok(Some(status)) => (described(status), status.code().is_some(), stopped_well(status)),
+        Err(error) => (format!("cannot be watched ({error})"), false, false),
+    };
+    let mut message = format!("node {node} (pid {}) {end}", child.pid());
+    // Who was killed had nothing to say about it.
+    let words = if by_itself { child.last_words() } else { String::new() };
+    if !words.is_empty() {
+        message.push_str(&format!("; it said: {words}"));
+    }
+    Some((message, is_good))
+}
+
 /// The thread that asks until the cluster serves.
 struct Probing {
     stop: Arc<AtomicBool>,
@@ -264,10 +287,16 @@ impl Probing {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let thread = thread::Builder::new().name("probe".to_owned()).spawn(move || {
+            let mut looks = 0_u32;
             while !stopped.load(Ordering::Relaxed) {
-                if probe.groups_led() >= groups {
+                let led = probe.groups_led();
+                if led >= groups {
                     let _ = ready.send(Event::Ready);
                     return;
+                }
+                looks = looks.wrapping_add(1);
+                if looks.is_multiple_of(LOOKS_PER_WORD) {
+                    let _ = ready.send(Event::Led(led));
                 }
                 thread::park_timeout(PROBE_INTERVAL);
             }

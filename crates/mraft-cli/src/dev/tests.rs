@@ -7,6 +7,7 @@ use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{self, JoinHandle};
@@ -46,6 +47,17 @@ trap 'echo drained > "$home/drained"; exit 0' TERM
 while read -r line; do :; done
 "#;
 
+/// The second node fails while it drains.
+const SECOND_FAILS_TO_DRAIN: &str = r#"
+home=$(dirname "$3")
+case "$home" in
+*node-2) trap 'echo "mraft: the last sync failed" >&2; exit 1' TERM ;;
+*) trap 'exit 0' TERM ;;
+esac
+echo $$ > "$home/pid.new"; mv "$home/pid.new" "$home/pid"
+while read -r line; do :; done
+"#;
+
 /// A cluster is ready when every node's process has written its number.
 struct PidFiles(Vec<PathBuf>);
 
@@ -64,12 +76,17 @@ struct Cluster {
 
 impl Cluster {
     fn start(script: &str, respawn: Respawn) -> Cluster {
+        let pids = |root: &Path| PidFiles((1..=3).map(|number| home(root, number).join("pid")).collect());
+        Cluster::start_with(script, respawn, pids)
+    }
+
+    fn start_with<P: Probe>(script: &str, respawn: Respawn, probe: impl FnOnce(&Path) -> P) -> Cluster {
         let root = tempfile::tempdir().expect("a directory");
         let program = write_script(root.path(), script);
         let base_port = free_ports();
         let asked = Asked { groups: Some(4), base_port: Some(base_port), ..Asked::default() };
         let directory = Directory::claim(&root.path().join("cluster"), asked).expect("claimed");
-        let probe = PidFiles((1..=3).map(|number| home(root.path(), number).join("pid")).collect());
+        let probe = probe(root.path());
         let (said, lines) = channel();
         let (events, received) = channel();
         let sender = events.clone();
@@ -116,7 +133,7 @@ fn write_script(root: &Path, script: &str) -> PathBuf {
 /// so that tests do not take them from one another.
 fn free_ports() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
-    let first = 15_000 + u16::try_from(std::process::id() % 200).unwrap_or(0) * 60;
+    let first = 14_000 + u16::try_from(std::process::id() % 30).unwrap_or(0) * 60;
     let free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
     let mut bases = std::iter::repeat_with(|| first + 30 * NEXT.fetch_add(1, Ordering::Relaxed));
     bases.find(|base| [0, 1, 10, 11, 20, 21].iter().all(|step| free(base + step))).expect("free ports")
@@ -183,6 +200,66 @@ fn a_node_that_dies_before_the_cluster_is_ready_ends_it_with_its_last_words() {
     assert_eq!(error.exit, Exit::Failed);
     assert!(error.message.contains("node 2") && error.message.contains("ended with status 1"), "{error}");
     assert!(error.message.ends_with("it said: the disk is gone"), "{error}");
+}
+
+#[test]
+fn a_node_that_fails_while_it_drains_fails_the_whole() {
+    let cluster = Cluster::start(SECOND_FAILS_TO_DRAIN, Respawn::Never);
+    cluster.until("Ctrl-C");
+    cluster.signal(1);
+    let error = cluster.end().0.expect_err("node 2 failed");
+    assert_eq!(error.exit, Exit::Failed);
+    assert!(error.message.contains("node 2") && error.message.contains("ended with status 1"), "{error}");
+    assert!(error.message.ends_with("it said: the last sync failed"), "{error}");
+}
+
+#[test]
+fn nodes_that_were_started_drain_when_the_next_one_cannot_be() {
+    let root = tempfile::tempdir().expect("a directory");
+    let program = write_script(root.path(), GOOD);
+    let asked = Asked { base_port: Some(free_ports()), ..Asked::default() };
+    let directory = Directory::claim(&root.path().join("cluster"), asked).expect("claimed");
+    // Writing the third node's file waits for somebody who reads it, and by then there is no program any more.
+    let file = home(root.path(), 3).join("node.toml");
+    fs::create_dir(home(root.path(), 3)).expect("made");
+    assert!(Command::new("mkfifo").arg(&file).status().is_ok_and(|made| made.success()));
+    let pids = [1, 2].map(|number| home(root.path(), number).join("pid"));
+    let in_the_way = thread::spawn({
+        let program = program.clone();
+        move || {
+            while !pids.iter().all(|pid| pid.exists()) {
+                thread::yield_now();
+            }
+            fs::remove_file(program).expect("removed");
+            fs::read_to_string(file).expect("what was written");
+        }
+    });
+    let (sender, events) = channel();
+    let mut say = |_: String| {};
+    let supervisor = Supervisor::new(&directory, program, Respawn::Never, &mut say);
+    let error = supervisor.run(PidFiles(Vec::new()), sender, &events).expect_err("no program for node 3");
+    in_the_way.join().expect("no panic");
+    assert!(error.message.contains("cannot be started"), "{error}");
+    for number in [1, 2] {
+        assert!(home(root.path(), number).join("drained").exists(), "node {number}");
+    }
+}
+
+#[test]
+fn a_cluster_that_takes_long_says_what_it_waits_for() {
+    /// Three of four groups have a leader for a while.
+    struct Slow(u32);
+    impl Probe for Slow {
+        fn groups_led(&mut self) -> u64 {
+            self.0 += 1;
+            if self.0 > 31 { 4 } else { 3 }
+        }
+    }
+    let cluster = Cluster::start_with(GOOD, Respawn::Never, |_| Slow(0));
+    cluster.until("waiting for leaders: 3 of 4 groups have one");
+    cluster.until("every group has a leader");
+    cluster.signal(1);
+    assert_eq!(cluster.end().0, Ok(Exit::Ok));
 }
 
 #[test]

@@ -2,14 +2,14 @@
 
 //! How the node and its groups are, and what an operator changes in a group.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mraft::{Answer, GroupStatus, NotApplied, ReplicaState};
 use mraft_api::status::PeerStatus;
 use mraft_api::{
-    ChangeAnswer, GroupDetail, GroupSummary, MemberRow, NodeName, NodeStatus, RetireAnswer, VerifyAnswer,
-    VerifyRow,
+    ChangeAnswer, GroupDetail, GroupSummary, MemberRow, NodeName, NodeStatus, VerifyAnswer, VerifyRow,
 };
 use mraft_gateway::needs::{Check, Failure, Health, NodeError};
 use mraft_kv::query::{Query, QueryAnswer, Status as KvStatus};
@@ -91,11 +91,16 @@ impl Service {
         let topology =
             self.topology().is_empty().then(|| "no peer has told which groups there are".to_owned());
         let leaders = (missing > 0).then(|| format!("{missing} of {} groups have no leader", groups.len()));
+        let absent = self.topology().groups().keys().filter(|group| !groups.contains(group)).count();
         let ready = vec![
             check("draining", draining),
             check("log-room", host.disk_trouble.clone()),
             check("topology", topology),
             check("groups-have-leaders", leaders),
+            check(
+                "peers",
+                cut_off(absent, &self.host.peers().map(|peers| peers.status()).unwrap_or_default()),
+            ),
         ];
         Health { live, ready }
     }
@@ -104,7 +109,7 @@ impl Service {
         let mut out = String::new();
         // It looks at the step workers, which may be busy for a moment.
         tokio::task::block_in_place(|| self.host.write_prometheus(&mut out));
-        if per_group && self.config.observability.group_metrics {
+        if per_group {
             self.group_series(&mut out);
         }
         out
@@ -157,9 +162,7 @@ impl Service {
         Ok(summaries)
     }
 
-    async fn statuses(
-        self: &Arc<Self>,
-    ) -> Result<std::collections::BTreeMap<GroupId, GroupStatus>, Box<Failure>> {
+    async fn statuses(self: &Arc<Self>) -> Result<BTreeMap<GroupId, GroupStatus>, Box<Failure>> {
         let service = Arc::clone(self);
         let look = move || {
             let groups = service.host.groups();
@@ -276,7 +279,12 @@ impl Service {
         let (wanted, replica, expected) = match change {
             ChangeWire::AddLearner { node, raft_address, change_index } => {
                 match members.replica_on(node.node) {
-                    Some(there) => return self.unchanged(&status, there),
+                    Some(there) => {
+                        return match elsewhere(members, there, raft_address) {
+                            Some(why) => Err(refused(NodeError::Refused(why))),
+                            None => self.unchanged(&status, there),
+                        };
+                    }
                     None => {
                         let (node, raft_address) = (node.node, raft_address.clone());
                         let replica =
@@ -306,6 +314,9 @@ impl Service {
                 let replica = named(members, *node).ok_or_else(|| refused(not_a_member(*node)))?;
                 if replica == status.replica {
                     return self.unchanged(&status, replica);
+                }
+                if let Some(why) = may_not_lead(members, replica) {
+                    return Err(refused(NodeError::Refused(why)));
                 }
                 (None, replica, None)
             }
@@ -343,18 +354,19 @@ impl Service {
                 self.answered(group, again).await?
             }
         };
-        let (change_index, leader) = match answer {
-            Answer::Changed { membership, .. } => (membership.change_index, Some(self.node())),
-            Answer::Transferred { to } => (members.change_index, Some(to.node())),
-            other => return Err(self.odd(group, &other)),
+        let (members, leader) = match &answer {
+            Answer::Changed { membership, .. } => (membership.as_ref(), self.node()),
+            Answer::Transferred { to } => (members, to.node()),
+            other => return Err(self.odd(group, other)),
         };
         self.document(&ChangeAnswer {
             group: group.0,
             replica: replica.to_string(),
-            change_index,
-            leader: leader.map(NodeId::get),
+            change_index: members.change_index,
+            leader: Some(leader.get()),
             served_by: self.node().get(),
             changed: true,
+            role: members.role(replica).map(|role| role.to_string()),
         })
         .map_err(Missed::last)
     }
@@ -367,42 +379,9 @@ impl Service {
             leader: status.leader.map(|leader| leader.node().get()),
             served_by: self.node().get(),
             changed: false,
+            role: status.membership.role(replica).map(|role| role.to_string()),
         })
         .map_err(Missed::last)
-    }
-
-    /// A node's tombstone in every group; first it is asked whether any group still lists it, so that nothing is done by halves.
-    pub(super) async fn retire_everywhere(
-        self: &Arc<Self>,
-        node: NodeId,
-        until: Instant,
-    ) -> Result<RetireAnswer, Box<Failure>> {
-        let topology = self.topology();
-        let groups: Vec<GroupId> = topology.groups().keys().copied().collect();
-        let mut listed = Vec::new();
-        let mut seen = Vec::new();
-        for group in &groups {
-            let said = self.route(*group, Question::Detail, 0, until).await?;
-            let detail: GroupDetail = self.read_document(*group, said)?;
-            seen.push((*group, detail.change_index));
-            if detail.members.iter().any(|member| member.node == node.get()) {
-                listed.push(group.to_string());
-            }
-        }
-        if !listed.is_empty() {
-            let why = format!(
-                "node {node} is still a member of group {}: remove it there first (mraft group ID remove {node})",
-                listed.join(", ")
-            );
-            return Err(NodeError::Refused(why).into());
-        }
-        // For the memberships that were just seen: a node that is added meanwhile is not retired unseen.
-        for (group, index) in &seen {
-            let (node, change_index) = (NodeName::from(node), Some(*index));
-            let question = Question::Change(ChangeWire::Retire { node, change_index });
-            self.route(*group, question, 0, until).await?;
-        }
-        Ok(RetireAnswer { node: node.get(), groups: groups.into_iter().map(|group| group.0).collect() })
     }
 
     /// Makes every replica hash its state at one index, and compares (rule E8).
@@ -421,7 +400,7 @@ impl Service {
             Answer::Applied { position, .. } => position.index,
             other => return Err(self.odd(group, &other)),
         };
-        let mut rows = Vec::new();
+        let (mut rows, mut hashes) = (Vec::new(), BTreeMap::new());
         for replica in status.membership.members.keys() {
             let said = match replica.node() == self.node() {
                 true => self.hash_here(group, index, until).await,
@@ -435,16 +414,13 @@ impl Service {
             let (hash, reason) = match said.map_err(|missed| missed.failure) {
                 Ok(Said::Document(document)) => (serde_json::from_slice::<String>(&document).ok(), None),
                 Ok(Said::Data(_)) => (None, Some("it answered something else".to_owned())),
-                Err(failure) => (None, Some(why_not(&failure.error))),
+                Err(failure) => (None, Some(failure.error.to_string())),
             };
+            hashes.extend(hash.clone().map(|hash| (*replica, hash)));
             rows.push(VerifyRow { replica: replica.to_string(), hash, reason });
         }
-        let hashes: Vec<&String> = rows.iter().filter_map(|row| row.hash.as_ref()).collect();
-        let equal = hashes.windows(2).all(|pair| pair[0] == pair[1]);
-        let majority = status.membership.counting().count() / 2 + 1;
-        let answer =
-            VerifyAnswer { group: group.0, index, equal: equal && hashes.len() >= majority, replicas: rows };
-        self.document(&answer).map_err(Missed::last)
+        let equal = are_shown_equal(&status.membership, &hashes);
+        self.document(&VerifyAnswer { group: group.0, index, equal, replicas: rows }).map_err(Missed::last)
     }
 
     /// This replica's hash at a checkpoint, once it is applied here.
@@ -482,6 +458,16 @@ impl Service {
     }
 }
 
+/// Why requests for the `absent` groups that are not here can be sent on to nobody, as on a node that was removed for good.
+fn cut_off(absent: usize, peers: &[mraft::peers::PeerStatus]) -> Option<String> {
+    if absent == 0 || peers.iter().any(|peer| peer.is_connected) {
+        return None;
+    }
+    let refusal = peers.iter().find_map(|peer| peer.refusal.as_deref());
+    let why = refusal.unwrap_or("none of them can be reached");
+    Some(format!("{absent} groups are not here and no peer is connected: {why}"))
+}
+
 fn trouble(host: &mraft::HostStatus) -> String {
     host.disk_trouble.clone().unwrap_or_else(|| "the log cannot be written".to_owned())
 }
@@ -500,13 +486,35 @@ fn ranges(slots: &mraft_types::SlotSet) -> Vec<String> {
     slots.ranges().iter().map(|range| format!("{}-{}", range.first, range.last)).collect()
 }
 
-fn why_not(error: &NodeError) -> String {
-    match error {
-        NodeError::ReplicaUnfit(why) | NodeError::Unknown(why) => why.clone(),
-        NodeError::NoHolder { .. } => "its node is not connected".to_owned(),
-        NodeError::NotStarted => "it did not come to this index in time".to_owned(),
-        other => format!("{other:?}"),
+/// Why a replica cannot be handed leadership, whatever the group does.
+fn may_not_lead(members: &Membership, replica: ReplicaId) -> Option<String> {
+    match members.role(replica)? {
+        Role::Voter => None,
+        Role::Learner => Some(format!("replica {replica} is a learner and cannot lead: promote it first")),
+        role => Some(format!("replica {replica} is a {role} and never leads")),
     }
+}
+
+/// Why a member is not the one that somebody wants to add, if it has another address.
+fn elsewhere(members: &Membership, replica: ReplicaId, raft_address: &str) -> Option<String> {
+    let member = members.members.get(&replica)?;
+    (member.raft_address != raft_address).then(|| {
+        format!(
+            "replica {replica} is a {} already, at {}, and not at {raft_address}: remove it before the node is added at another \
+             address",
+            member.role, member.raft_address
+        )
+    })
+}
+
+/// Whether these hashes show that the group's content is the same everywhere: a majority of those that count was asked and answered,
+/// and nobody, learners included, has something else.
+fn are_shown_equal(members: &Membership, hashes: &BTreeMap<ReplicaId, String>) -> bool {
+    let counting = members.counting().count();
+    let answered = members.counting().filter(|replica| hashes.contains_key(replica)).count();
+    let mut all = hashes.values();
+    let first = all.next();
+    answered > counting / 2 && all.all(|hash| Some(hash) == first)
 }
 
 /// Resident memory of this process; 0 where the system does not tell.
@@ -516,4 +524,68 @@ pub(crate) fn resident_bytes() -> u64 {
         resident.parse::<u64>().ok()
     });
     pages.unwrap_or(0) * rustix::param::page_size() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use mraft::peers::PeerStatus;
+    use mraft_types::Member;
+
+    use super::*;
+
+    fn replica(node: u64) -> ReplicaId {
+        ReplicaId::new(0, NodeId::new(node).expect("a node id"))
+    }
+
+    fn members(roles: &[(u64, Role)]) -> Membership {
+        let member = |(node, role): &(u64, Role)| {
+            (replica(*node), Member { role: *role, raft_address: format!("10.0.0.{node}:13890") })
+        };
+        Membership { members: roles.iter().map(member).collect(), ..Membership::default() }
+    }
+
+    #[test]
+    fn e8_learners_do_not_make_a_majority_but_may_spoil_it() {
+        let (voter, learner) = (Role::Voter, Role::Learner);
+        let group = members(&[(1, voter), (2, voter), (3, voter), (4, learner), (5, learner)]);
+        let hashes = |found: &[(u64, &str)]| {
+            found.iter().map(|(node, hash)| (replica(*node), (*hash).to_owned())).collect()
+        };
+        assert!(!are_shown_equal(&group, &hashes(&[(1, "a"), (4, "a"), (5, "a")])), "one voter of three");
+        assert!(are_shown_equal(&group, &hashes(&[(1, "a"), (2, "a")])));
+        assert!(are_shown_equal(&group, &hashes(&[(1, "a"), (2, "a"), (5, "a")])));
+        assert!(!are_shown_equal(&group, &hashes(&[(1, "a"), (2, "a"), (5, "b")])));
+        assert!(!are_shown_equal(&group, &hashes(&[])));
+    }
+
+    #[test]
+    fn m5_only_voters_are_handed_leadership() {
+        let group = members(&[(1, Role::Voter), (2, Role::Learner), (3, Role::Witness)]);
+        assert_eq!(may_not_lead(&group, replica(1)), None);
+        assert!(may_not_lead(&group, replica(2)).is_some_and(|why| why.contains("promote it first")));
+        assert!(may_not_lead(&group, replica(3)).is_some_and(|why| why.contains("never leads")));
+    }
+
+    #[test]
+    fn m3_a_member_is_not_added_again_under_another_address() {
+        let group = members(&[(1, Role::Voter)]);
+        assert_eq!(elsewhere(&group, replica(1), "10.0.0.1:13890"), None);
+        let why = elsewhere(&group, replica(1), "10.0.0.9:13890").expect("another address");
+        assert!(why.contains("is a voter already, at 10.0.0.1:13890, and not at 10.0.0.9:13890"), "{why}");
+    }
+
+    #[test]
+    fn a_node_that_every_peer_refuses_is_cut_off_from_groups_that_are_not_here() {
+        let peer = |is_connected, refusal: Option<&str>| PeerStatus {
+            node: NodeId::new(8).expect("a node id"),
+            raft_address: String::new(),
+            is_connected,
+            refusal: refusal.map(str::to_owned),
+        };
+        let refused = [peer(false, None), peer(false, Some("the peer refuses this node: retired"))];
+        assert!(cut_off(3, &refused).is_some_and(|why| why.contains("retired")));
+        assert!(cut_off(3, &[]).is_some(), "nobody is there at all");
+        assert_eq!(cut_off(0, &refused), None, "everything is here");
+        assert_eq!(cut_off(3, &[peer(false, None), peer(true, None)]), None);
+    }
 }

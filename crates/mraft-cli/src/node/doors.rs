@@ -162,17 +162,17 @@ impl Node for Doors {
         })
     }
 
-    fn retire(&self, node: NodeId, deadline: Instant) -> Reply<RetireAnswer> {
+    fn retire(&self, node: NodeId, force: bool, deadline: Instant) -> Reply<RetireAnswer> {
         let service = Arc::clone(&self.0);
-        Box::pin(async move { service.retire_everywhere(node, deadline).await })
+        Box::pin(async move { service.retire_everywhere(node, force, deadline).await })
     }
 
     fn health(&self) -> Health {
         self.0.health_now()
     }
 
-    fn metrics(&self, per_group: bool) -> String {
-        self.0.metrics_now(per_group)
+    fn metrics(&self, per_group: bool) -> Option<String> {
+        self.0.config.observability.metrics.then(|| self.0.metrics_now(per_group))
     }
 }
 
@@ -229,7 +229,7 @@ fn served(group: GroupId, data: &Data, revision: u64, index: u64) -> Served {
         index,
         leader: data.leader.map(NodeId::get),
         served_by: data.served_by.get(),
-        stale_ms: None,
+        stale_ms: data.stale_ms,
     }
 }
 

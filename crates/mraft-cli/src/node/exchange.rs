@@ -13,22 +13,26 @@
 //!   0 failure    JSON
 //!   1 data       served_by:u64  leader:u64 (0: not known)  index:u64  answer of the state machine (the rest)
 //!   2 document   the rest: JSON, or a topology
+//!   3 stale data served_by:u64  leader:u64  index:u64  stale_ms:u64  answer (the rest): like data, with its age
 //! ```
 //!
 //! What is rare is JSON, so that it can grow; what is frequent is not.
 
 use mraft_api::Consistency;
-use mraft_gateway::needs::{Change, Failure, NodeError};
+use mraft_gateway::needs::{Change, Failure};
 use mraft_types::codec::{DecodeError, Reader, Writer};
-use mraft_types::{ChangeRefused, GroupId, Index, NodeId, Payload, ReplicaId};
+use mraft_types::{GroupId, Index, NodeId, Payload};
 use serde::{Deserialize, Serialize};
 
 use mraft_api::NodeName;
+
+use super::failure::FailureWire;
 
 const VERSION: u8 = 1;
 const FAILURE: u8 = 0;
 const DATA: u8 = 1;
 const DOCUMENT: u8 = 2;
+const STALE_DATA: u8 = 3;
 
 /// A question about one group, as it is answered here or sent on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,6 +81,8 @@ pub(super) struct Data {
     pub(super) leader: Option<NodeId>,
     /// The entry's index, or the confirmed one of a read.
     pub(super) index: Index,
+    /// Of a stale read: the state held everything that was acknowledged so many milliseconds before, if that is known.
+    pub(super) stale_ms: Option<u64>,
     /// The state machine's own words.
     pub(super) answer: Payload,
 }
@@ -234,10 +240,13 @@ pub(super) fn encode_answer(result: &Result<Said, Box<Failure>>) -> Payload {
     match result {
         Ok(Said::Data(data)) => {
             out.reserve(data.answer.len() + 32);
-            out.put_u8(DATA);
+            out.put_u8(if data.stale_ms.is_some() { STALE_DATA } else { DATA });
             out.put_u64(data.served_by.get());
             out.put_u64(data.leader.map_or(0, NodeId::get));
             out.put_u64(data.index);
+            if let Some(stale_ms) = data.stale_ms {
+                out.put_u64(stale_ms);
+            }
             out.put_raw(&data.answer);
         }
         Ok(Said::Document(document)) => {
@@ -262,12 +271,16 @@ pub(super) fn decode_answer(body: &Payload) -> Result<Result<Said, Box<Failure>>
     }
     let rest = |from: usize| body.slice(from, body.len() - from).unwrap_or_default();
     Ok(match reader.u8("answer.kind").map_err(text)? {
-        DATA => {
+        kind @ (DATA | STALE_DATA) => {
             let served_by = reader.u64("answer.served_by").map_err(text)?;
             let served_by = NodeId::new(served_by).ok_or("an answer of node 0")?;
             let leader = NodeId::new(reader.u64("answer.leader").map_err(text)?);
             let index = reader.u64("answer.index").map_err(text)?;
-            Ok(Said::Data(Data { served_by, leader, index, answer: rest(reader.position()) }))
+            let stale_ms = match kind {
+                STALE_DATA => Some(reader.u64("answer.stale_ms").map_err(text)?),
+                _ => None,
+            };
+            Ok(Said::Data(Data { served_by, leader, index, stale_ms, answer: rest(reader.position()) }))
         }
         DOCUMENT => Ok(Said::Document(rest(reader.position()))),
         FAILURE => {
@@ -279,118 +292,10 @@ pub(super) fn decode_answer(body: &Payload) -> Result<Result<Said, Box<Failure>>
     })
 }
 
-/// A [`Failure`] for the wire.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct FailureWire {
-    error: ErrorWire,
-    group: Option<u64>,
-    leader: Option<u64>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum ErrorWire {
-    GroupNotFound(u64),
-    Conflict(String),
-    NotAMember(u64),
-    ChangeRefused(String),
-    ChangedMeanwhile { expected: u64, current: u64 },
-    TransferFailed(u64),
-    TooLarge { bytes: u64, bytes_max: u64 },
-    NoHolder(u8),
-    Overloaded { queue: String, retry_after_ms: u64 },
-    NoLeader,
-    Transferring(u64),
-    Moved(u64),
-    Superseded,
-    Stopping,
-    ReplicaUnfit(String),
-    DiskFull(String),
-    DiskStalled(String),
-    NotStarted,
-    Unknown(String),
-    Internal(String),
-}
-
-impl FailureWire {
-    fn of(failure: &Failure) -> FailureWire {
-        let error = match &failure.error {
-            NodeError::GroupNotFound(group) => ErrorWire::GroupNotFound(group.0),
-            NodeError::Conflict(why) => ErrorWire::Conflict(why.clone()),
-            NodeError::Change(ChangeRefused::NotAMember(id)) => ErrorWire::NotAMember(id.get()),
-            NodeError::Change(refused) => ErrorWire::ChangeRefused(refused.to_string()),
-            NodeError::ChangedMeanwhile { expected, current } => {
-                ErrorWire::ChangedMeanwhile { expected: *expected, current: *current }
-            }
-            NodeError::TransferFailed(to) => ErrorWire::TransferFailed(to.get()),
-            NodeError::TooLarge { bytes, bytes_max, .. } => {
-                ErrorWire::TooLarge { bytes: *bytes, bytes_max: *bytes_max }
-            }
-            NodeError::NoHolder { hops } => ErrorWire::NoHolder(*hops),
-            NodeError::Overloaded { queue, retry_after } => ErrorWire::Overloaded {
-                queue: queue.clone(),
-                retry_after_ms: u64::try_from(retry_after.as_millis()).unwrap_or(u64::MAX),
-            },
-            NodeError::NoLeader => ErrorWire::NoLeader,
-            NodeError::Transferring(to) => ErrorWire::Transferring(to.get()),
-            NodeError::Moved { epoch } => ErrorWire::Moved(*epoch),
-            NodeError::Superseded => ErrorWire::Superseded,
-            NodeError::Stopping => ErrorWire::Stopping,
-            NodeError::ReplicaUnfit(why) => ErrorWire::ReplicaUnfit(why.clone()),
-            NodeError::DiskFull(why) => ErrorWire::DiskFull(why.clone()),
-            NodeError::DiskStalled(why) => ErrorWire::DiskStalled(why.clone()),
-            NodeError::NotStarted => ErrorWire::NotStarted,
-            NodeError::Unknown(why) => ErrorWire::Unknown(why.clone()),
-            NodeError::Refused(why) => ErrorWire::ChangeRefused(why.clone()),
-            other => ErrorWire::Internal(format!("{other:?}")),
-        };
-        FailureWire {
-            error,
-            group: failure.group.map(|group| group.0),
-            leader: failure.leader.map(NodeId::get),
-        }
-    }
-
-    fn into_failure(self) -> Box<Failure> {
-        let replica = |id: u64, make: fn(ReplicaId) -> NodeError| match ReplicaId::from_u64(id) {
-            Some(id) => make(id),
-            None => NodeError::Internal(format!("a node speaks of replica {id}, which cannot be")),
-        };
-        let error = match self.error {
-            ErrorWire::GroupNotFound(group) => NodeError::GroupNotFound(GroupId(group)),
-            ErrorWire::Conflict(why) => NodeError::Conflict(why),
-            ErrorWire::NotAMember(id) => replica(id, |id| NodeError::Change(ChangeRefused::NotAMember(id))),
-            ErrorWire::ChangeRefused(why) => NodeError::Refused(why),
-            ErrorWire::ChangedMeanwhile { expected, current } => {
-                NodeError::ChangedMeanwhile { expected, current }
-            }
-            ErrorWire::TransferFailed(to) => replica(to, NodeError::TransferFailed),
-            ErrorWire::TooLarge { bytes, bytes_max } => {
-                NodeError::TooLarge { what: "the command", bytes, bytes_max }
-            }
-            ErrorWire::NoHolder(hops) => NodeError::NoHolder { hops },
-            ErrorWire::Overloaded { queue, retry_after_ms } => {
-                NodeError::Overloaded { queue, retry_after: std::time::Duration::from_millis(retry_after_ms) }
-            }
-            ErrorWire::NoLeader => NodeError::NoLeader,
-            ErrorWire::Transferring(to) => replica(to, NodeError::Transferring),
-            ErrorWire::Moved(epoch) => NodeError::Moved { epoch },
-            ErrorWire::Superseded => NodeError::Superseded,
-            ErrorWire::Stopping => NodeError::Stopping,
-            ErrorWire::ReplicaUnfit(why) => NodeError::ReplicaUnfit(why),
-            ErrorWire::DiskFull(why) => NodeError::DiskFull(why),
-            ErrorWire::DiskStalled(why) => NodeError::DiskStalled(why),
-            ErrorWire::NotStarted => NodeError::NotStarted,
-            ErrorWire::Unknown(why) => NodeError::Unknown(why),
-            ErrorWire::Internal(why) => NodeError::Internal(why),
-        };
-        let leader = self.leader.and_then(NodeId::new);
-        Box::new(Failure { error, group: self.group.map(GroupId), leader, leader_http: None })
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use mraft_gateway::needs::NodeError;
+
     use super::*;
 
     fn node() -> NodeId {
@@ -419,24 +324,16 @@ mod tests {
         }
     }
 
+    fn data(stale_ms: Option<u64>) -> Result<Said, Box<Failure>> {
+        let answer = Payload::copy_from(b"answer");
+        Ok(Said::Data(Data { served_by: node(), leader: None, index: 8, stale_ms, answer }))
+    }
+
     #[test]
     fn e4_answers_come_back_as_they_went() {
-        let replica = ReplicaId::new(1, node());
-        let failures = [
-            NodeError::NoLeader,
-            NodeError::Transferring(replica),
-            NodeError::Overloaded {
-                queue: "proposals".to_owned(),
-                retry_after: std::time::Duration::from_millis(20),
-            },
-            NodeError::Change(ChangeRefused::NotAMember(replica)),
-            NodeError::Unknown("why".to_owned()),
-        ];
-        let failures =
-            failures.into_iter().map(|error| Err(Failure::of_group(error, GroupId(5), Some(node()))));
-        let data = Data { served_by: node(), leader: None, index: 8, answer: Payload::copy_from(b"answer") };
-        let answers = [Ok(Said::Data(data)), Ok(Said::Document(Payload::copy_from(b"{}")))];
-        for answer in answers.into_iter().chain(failures) {
+        let failure = Failure::of_group(NodeError::NoLeader, GroupId(5), Some(node()));
+        let document = Ok(Said::Document(Payload::copy_from(b"{}")));
+        for answer in [data(None), data(Some(0)), data(Some(70)), document, Err(failure)] {
             let bytes = encode_answer(&answer);
             assert_eq!(decode_answer(&bytes), Ok(answer));
         }

@@ -28,7 +28,7 @@ impl Service {
         until: Instant,
     ) -> Result<Said, Missed> {
         match question {
-            Question::Read { consistency: Consistency::Stale, query } => self.look_up(group, query, 0),
+            Question::Read { consistency: Consistency::Stale, query } => self.stale(group, query).await,
             Question::Read { consistency: Consistency::Linearizable, query } => {
                 let index = self.confirmed(group, ReadKind::Linearizable, until).await?;
                 self.look_up(group, query, index)
@@ -107,7 +107,25 @@ impl Service {
         self.look_up(group, query, index)
     }
 
-    async fn confirmed(&self, group: GroupId, kind: ReadKind, until: Instant) -> Result<Index, Missed> {
+    /// What is here, and how old it may be.
+    async fn stale(self: &Arc<Self>, group: GroupId, query: &[u8]) -> Result<Said, Missed> {
+        self.freshen(group).await;
+        // Taken before the state is looked at: what is confirmed later, that state may not hold.
+        let confirmed = self.freshness.of(group);
+        let mut said = self.look_up(group, query, 0)?;
+        if let (Said::Data(data), Some(confirmed)) = (&mut said, confirmed) {
+            let applied = mraft_kv::query::applied_of(&data.answer).ok();
+            data.stale_ms = applied.and_then(|applied| confirmed.age_ms(applied, Instant::now()));
+        }
+        Ok(said)
+    }
+
+    pub(super) async fn confirmed(
+        &self,
+        group: GroupId,
+        kind: ReadKind,
+        until: Instant,
+    ) -> Result<Index, Missed> {
         let (sender, answered) = oneshot::channel();
         let within = self.left(group, until)?;
         self.host.read(group, kind, within, move |answer| _ = sender.send(answer));
@@ -137,7 +155,7 @@ impl Service {
 
     fn data(&self, group: GroupId, index: Index, answer: Payload) -> Data {
         let leader = self.host.leader(group).and_then(|known| known.leader).map(|leader| leader.node());
-        Data { served_by: self.node(), leader, index, answer }
+        Data { served_by: self.node(), leader, index, stale_ms: None, answer }
     }
 
     pub(super) fn left(&self, group: GroupId, until: Instant) -> Result<Duration, Missed> {

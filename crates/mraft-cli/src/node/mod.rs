@@ -9,17 +9,29 @@
 //! | `route.rs` | here, to the leader, or to a holder; what may be tried again (rules E4, R3) |
 //! | `here.rs` | a question that the replica here answers |
 //! | `admin.rs` | status, health, metrics, memberships, verification |
-//! | `exchange.rs` | questions and answers between nodes, as bytes |
+//! | `retire.rs` | removing a node for good |
+//! | `serving.rs` | the door as a part of the process |
+//! | `exchange.rs`, `failure.rs` | questions and answers between nodes, as bytes |
+//! | `freshness.rs` | how old what a stale read finds may be |
+//! | `certificates.rs` | whether the certificates can be used |
+//! | `founding.rs` | what a document still says at a restart |
 //! | `service.rs` | what all of these share |
 
 mod admin;
+mod certificates;
 mod doors;
 mod exchange;
+mod failure;
+mod founding;
+mod freshness;
 mod here;
+mod retire;
 mod route;
 mod run;
 mod service;
+mod serving;
 mod topology;
 
 pub(crate) use admin::resident_bytes;
+pub use certificates::Certificates;
 pub use run::run_node;

@@ -157,7 +157,10 @@ impl Service {
             if !connected.contains(&node) || !tried.insert(node) {
                 continue;
             }
-            match self.pass(group, question, node, hops, until).await {
+            // A holder that hangs leaves time to ask another one, where asking twice does no harm (rule E4).
+            let left = until.saturating_duration_since(Instant::now());
+            let patience = if question.may_be_repeated() { until - left / 2 } else { until };
+            match self.pass(group, question, node, hops, patience).await {
                 Ok(said) => {
                     let leader = match &said {
                         Said::Data(data) => data.leader.filter(|leader| connected.contains(leader)),
@@ -180,7 +183,7 @@ impl Service {
     }
 
     /// Passes a question on.
-    async fn pass(
+    pub(super) async fn pass(
         &self,
         group: GroupId,
         question: &Question,

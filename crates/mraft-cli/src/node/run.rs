@@ -2,8 +2,9 @@
 
 //! How a node is put together, and taken apart again. The order matters:
 //!
-//! - up: what can be refused without touching the disk (the HTTP port, certificates), the host (its identity, log and groups), the
-//!   routing table, and the door last: who connects finds a node that can answer;
+//! - up: what can be refused without touching the disk (the HTTP port, certificates), the host (its identity, the log and the groups that
+//!   are here), the routing table, the groups to be founded, and the door last: who connects finds a node that can answer. The table comes
+//!   before the founding: it says to a restart that this was begun, and which groups there are;
 //! - down: not ready, leaders handed over, requests finished, state and log synced.
 
 use std::net::TcpListener;
@@ -12,22 +13,24 @@ use std::sync::atomic::Ordering;
 use std::thread::available_parallelism;
 use std::time::{Duration, Instant};
 
-use mraft::{GroupSpec, HostConfig, HostError, Machines, NodeHost, TlsFiles};
+use mraft::{HostConfig, HostError, Machines, NodeHost};
 use mraft_disk::RealDisk;
-use mraft_gateway::{Door, Limits, ServerTls, serve};
+use mraft_gateway::{Door, Limits};
 use mraft_kv::{Caches, KvMachine, KvOptions};
 use mraft_types::limits::FRAME_BYTES_MAX;
-use mraft_types::{Member, Membership, ReplicaId, Role};
 
+use super::certificates::{Certificates, of_peers};
 use super::doors::Doors;
+use super::founding::Founding;
 use super::service::{Answerer, Service};
+use super::serving::Serving;
 use super::topology::Topology;
-use crate::config::{Here, NodeConfig, TopologySource};
+use crate::config::{Here, NodeConfig, TopologySource, kept};
 use crate::exit::{CommandError, Exit};
 use crate::signals::Shutdown;
 
 /// The kind of state machine, as it is persisted with each group.
-const KV: &str = "kv";
+pub(super) const KV: &str = "kv";
 /// Threads of the doors: they parse and wait; the work is done by the host's.
 const DOOR_THREADS_MAX: usize = 4;
 /// Smallest and largest write buffer of one group: below it every flush is a tiny table, above it a restart replays much.
@@ -49,13 +52,7 @@ pub fn run_node(config: NodeConfig, shutdown: &Shutdown) -> Result<Exit, Command
             config.source_of("http_port")
         ))
     })?;
-    let tls = match &config.http.tls {
-        Some(files) => {
-            let loaded = ServerTls::load(&files.cert_file, &files.key_file);
-            Some(loaded.map_err(|error| CommandError::usage(error.to_string()))?)
-        }
-        None => None,
-    };
+    let Certificates { http: tls } = Certificates::load(&config)?;
     let disk = RealDisk::new();
     let kept = Topology::read(&disk, &config.data_dir).map_err(CommandError::failed)?;
     let threads = available_parallelism().map_or(1, usize::from).min(DOOR_THREADS_MAX);
@@ -68,9 +65,10 @@ pub fn run_node(config: NodeConfig, shutdown: &Shutdown) -> Result<Exit, Command
 
     let answerer = Arc::new(Answerer::default());
     let host = NodeHost::open(host_config(&config), machines(&config), Some(Arc::clone(&answerer) as Arc<_>))
-        .map_err(host_failed)?;
-    host.start_groups(&specs(&config)).map_err(host_failed)?;
-    let topology = routing_table(&config, kept)?;
+        .map_err(|error| host_failed(error, &config))?;
+    kept::write(&disk, &config).map_err(CommandError::failed)?;
+    let (topology, founding) = routing_table(&config, kept)?;
+    founding.begin(&host).map_err(|error| host_failed(error, &config))?;
     let service = Service::new(host, config, topology, runtime.handle().clone());
     answerer.begin(&service);
     runtime.spawn(Arc::clone(&service).look_around());
@@ -81,9 +79,8 @@ pub fn run_node(config: NodeConfig, shutdown: &Shutdown) -> Result<Exit, Command
     );
 
     let door = Door::new(Arc::new(Doors(Arc::clone(&service))), limits(config));
-    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let grace = config.shutdown_grace;
-    let serving = runtime.spawn(serve(door, listener, tls, async { _ = stopped.await }, grace / 2));
+    let serving = Serving::start(&runtime, door, listener, tls, grace / 2, shutdown);
     let reason = shutdown.wait();
 
     let began = Instant::now();
@@ -97,78 +94,48 @@ pub fn run_node(config: NodeConfig, shutdown: &Shutdown) -> Result<Exit, Command
         );
     }
     // The door is still there: who was waiting for an answer gets it, and nobody new comes in from now on.
-    let _ = stop.send(());
-    match runtime.block_on(serving) {
-        Ok(Ok(drained)) => {
-            tracing::info!(connections = drained.open, cut_off = drained.cut_off, "the door is closed");
-        }
-        Ok(Err(error)) => tracing::error!("the door failed: {error}"),
-        // A panic that nobody can explain must not look like a clean end (rule T4).
-        Err(error) => return Err(CommandError::failed(format!("the door stopped: {error}"))),
-    }
+    let served = serving.stop(&runtime);
     service.host.close();
     runtime.shutdown_timeout(Duration::from_secs(1));
+    // What nobody can explain must not look like a clean end (rule T4).
+    let drained = served.map_err(CommandError::failed)?;
+    tracing::info!(connections = drained.open, cut_off = drained.cut_off, "the door is closed");
     tracing::info!(took_ms = began.elapsed().as_millis() as u64, "stopped");
     Ok(Exit::Ok)
 }
 
-fn host_failed(error: HostError) -> CommandError {
+/// What disagrees with the configuration is its row of the exit codes, everything else has failed.
+fn host_failed(error: HostError, config: &NodeConfig) -> CommandError {
     match error {
-        HostError::Config { .. } => CommandError::usage(error.to_string()),
+        HostError::Config { .. } | HostError::Disagrees { .. } => CommandError::usage(error.to_string()),
+        HostError::Listen { address, error } => CommandError::failed(format!(
+            "cannot listen for other nodes on {address}: {error}; set raft_port or listen_address to a free one ({})",
+            config.source_of("raft_port")
+        )),
         other => CommandError::failed(other.to_string()),
     }
 }
 
 /// The kept table counts: slots may have moved since the document was written. A document that says otherwise is only told of.
-fn routing_table(config: &NodeConfig, kept: Option<Topology>) -> Result<Topology, CommandError> {
+fn routing_table(config: &NodeConfig, kept: Option<Topology>) -> Result<(Topology, Founding), CommandError> {
     let told = match config.topology {
         TopologySource::Document => Some(Topology::of_plans(&config.groups)),
         TopologySource::FirstPeer => None,
     };
     match (kept, told) {
         (Some(kept), told) => {
-            if let Some(told) = told
-                && told.hash() != kept.hash()
-            {
-                tracing::warn!(
-                    "initial_members names other groups than this node was started with; they are not founded anew and slots stay \
-                     where they are"
-                );
-            }
-            Ok(kept)
+            let founding = Founding::again(&config.groups, told.as_ref(), &kept);
+            Ok((kept, founding))
         }
         (None, Some(told)) => {
             told.write(&RealDisk::new(), &config.data_dir).map_err(CommandError::failed)?;
-            Ok(told)
+            Ok((told, Founding::first(&config.groups)))
         }
         (None, None) => {
             tracing::info!("this node only joins groups: the first peer tells which groups there are");
-            Ok(Topology::default())
+            Ok((Topology::default(), Founding::default()))
         }
     }
-}
-
-/// The groups that this node founds with the others. Those that are here already are left alone by the host.
-fn specs(config: &NodeConfig) -> Vec<GroupSpec> {
-    let originals = config.groups.iter().filter(|(_, plan)| plan.here == Here::Original);
-    let spec = |(group, plan): (&mraft_types::GroupId, &crate::config::GroupPlan)| GroupSpec {
-        group: *group,
-        members: Membership {
-            change_index: 1,
-            members: plan
-                .originals
-                .iter()
-                .map(|(node, address)| {
-                    let member = Member { role: Role::Voter, raft_address: address.clone() };
-                    (ReplicaId::new(0, *node), member)
-                })
-                .collect(),
-            ..Membership::default()
-        },
-        slots: plan.slots.clone(),
-        machine: KV.to_owned(),
-    };
-    originals.map(spec).collect()
 }
 
 fn host_config(config: &NodeConfig) -> HostConfig {
@@ -179,12 +146,8 @@ fn host_config(config: &NodeConfig) -> HostConfig {
     let address = config.peers.raft_address.to_string();
     let mut host = HostConfig::new(config.deployment_id, config.node_id, address, config.data_dir.clone());
     host.listen_address = config.peers.listen_address.to_string();
-    host.wal_directory = (config.wal_dir != config.data_dir).then(|| config.wal_dir.clone());
-    host.tls = config.peers.mutual_tls.as_ref().map(|files| TlsFiles {
-        ca_file: files.ca_file.clone(),
-        cert_file: files.cert_file.clone(),
-        key_file: files.key_file.clone(),
-    });
+    host.wal_directory = config.wal_dir.clone();
+    host.tls = config.peers.mutual_tls.as_ref().map(of_peers);
     host.tick_ms = millis(config.raft.tick);
     host.election_ticks = config.raft.election_ticks;
     host.heartbeat_ticks = config.raft.heartbeat_ticks;

@@ -15,6 +15,7 @@ use mraft_types::{GroupId, NodeId};
 use mraft_wire::{Request, RequestKind};
 
 use super::exchange::{self, Asked, Question, Rare, Said};
+use super::freshness::Freshness;
 use super::topology::Topology;
 use crate::config::NodeConfig;
 
@@ -30,6 +31,7 @@ pub(super) struct Service {
     pub(super) runtime: tokio::runtime::Handle,
     pub(super) started: Instant,
     pub(super) draining: AtomicBool,
+    pub(super) freshness: Freshness,
     topology: RwLock<Arc<Topology>>,
     /// Per group that is not here, the node that answered last; at most one per group of the topology.
     hints: RwLock<HashMap<GroupId, NodeId>>,
@@ -50,6 +52,7 @@ impl Service {
             runtime,
             started: Instant::now(),
             draining: AtomicBool::new(false),
+            freshness: Freshness::default(),
             topology: RwLock::new(Arc::new(topology)),
             hints: RwLock::default(),
             https: RwLock::default(),

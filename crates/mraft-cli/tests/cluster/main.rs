@@ -5,6 +5,10 @@
 #![allow(clippy::expect_used, clippy::panic, reason = "a test that cannot go on must stop")]
 
 mod changes;
+mod doors;
 mod fixture;
 mod life;
+mod placement;
+mod start;
+mod stopping;
 mod support;

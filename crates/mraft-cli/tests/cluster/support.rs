@@ -2,10 +2,12 @@
 
 //! A development cluster of the test's own, its nodes, and the commands that talk to it.
 
-use std::io::{BufRead, BufReader};
-use std::net::TcpListener;
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
@@ -42,31 +44,41 @@ pub fn mraft() -> Command {
     command
 }
 
-/// A base port whose six ports (of up to three nodes) are free, and that no other test of this process was given.
+/// A base port with room for five nodes and one more that joins them, which no other test has, in this process or another one: the lock
+/// on a file of its own is held until the process ends. Below the ports that the system gives to outgoing connections, which may take
+/// one at any moment.
 pub fn free_base_port() -> u16 {
+    const FIRST: u16 = 16_000;
+    const STEP: u16 = 60;
+    const PLACES: u16 = (32_000 - FIRST) / STEP;
     static NEXT: AtomicU16 = AtomicU16::new(0);
-    let offset = (std::process::id() % 400) as u16 * 60;
-    loop {
-        let base = 28_000 + (offset + NEXT.fetch_add(1, Ordering::Relaxed) * 60) % 30_000;
-        let ports = (0..4).flat_map(|node| [base + 10 * node, base + 10 * node + 1]);
-        if ports.into_iter().all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok()) {
+    static HELD: Mutex<Vec<File>> = Mutex::new(Vec::new());
+    let locks = std::env::temp_dir().join("mraft-test-ports");
+    fs::create_dir_all(&locks).expect("a directory of locks");
+    let own = (std::process::id() % u32::from(PLACES)) as u16;
+    for _ in 0..PLACES {
+        let base = FIRST + (own + NEXT.fetch_add(1, Ordering::Relaxed)) % PLACES * STEP;
+        let lock = File::create(locks.join(base.to_string())).expect("a lock file");
+        let mut ports = (0..6).flat_map(|node| [base + 10 * node, base + 10 * node + 1]);
+        if lock.try_lock().is_ok() && ports.all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok()) {
+            HELD.lock().expect("no panic while it is held").push(lock);
             return base;
         }
     }
+    panic!("no free ports");
 }
 
 impl Dev {
     /// Starts a cluster and waits until it says that it is there.
     pub fn start(directory: &Path, arguments: &[&str]) -> Dev {
-        let mut process = mraft()
-            .arg("dev")
-            .arg("--dir")
-            .arg(directory)
-            .args(arguments)
-            .stdout(Stdio::piped())
-            .stdin(Stdio::null())
-            .spawn()
-            .expect("mraft runs");
+        let mut command = mraft();
+        command.arg("dev").arg("--dir").arg(directory).args(arguments);
+        Dev::run(command)
+    }
+
+    /// Runs a command that is `mraft dev` and waits until the cluster is there.
+    pub fn run(mut command: Command) -> Dev {
+        let mut process = command.stdout(Stdio::piped()).stdin(Stdio::null()).spawn().expect("mraft runs");
         let output = process.stdout.take().expect("piped");
         let (sender, lines) = channel();
         std::thread::spawn(move || {
@@ -114,17 +126,113 @@ impl Dev {
     }
 
     /// Asks the cluster to stop and waits for it.
-    pub fn stop(mut self) -> ExitStatus {
-        signal(i32::try_from(self.process.id()).expect("a pid"), Signal::INT);
-        let began = Instant::now();
-        loop {
-            if let Some(status) = self.process.try_wait().expect("its own child") {
-                return status;
-            }
-            assert!(began.elapsed() < PATIENCE, "mraft dev does not stop");
-            std::thread::sleep(STEP);
-        }
+    pub fn stop(self) -> ExitStatus {
+        self.end(Signal::INT)
     }
+
+    /// Sends the supervisor this signal and waits for its end.
+    pub fn end(mut self, with: Signal) -> ExitStatus {
+        signal(i32::try_from(self.process.id()).expect("a pid"), with);
+        ended(&mut self.process)
+    }
+
+    /// The nodes' doors.
+    pub fn urls(&self) -> Vec<&str> {
+        self.nodes.iter().map(|node| node.url.as_str()).collect()
+    }
+}
+
+/// Waits for a process.
+pub fn ended(process: &mut Child) -> ExitStatus {
+    let mut status = None;
+    wait_until("the process has ended", || {
+        status = process.try_wait().expect("its own child");
+        status.is_some()
+    });
+    status.expect("just seen")
+}
+
+/// Whether a process is there; one that has ended and was not waited for yet is not.
+pub fn is_running(pid: i32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().next()).is_some_and(|state| state != "Z")
+}
+
+/// An HTTP answer.
+#[derive(Debug)]
+pub struct Said {
+    pub status: u16,
+    pub head: String,
+    pub body: Vec<u8>,
+}
+
+impl Said {
+    /// A header's value.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.head.lines().find_map(|line| {
+            let (given, value) = line.split_once(':')?;
+            given.eq_ignore_ascii_case(name).then_some(value.trim())
+        })
+    }
+
+    pub fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).expect("UTF-8")
+    }
+
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body).expect("JSON")
+    }
+}
+
+/// One HTTP request, byte by byte as it is given; the answer is read to its end.
+pub fn http(url: &str, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Said {
+    let mut stream = open(url, method, path, headers, body.len());
+    stream.write_all(body).expect("sent");
+    answer(&mut stream)
+}
+
+/// A request of which the body is still to be sent.
+pub fn open(url: &str, method: &str, path: &str, headers: &[(&str, &str)], body_bytes: usize) -> TcpStream {
+    begin(url, method, path, headers, body_bytes).expect("the door is open")
+}
+
+/// A request without a body to a door that may be closed.
+pub fn try_open(url: &str, method: &str, path: &str) -> io::Result<TcpStream> {
+    begin(url, method, path, &[], 0)
+}
+
+fn begin(
+    url: &str,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body_bytes: usize,
+) -> io::Result<TcpStream> {
+    let address = url.strip_prefix("http://").expect("a plain door");
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let mut head = format!("{method} {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n");
+    for (name, value) in headers {
+        head.push_str(&format!("{name}: {value}\r\n"));
+    }
+    head.push_str(&format!("content-length: {body_bytes}\r\n\r\n"));
+    stream.write_all(head.as_bytes())?;
+    Ok(stream)
+}
+
+/// The answer to a request that was sent whole.
+pub fn answer(stream: &mut TcpStream) -> Said {
+    try_answer(stream).expect("an answer")
+}
+
+/// The answer, if the door did not close before.
+pub fn try_answer(stream: &mut TcpStream) -> Option<Said> {
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes).ok()?;
+    let end = bytes.windows(4).position(|four| four == b"\r\n\r\n")?;
+    let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
+    Some(Said { status, head, body: bytes[end + 4..].to_vec() })
 }
 
 impl Drop for Dev {

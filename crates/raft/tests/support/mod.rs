@@ -169,6 +169,10 @@ pub struct Node {
     /// Whether applying waits to be told.
     pub apply_held: bool,
     pub to_apply: VecDeque<(Index, Index)>,
+    /// Whether reading from the log waits to be told.
+    pub log_held: bool,
+    /// Orders to read from the log, in the order of [`Effect::ReadLog`].
+    pub log_orders: Vec<(u64, ReplicaId, Index, Index, usize)>,
     pub machine: Machine,
     /// Snapshots that the core asked for: to whom, covering at least this.
     /// Snapshots asked for: the least index, and the term in which the leader asked.
@@ -236,6 +240,8 @@ impl Group {
             disk_held: false,
             apply_held: false,
             to_apply: VecDeque::new(),
+            log_held: false,
+            log_orders: Vec::new(),
             orders: BTreeMap::new(),
             shipped: BTreeMap::new(),
             staged: Vec::new(),
@@ -315,10 +321,13 @@ impl Group {
                 node.pending.push_back(write);
             }
             Effect::Apply { first, last } => node.to_apply.push_back((first, last)),
-            Effect::ReadLog { to, first, last, max_bytes } => {
+            Effect::ReadLog { order, to, first, last, max_bytes } => {
+                if node.log_held {
+                    return node.log_orders.push((order, to, first, last, max_bytes));
+                }
                 let entries = node.disk.read(first, last, max_bytes);
                 let raft = node.raft.as_mut().expect("it just spoke");
-                raft.step(Event::LogRead { to, entries });
+                raft.step(Event::LogRead { order, to, entries });
                 let mut effects = Vec::new();
                 raft.poll(&mut effects);
                 for effect in effects {
@@ -357,6 +366,18 @@ impl Group {
         if let Some(write) = number {
             self.step(id, Event::Persisted { write });
         }
+    }
+
+    /// Carries out the oldest order to read from the log.
+    pub fn read_log(&mut self, id: ReplicaId) -> bool {
+        let node = self.node_mut(id);
+        if node.log_orders.is_empty() {
+            return false;
+        }
+        let (order, to, first, last, max_bytes) = node.log_orders.remove(0);
+        let entries = node.disk.read(first, last, max_bytes);
+        self.step(id, Event::LogRead { order, to, entries });
+        true
     }
 
     /// Applies everything that was handed out.
@@ -427,6 +448,7 @@ impl Group {
         node.raft = None;
         node.pending.clear();
         node.to_apply.clear();
+        node.log_orders.clear();
         node.orders.clear();
         node.shipped.clear();
         node.staged.clear();

@@ -87,7 +87,7 @@ pub fn effect(effect: &Effect) -> Option<String> {
             line
         }
         Effect::Apply { first, last } => format!("apply {first}..={last}"),
-        Effect::ReadLog { to, first, last, max_bytes } => {
+        Effect::ReadLog { to, first, last, max_bytes, .. } => {
             format!("read log {first}..={last} for {to:?}, at most {max_bytes} bytes")
         }
         Effect::SendSnapshot { to, at_least } => format!("send {to:?} a snapshot that covers {at_least}"),

@@ -108,10 +108,6 @@ impl World {
     fn crash(&mut self, node: usize) {
         self.report.crashes += 1;
         self.report.crashes_in_the_middle += u64::from(self.nodes[node].died());
-        if let Some(process) = self.nodes[node].process.as_ref() {
-            let is_installing = process.log_jobs.iter().any(is_install_step);
-            self.report.crashes_in_installations += u64::from(is_installing);
-        }
         let power = self.random.per_mille(self.mix.power_per_mille).then(|| self.random.draw());
         self.end_process(node, power);
         self.lose(node);
@@ -254,8 +250,4 @@ impl World {
         }
         Ok(())
     }
-}
-
-fn is_install_step(job: &mraft::persist::LogJob) -> bool {
-    matches!(job, mraft::persist::LogJob::InstallStep { .. })
 }

@@ -205,19 +205,24 @@ impl World {
         let mut done = Vec::new();
         let jobs = std::mem::take(&mut process.log_jobs);
         let (health, run) = process.log.run(jobs, &mut done);
-        process.log_sealed &= run.batches == 0;
         if self.dies(node) {
             return Ok(());
         }
         self.log_health(node, health)?;
         let Some(process) = running(&mut self.nodes, node, boot) else { return Ok(()) };
         for done in done {
+            if let LogDone::Refused { group, reason } = done {
+                let how = format!("group {group} on node {}: {reason}", self.ids[node]);
+                return Err(Broken { promise: promise::LOG_TAKES_WRITES, how });
+            }
             if planted == Some(Planted::EarlyAcknowledge) && matches!(done, LogDone::Persisted { .. }) {
                 continue;
             }
             process.core.handle(Input::Log(done));
         }
-        let (health, _) = process.log.maintain();
+        let (health, more) = process.log.maintain();
+        process.log_more_to_tidy = more;
+        process.log_seal_due |= run.batches > 0 || more;
         if self.dies(node) {
             return Ok(());
         }
@@ -234,34 +239,47 @@ impl World {
             self.after(wait, Action::Filled { node, boot, fill });
         }
         let disk_us = self.random.between(50, self.mix.disk_us_max);
-        let Some(process) = running(&mut self.nodes, node, boot) else { return Ok(()) };
-        process.log_busy = false;
-        let (run, is_full) = (process.log_runs, process.log_full);
+        if let Some(process) = running(&mut self.nodes, node, boot) {
+            process.log_busy = false;
+        }
         self.start_log(node, disk_us);
-        let wait = if is_full { FULL_RETRY_US } else { SEAL_AFTER_US };
-        self.after(wait, Action::LogIdle { node, boot, run });
+        self.wait_for_log_idle(node, boot, SEAL_AFTER_US);
         self.pump(node)
     }
 
-    /// Nothing came for the log for a while: what found no room is tried again, and otherwise the last batch gets its seal (rule L3).
+    /// What the log does next if nothing comes for it.
+    fn wait_for_log_idle(&mut self, node: usize, boot: u64, seal_after_us: u64) {
+        let Some(process) = running(&mut self.nodes, node, boot) else { return };
+        let run = process.log_runs;
+        let wait = match (process.log_seal_due, process.log.waits()) {
+            (true, _) => seal_after_us,
+            (false, true) if process.log_more_to_tidy => 1,
+            (false, true) => FULL_RETRY_US,
+            (false, false) => return,
+        };
+        self.after(wait, Action::LogIdle { node, boot, run });
+    }
+
+    /// Nothing came for the log for a while: the last batch gets its seal (rule L3), and what found no room is tried again.
     pub(super) fn log_idle(&mut self, node: usize, boot: u64, run: u64) -> Result<(), Broken> {
         let Some(process) = running(&mut self.nodes, node, boot) else { return Ok(()) };
         if process.log_runs != run || process.log_busy {
             return Ok(());
         }
-        if process.log_full {
+        if process.log_seal_due {
+            let (health, is_sealed) = process.log.seal();
+            process.log_seal_due = !is_sealed;
+            if self.dies(node) {
+                return Ok(());
+            }
+            self.log_health(node, health)?;
+        }
+        let Some(process) = running(&mut self.nodes, node, boot) else { return Ok(()) };
+        if process.log.waits() {
             process.log_busy = true;
             return self.log_done(node, boot);
         }
-        if process.log_sealed {
-            return Ok(());
-        }
-        process.log_sealed = true;
-        let health = process.log.seal().map_or_else(LogHealth::Failed, |()| LogHealth::Well);
-        if self.dies(node) {
-            return Ok(());
-        }
-        self.log_health(node, health)?;
+        self.wait_for_log_idle(node, boot, FULL_RETRY_US);
         self.pump(node)
     }
 
@@ -317,16 +335,19 @@ impl World {
         }
     }
 
-    /// Asks for room when the log is too long, as the log thread does (rule L5).
+    /// Asks for room when the log is too long or has none, as the log thread does (rule L5).
     fn press(&mut self, node: usize) {
         let Some(process) = self.nodes[node].process.as_mut() else { return };
         let segments = process.log.store().status().segments_live;
-        if segments > SEGMENTS_TARGET && segments > process.log_pressed_at {
+        let is_pressed = segments > SEGMENTS_TARGET || process.log_full;
+        if is_pressed && segments > process.log_pressed_at {
             process.log_pressed_at = segments;
             process.core.handle(Input::LogPressed(true));
-            process.mail.push(ApplyMail::PersistAll);
-            self.start_apply(node, 1);
-        } else if segments <= SEGMENTS_TARGET && process.log_pressed_at > 0 {
+            if !process.log_full {
+                process.mail.push(ApplyMail::PersistAll);
+                self.start_apply(node, 1);
+            }
+        } else if !is_pressed && process.log_pressed_at > 0 {
             process.log_pressed_at = 0;
             process.core.handle(Input::LogPressed(false));
         }
@@ -350,24 +371,36 @@ impl World {
     pub(super) fn apply_done(&mut self, node: usize, boot: u64) -> Result<(), Broken> {
         let disk_us = self.random.between(50, self.mix.disk_us_max);
         let own = self.ids[node];
-        let planted = self.planted;
+        let (planted, now_us) = (self.planted, self.now_us);
         let Some(process) = running(&mut self.nodes, node, boot) else { return Ok(()) };
         let mut out = ApplyOutput::default();
         for mail in std::mem::take(&mut process.mail) {
             process.apply.handle(mail, &mut out);
         }
+        if process.apply.waits_for_room() && now_us - process.apply_tried_us >= FULL_RETRY_US {
+            process.apply_tried_us = now_us;
+            process.apply.retry(&mut out);
+        }
         process.apply.finish(&mut out);
         process.apply_busy = false;
+        let retries = process.apply.waits_for_room() && !process.apply_retries;
+        process.apply_retries |= retries;
         if self.dies(node) {
             return Ok(());
         }
+        if retries {
+            self.after(FULL_RETRY_US, Action::ApplyRetry(node, boot));
+        }
+        self.report.stores_full += out.found_full;
         let mut applied = Vec::new();
         let mut is_back_at_abandoned = false;
         let Some(process) = running(&mut self.nodes, node, boot) else { return Ok(()) };
         for (group, input) in out.inputs {
             let input = match input {
-                Input::Applied { group, index, .. } if planted == Some(Planted::EarlyTruncation) => {
-                    Input::Applied { group, index, persisted: index }
+                Input::Applied { group, index, disputed, .. }
+                    if planted == Some(Planted::EarlyTruncation) =>
+                {
+                    Input::Applied { group, index, persisted: index, disputed }
                 }
                 other => other,
             };
@@ -380,7 +413,7 @@ impl World {
             process.core.handle(input);
         }
         for (group, reason) in out.failed {
-            if !self.nodes[node].faulty.any() {
+            if !self.nodes[node].faulty.failing {
                 return Err(Broken {
                     promise: promise::NO_ENTRY_STOPS,
                     how: format!("group {group} on node {own}: {reason}"),

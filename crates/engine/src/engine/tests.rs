@@ -1,0 +1,337 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! One engine with one replica of a group of three, played by hand: the test is the disk, the state machine and the other two.
+
+use std::collections::VecDeque;
+
+use mraft_raft::{AppendReply, Body, Config, Message, Restored};
+use mraft_types::{
+    Entry, EntryKind, HardState, LogPosition, LogStart, Member, Membership, MembershipChange, Payload,
+    ReplicaId, Role, Term,
+};
+
+use super::*;
+use crate::comparison::{Depth, Dispute};
+use crate::effect::ApplyJob;
+use crate::error::Unknown;
+use crate::event::{Proposal, ReadKind};
+use crate::packing::{NO_SLOT, PackedEntry};
+
+const GROUP: GroupId = GroupId(3);
+const UID: GroupUid = GroupUid([7; 16]);
+
+fn replica(node: u64) -> ReplicaId {
+    ReplicaId::new(0, NodeId::new(node).expect("a node id"))
+}
+
+fn members() -> Membership {
+    let member = |node| (replica(node), Member { role: Role::Voter, raft_address: format!("h:{node}") });
+    Membership { members: (1..=3).map(member).collect(), ..Membership::default() }
+}
+
+fn follower() -> Raft {
+    let start = LogStart { position: LogPosition { index: 1, term: 1 }, membership: members() };
+    let config = Config {
+        id: replica(1),
+        election_ticks: 10,
+        heartbeat_ticks: 2,
+        check_quorum: false,
+        append_bytes_max: 1 << 20,
+        inflight_bytes_max: 1 << 20,
+        inflight_messages_max: 16,
+        unapplied_bytes_max: 1 << 20,
+        cache_bytes_max: 1 << 20,
+        snapshot_deadline_ticks: 100,
+    };
+    let restored = Restored {
+        hard_state: HardState { term: 1, vote: None, commit: 1 },
+        last_index: 1,
+        terms: vec![(1, 1)],
+        applied: start.position,
+        start,
+        memberships: Vec::new(),
+        condemned: None,
+    };
+    Raft::new(config, restored).expect("a fresh group")
+}
+
+struct Play {
+    engine: Engine,
+    now: Now,
+    sent: VecDeque<Message>,
+    answers: Vec<(Ticket, Answer)>,
+    jobs: Vec<ApplyJob>,
+    notices: Vec<(GroupId, Notice)>,
+    /// What the state machine says of the log.
+    disputed: Option<Dispute>,
+}
+
+impl Play {
+    fn new(limits: Limits) -> Play {
+        let mut engine = Engine::new(replica(1).node(), limits);
+        assert!(engine.add_group(GROUP, UID, follower(), 1));
+        Play {
+            engine,
+            now: Now { tick: 0, monotonic_ms: 1_000, unix_ms: 1_000_000 },
+            sent: VecDeque::new(),
+            answers: Vec::new(),
+            jobs: Vec::new(),
+            notices: Vec::new(),
+            disputed: None,
+        }
+    }
+
+    /// Turns until nothing is left to do. The disk and the state machine are quick.
+    fn turn(&mut self) {
+        while !self.engine.is_idle() {
+            let mut effects = Vec::new();
+            self.engine.turn(&mut effects);
+            for (group, effect) in effects {
+                match effect {
+                    Effect::Write(write) => {
+                        self.engine.handle_event(group, Event::Persisted { write: write.number });
+                    }
+                    Effect::Apply(job) => {
+                        self.engine
+                            .handle_event(group, Event::Applied { index: job.last, disputed: self.disputed });
+                        self.jobs.push(job);
+                    }
+                    Effect::Send { message, .. } => self.sent.push_back(message),
+                    Effect::Answer(ticket, answer) => self.answers.push((ticket, answer)),
+                    Effect::Notice(notice) => self.notices.push((group, notice)),
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    fn handle(&mut self, event: Event) {
+        self.engine.handle_event(GROUP, event);
+        self.turn();
+    }
+
+    fn hear(&mut self, from: u64, term: Term, body: Body) {
+        let message = Message { from: replica(from), to: replica(1), term, body };
+        self.handle(Event::Message { uid: UID, message });
+    }
+
+    fn tick(&mut self) {
+        self.now.tick += 1;
+        self.now.monotonic_ms += 10;
+        self.now.unix_ms += 10;
+        self.engine.set_now(self.now);
+        self.engine.handle_node_event(NodeEvent::Tick { random: 0 });
+        self.turn();
+    }
+
+    fn raft(&self) -> &Raft {
+        self.engine.raft(GROUP).expect("the group is here")
+    }
+
+    /// Replica 1 is elected by 2, and 2 has all of its log.
+    fn lead(&mut self) {
+        while !self.raft().is_leader() {
+            self.tick();
+            while let Some(message) = self.sent.pop_front() {
+                let granted = true;
+                match message.body {
+                    Body::PreVote { .. } => self.hear(2, message.term, Body::PreVoteReply { granted }),
+                    Body::Vote { .. } => self.hear(2, message.term, Body::VoteReply { granted }),
+                    _ => {}
+                }
+            }
+        }
+        self.accept();
+    }
+
+    /// Replica 2 has the whole log.
+    fn accept(&mut self) {
+        let (term, matched) = (self.raft().term(), self.raft().last_index());
+        self.hear(2, term, Body::AppendReply(AppendReply::Accepted { matched }));
+    }
+
+    /// Replica 3 leads in the next term and overwrites what stands behind `prev` with an empty entry, which is committed.
+    fn is_deposed(&mut self, prev: Index) {
+        let term = self.raft().term() + 1;
+        let prev = LogPosition { index: prev, term: self.raft().term_at(prev).expect("in the log") };
+        let entry = Entry { index: prev.index + 1, term, kind: EntryKind::Empty, payload: Payload::new() };
+        let body = Body::Append { prev, commit: entry.index, entries: vec![entry], matched: 0 };
+        self.hear(3, term, body);
+        assert!(!self.raft().is_leader());
+    }
+
+    fn propose(&mut self, ticket: u64) -> Index {
+        let body = Payload::copy_from(b"put");
+        let proposal = Proposal { ticket: Ticket(ticket), slot: NO_SLOT, deadline_tick: 1_000, body };
+        self.handle(Event::Propose(vec![proposal]));
+        self.raft().last_index()
+    }
+
+    fn read(&mut self, ticket: u64) {
+        let tickets = vec![Ticket(ticket)];
+        self.handle(Event::Read { kind: ReadKind::Linearizable, tickets, deadline_tick: 1_000 });
+    }
+
+    /// The index at which each ticket was handed to the state machine.
+    fn handed(&self) -> Vec<(u64, Index)> {
+        let waiting = self.jobs.iter().flat_map(|job| &job.tickets);
+        waiting.flat_map(|own| own.tickets.iter().map(|ticket| (ticket.0, own.position.index))).collect()
+    }
+}
+
+#[test]
+fn e3_a_leader_that_comes_back_with_a_shorter_log_answers_what_it_proposes_now() {
+    let mut play = Play::new(Limits::default());
+    play.lead();
+    let before = play.raft().last_index();
+    (10..20).for_each(|ticket| _ = play.propose(ticket));
+    play.is_deposed(before);
+    assert_eq!(play.answers, [(Ticket(10), Answer::NotApplied(NotApplied::Overwritten))]);
+    play.lead();
+    let at = play.propose(100);
+    assert!(at < before + 10, "the tail of the first office reached further");
+    play.accept();
+    assert_eq!(play.handed(), [(100, at)], "its ticket goes along with its entry");
+    let next = play.propose(101);
+    play.accept();
+    assert_eq!(play.handed(), [(100, at), (101, next)]);
+}
+
+#[test]
+fn e8_a_group_whose_log_says_that_it_is_disputed_is_not_served_by_whoever_leads_it_next() {
+    let mut play = Play::new(Limits::default());
+    play.disputed = Some(Dispute { index: 1, shown_by: Depth::Content });
+    play.lead();
+    for office in 0..2 {
+        play.propose(1);
+        play.read(2);
+        let disputed = || Answer::NotApplied(NotApplied::Disputed(1));
+        assert_eq!(
+            std::mem::take(&mut play.answers),
+            [(Ticket(1), disputed()), (Ticket(2), disputed())],
+            "{office}"
+        );
+        play.is_deposed(play.raft().commit());
+        play.lead();
+    }
+    play.disputed = None;
+    play.handle(Event::Applied { index: play.raft().commit(), disputed: None });
+    assert!(play.notices.contains(&(GROUP, Notice::Settled)));
+    let at = play.propose(3);
+    play.accept();
+    assert_eq!(play.handed(), [(3, at)]);
+}
+
+#[test]
+fn e8_reads_that_were_under_way_when_the_log_said_so_are_refused() {
+    let mut play = Play::new(Limits::default());
+    play.lead();
+    play.read(1);
+    assert_eq!(play.answers, [], "its round waits for answers");
+    play.disputed = Some(Dispute { index: 1, shown_by: Depth::Chain });
+    play.propose(2);
+    play.accept();
+    assert_eq!(play.answers, [(Ticket(1), Answer::NotApplied(NotApplied::Disputed(1)))]);
+}
+
+#[test]
+fn m3_adding_a_node_that_has_a_live_replica_answers_with_that_one_and_changes_nothing() {
+    let mut play = Play::new(Limits::default());
+    play.lead();
+    let add = |play: &mut Play, ticket| {
+        let change = MembershipChange::AddLearner {
+            node: NodeId::new(4).expect("a node id"),
+            raft_address: "h:4".to_owned(),
+        };
+        let (ticket, deadline_tick) = (Ticket(ticket), 1_000);
+        play.handle(Event::Change { ticket, change, expected_change_index: None, deadline_tick });
+        play.accept();
+        match play.answers.pop() {
+            Some((answered, Answer::Changed { position, membership })) if answered == ticket => {
+                let of_node = |id: &&ReplicaId| id.node().get() == 4;
+                (position, membership.members.keys().copied().filter(|id| of_node(&id)).collect::<Vec<_>>())
+            }
+            other => panic!("{other:?}"),
+        }
+    };
+    let (position, added) = add(&mut play, 1);
+    assert_eq!((position.index, added.len()), (play.raft().membership().change_index, 1));
+    let last = play.raft().last_index();
+    assert_eq!(add(&mut play, 2), (position, added), "the same replica, by the same change");
+    assert_eq!(play.raft().last_index(), last, "nothing was written");
+}
+
+/// The stamps of the entries with commands that were handed to the state machine.
+fn stamps(play: &Play) -> Vec<u64> {
+    let entries = play.jobs.iter().flat_map(|job| job.entries.iter().flatten());
+    let packed = entries.filter(|entry| entry.kind == EntryKind::Commands);
+    packed.map(|entry| PackedEntry::decode(&entry.payload).expect("packed").leader_unix_ms).collect()
+}
+
+#[test]
+fn e1_a_leader_that_comes_back_with_a_clock_that_went_back_does_not_take_its_stamps_back() {
+    let mut play = Play::new(Limits::default());
+    let hear_clocks = |play: &mut Play| {
+        for node in [2, 3] {
+            let unix_ms = play.now.unix_ms;
+            play.engine.handle_node_event(NodeEvent::PeerClock { node: replica(node).node(), unix_ms });
+        }
+    };
+    hear_clocks(&mut play);
+    play.lead();
+    play.propose(1);
+    play.accept();
+    let first = stamps(&play);
+    assert!(first.last().is_some_and(|stamp| *stamp >= 1_000_000), "{first:?}");
+    play.is_deposed(play.raft().commit());
+    // Every clock of the group is set back, and the median with them.
+    play.now.unix_ms = 500_000;
+    hear_clocks(&mut play);
+    play.lead();
+    for ticket in 2..5 {
+        play.propose(ticket);
+        play.accept();
+    }
+    let all = stamps(&play);
+    assert_eq!(all.len(), 4);
+    assert!(all.is_sorted(), "{all:?}");
+}
+
+#[test]
+fn t4_a_panic_inside_a_group_ends_that_group_and_no_other() {
+    let other = GroupId(4);
+    let mut play = Play::new(Limits::default());
+    assert!(play.engine.add_group(other, UID, follower(), 1));
+    play.lead();
+    play.read(1);
+    let last = play.propose(2);
+    assert_eq!(play.answers, [], "both wait");
+    let held = play.engine.held_bytes();
+    assert!(held > 0);
+    play.engine.touched.insert(GROUP);
+    play.engine.guarded(GROUP, |_, _, out| {
+        out.push(Effect::Answer(Ticket(9), Answer::NotApplied(NotApplied::Deadline)));
+        panic!("a bug at {last}");
+    });
+    play.turn();
+    let message = format!("a bug at {last}");
+    assert_eq!(play.notices.last(), Some(&(GROUP, Notice::Panicked { message })));
+    assert_eq!(
+        play.answers,
+        [
+            (Ticket(1), Answer::NotApplied(NotApplied::Stopping)),
+            (Ticket(2), Answer::Unknown(Unknown::Stopped)),
+        ],
+        "what was proposed may be applied; what the part that panicked had to say is not trusted"
+    );
+    assert!(play.engine.raft(GROUP).is_none(), "its state is never used again");
+    assert_eq!(play.engine.held_bytes(), 0);
+    play.answers.clear();
+    play.read(3);
+    assert_eq!(play.answers, [(Ticket(3), Answer::NotApplied(NotApplied::NoSuchGroup))]);
+    let term = play.engine.raft(other).expect("the other group is here").term();
+    (0..30).for_each(|_| play.tick());
+    let asked = |message: &Message| matches!(message.body, Body::PreVote { .. });
+    assert!(play.sent.iter().any(asked), "the other group lives on in term {term}");
+    assert_eq!(play.answers.len(), 1, "and says nothing in the place of the one that is gone");
+}

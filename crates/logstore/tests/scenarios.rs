@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! Situations that real logs got wrong.
+//!
+//! Carried records that bring truncated entries back: a replica that hardly writes is carried forward (rule L5), that is, its records are
+//! written again behind newer ones. What it had truncated or overwritten by then, or does meanwhile, must stay gone, whatever of the
+//! old and of the carried records a power cut leaves.
+
+#![allow(clippy::expect_used, clippy::panic, reason = "a test that cannot go on says why")]
+
+mod support;
+
+use std::path::Path;
+
+use mraft_disk::MemoryDisk;
+use mraft_logstore::{Case, LogStore, Mark, SegmentLog, inspect};
+use mraft_types::{Entry, Index};
+use support::{Op, append, apply, content, key, mark, start};
+
+/// The quiet replica, whose records are carried.
+const QUIET: u64 = 1;
+/// The busy one, which makes the log long.
+const BUSY: u64 = 2;
+
+/// What the quiet replica must have: where its log begins, and its entries.
+#[derive(Clone, Debug, PartialEq)]
+struct Kept {
+    start: Index,
+    entries: Vec<Entry>,
+}
+
+struct Play {
+    disk: MemoryDisk,
+    log: SegmentLog,
+    openings: u64,
+    /// The busy replica's next entry.
+    next: Index,
+    carried: u64,
+}
+
+impl Play {
+    fn new() -> Play {
+        let disk = MemoryDisk::new();
+        let mut log = support::open(&disk, 1).expect("opens");
+        apply(&mut log, &Op::Add(vec![QUIET, BUSY])).expect("legal");
+        Play { disk, log, openings: 1, next: 2, carried: 0 }
+    }
+
+    /// One write of the busy replica, which needs nothing of it for long, and one step of what the log does beside. Whether that wrote
+    /// a batch.
+    fn go_on(&mut self) -> bool {
+        let mut write = append(BUSY, self.next..=self.next, 1, 3000);
+        write.mark = Some(Mark::Truncate(start(self.next, 1)));
+        self.next += 1;
+        self.log.write(&[write]).expect("legal");
+        let (carried, seq) = (self.log.status().groups_carried, self.log.durable_seq());
+        self.log.maintain().expect("legal");
+        self.carried += self.log.status().groups_carried - carried;
+        self.log.durable_seq() > seq
+    }
+
+    /// Power cut; what the log has of the quiet replica then.
+    fn cut(&mut self) -> Kept {
+        self.openings += 1;
+        self.disk.crash(self.openings);
+        self.log = support::open(&self.disk, self.openings).expect("opens");
+        let found = content(&self.log);
+        let (recovered, entries) = &found[&key(QUIET)];
+        assert_eq!(recovered.condemned, None);
+        assert_eq!(recovered.last_index, recovered.start.position.index + entries.len() as u64);
+        Kept { start: recovered.start.position.index, entries: entries.clone() }
+    }
+}
+
+#[test]
+fn l5_carried_records_do_not_bring_overwritten_or_truncated_entries_back() {
+    let mut play = Play::new();
+    play.log.write(&[append(QUIET, 2..=12, 1, 900)]).expect("legal");
+    play.log.write(&[append(QUIET, 5..=6, 2, 900)]).expect("legal");
+    play.log.write(&[mark(QUIET, 2, 6, Mark::Truncate(start(3, 1)))]).expect("legal");
+    let entries = [append(QUIET, 4..=4, 1, 900).entries, append(QUIET, 5..=6, 2, 900).entries].concat();
+    let kept = Kept { start: 3, entries };
+    for step in 0..300 {
+        play.go_on();
+        if step % 7 == 0 {
+            assert_eq!(play.cut(), kept, "step {step}");
+        }
+    }
+    assert!(play.carried > 5, "carried {} times", play.carried);
+}
+
+#[test]
+fn l5_what_is_overwritten_while_it_is_being_carried_stays_overwritten() {
+    // Eight batches' worth, so that carrying takes many parts; the replica overwrites or truncates between any two of them.
+    let (mut carried, mut interrupted) = (0, 0);
+    for pause in 0..4 {
+        for truncates in [false, true] {
+            let mut play = Play::new();
+            for first in (2..=121).step_by(10) {
+                play.log.write(&[append(QUIET, first..=first + 9, 1, 900)]).expect("legal");
+            }
+            // Until the first parts are written, and a few more.
+            let mut steps = 0;
+            while steps <= pause {
+                steps += u64::from(play.go_on());
+                assert!(play.next < 1_000, "nothing is carried");
+            }
+            let kept = if truncates {
+                play.log.write(&[mark(QUIET, 1, 121, Mark::Truncate(start(60, 1)))]).expect("legal");
+                Kept { start: 60, entries: append(QUIET, 61..=121, 1, 900).entries }
+            } else {
+                play.log.write(&[append(QUIET, 50..=51, 2, 900)]).expect("legal");
+                let before = append(QUIET, 2..=49, 1, 900).entries;
+                Kept { start: 1, entries: [before, append(QUIET, 50..=51, 2, 900).entries].concat() }
+            };
+            // What a restart at this very step would find: carrying it whole once more would hide what was wrong before.
+            for step in 0..60 {
+                let seen = inspect(&play.disk, Path::new(support::DIRECTORY)).expect("readable");
+                interrupted += u64::from(step == 0 && seen.cases.contains_key(&Case::IncompleteCheckpoint));
+                let quiet = seen.replicas.iter().find(|replica| replica.recovered.key == key(QUIET));
+                let found = &quiet.expect("it is here").recovered;
+                let last = kept.entries.last().map(|entry| entry.index);
+                assert_eq!(
+                    (found.start.position.index, Some(found.last_index), found.condemned),
+                    (kept.start, last, None),
+                    "step {step}, after {pause} parts"
+                );
+                play.go_on();
+            }
+            for step in 1..=2 {
+                // Long enough for the log to pay for carrying it whole, begun anew, and to use the old segments again.
+                (0..150).for_each(|_| _ = play.go_on());
+                assert_eq!(play.cut(), kept, "round {step}, after {pause} parts");
+            }
+            carried += play.carried;
+        }
+    }
+    assert!(carried > 6 && interrupted > 4, "carried {carried} times, interrupted {interrupted} times");
+}
