@@ -160,6 +160,31 @@ pub enum Event {
     },
 }
 
+impl Event {
+    /// Whoever waits for an answer to it.
+    pub fn into_tickets(self) -> Vec<Ticket> {
+        match self {
+            Event::Propose(proposals) => proposals.into_iter().map(|proposal| proposal.ticket).collect(),
+            Event::Read { tickets, .. } => tickets,
+            Event::Change { ticket, .. }
+            | Event::Transfer { ticket, .. }
+            | Event::ProposeCheckpoint(ticket) => vec![ticket],
+            Event::Message { .. }
+            | Event::Persisted { .. }
+            | Event::Applied { .. }
+            | Event::Hashed(_)
+            | Event::PeerHashed { .. }
+            | Event::LogRead { .. }
+            | Event::SnapshotReceived { .. }
+            | Event::SnapshotInstalled { .. }
+            | Event::SnapshotProgress { .. }
+            | Event::SnapshotSent { .. }
+            | Event::Truncate { .. }
+            | Event::Condemn { .. } => Vec::new(),
+        }
+    }
+}
+
 /// Something happened to the node, and so to all its groups.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NodeEvent {

@@ -3,7 +3,7 @@
 //! A user's own state machine on three hosts in one process: `cargo run --example embedded -p mraft`.
 
 use std::sync::mpsc::channel;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mraft::machines::{Command, InMemoryMachine, in_memory};
 use mraft::{Answer, GroupSpec, HostConfig, Machines, NO_SLOT, NodeHost, ReadKind};
@@ -34,6 +34,10 @@ impl InMemoryMachine for Sum {
     }
 }
 
+/// Nothing takes this long unless it is broken.
+const PATIENCE: Duration = Duration::from_secs(60);
+const NUMBERS: u64 = 100;
+
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let group = GroupId(0);
     let directory = std::env::temp_dir().join(format!("mraft-embedded-{}", std::process::id()));
@@ -60,6 +64,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         host.start_groups(&[spec])?;
         hosts.push(host);
     }
+    let began = Instant::now();
     let leader = loop {
         let leads = |host: &&NodeHost| {
             host.leader(group)
@@ -68,26 +73,35 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         if let Some(host) = hosts.iter().find(leads) {
             break host;
         }
+        if began.elapsed() > PATIENCE {
+            return Err("nobody leads".into());
+        }
         std::thread::yield_now();
     };
     let (answered, answers) = channel();
-    for number in 1..=100u64 {
+    for number in 1..=NUMBERS {
         let answered = answered.clone();
         let body = Payload::copy_from(&number.to_le_bytes());
-        leader.propose(group, NO_SLOT, body, Duration::from_secs(5), move |answer| _ = answered.send(answer));
+        leader.propose(group, NO_SLOT, body, PATIENCE, move |answer| _ = answered.send(answer));
     }
-    for _ in 0..100 {
+    for _ in 0..NUMBERS {
         match answers.recv()? {
             Answer::Applied { .. } => {}
-            other => println!("not applied: {other:?}"),
+            other => return Err(format!("not applied: {other:?}").into()),
         }
     }
     let (ready, confirmed) = channel();
-    leader.read(group, ReadKind::Linearizable, Duration::from_secs(5), move |answer| _ = ready.send(answer));
-    if let (Answer::ReadReady { index }, Some(lookup)) = (confirmed.recv()?, leader.lookup(group)) {
-        let mut sum = Vec::new();
-        lookup.query(b"", &mut sum)?;
-        println!("1 + … + 100 = {}, read at index {index}", sum.try_into().map_or(0, u64::from_le_bytes));
+    leader.read(group, ReadKind::Linearizable, PATIENCE, move |answer| _ = ready.send(answer));
+    let (index, lookup) = match (confirmed.recv()?, leader.lookup(group)) {
+        (Answer::ReadReady { index }, Some(lookup)) => (index, lookup),
+        (other, _) => return Err(format!("not read: {other:?}").into()),
+    };
+    let mut sum = Vec::new();
+    lookup.query(b"", &mut sum)?;
+    let sum = u64::from_le_bytes(sum.try_into().map_err(|_| "a sum has eight bytes")?);
+    println!("1 + … + {NUMBERS} = {sum}, read at index {index}");
+    if sum != NUMBERS * (NUMBERS + 1) / 2 {
+        return Err(format!("the sum is {sum}").into());
     }
     hosts.iter().for_each(NodeHost::close);
     std::fs::remove_dir_all(directory)?;

@@ -225,9 +225,16 @@ impl ApplyWorker {
             ApplyMail::Persist { group, done } => {
                 self.touched.insert(group);
                 let mut persisted = Err("the group is not here".to_owned());
-                self.guarded(group, out, |applier, _| {
+                self.guarded(group, out, |applier, out| {
                     let result = applier.machine().persist();
                     persisted = result.as_ref().map(|()| applier.persisted()).map_err(ToString::to_string);
+                    if let Ok(persisted) = persisted {
+                        // The core has to know how far the machine is before it truncates, and nobody asks for this truncation again.
+                        let GroupMeta { applied, disputed, .. } = applier.meta();
+                        let (index, disputed) = (applied.index, *disputed);
+                        out.inputs.push((group, Input::Applied { group, index, persisted, disputed }));
+                        out.inputs.push((group, Input::Truncate(group)));
+                    }
                     // Whoever asked is told that there is no room; the replica serves as before.
                     if is_full(&result) { Ok(()) } else { Ok(result?) }
                 });

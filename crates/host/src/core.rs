@@ -85,7 +85,7 @@ pub enum Input {
         /// Whether it is so.
         full: bool,
     },
-    /// The log failed, or the disk stalled: every replica stops (rules D10, T1).
+    /// The log failed, or the disk stalled: every replica stops for good, and whoever still asks is told the reason (rules D10, T1).
     StopAll(NotApplied),
     /// The apply side applied and published up to here.
     Applied {
@@ -297,6 +297,8 @@ pub struct Core {
     log_full: bool,
     /// The log holds more segments than it should (rule L5): nothing is kept for followers that lag.
     log_pressed: bool,
+    /// Why every replica stopped, once they did.
+    stopped: Option<NotApplied>,
     effects: Vec<GroupEffect>,
     out: Output,
 }
@@ -311,6 +313,7 @@ impl Core {
             benches: BTreeMap::new(),
             log_full: false,
             log_pressed: false,
+            stopped: None,
             effects: Vec::new(),
             out: Output::default(),
         }
@@ -328,6 +331,9 @@ impl Core {
 
     /// Takes in what happened.
     pub fn handle(&mut self, input: Input) {
+        if let Some(reason) = self.stopped.clone() {
+            return self.handle_stopped(input, &reason);
+        }
         match input {
             Input::Group(group, Event::Propose(proposals)) => match self.no_room(group) {
                 Some(why) => {
@@ -373,6 +379,7 @@ impl Core {
                 for group in std::mem::take(&mut self.benches).into_keys() {
                     self.engine.remove_group(group, &reason);
                 }
+                self.stopped = Some(reason);
             }
             Input::Applied { group, index, persisted, disputed } => {
                 self.engine.handle_event(group, Event::Applied { index, disputed });
@@ -407,6 +414,32 @@ impl Core {
                 self.benches.remove(&group);
                 self.engine.remove_group(group, &reason);
             }
+        }
+    }
+
+    /// Nothing starts again here: the log that everything stands on is gone. The first reason stays.
+    fn handle_stopped(&mut self, input: Input, reason: &NotApplied) {
+        match input {
+            Input::Group(_, event) => {
+                let tickets = event.into_tickets().into_iter();
+                self.out.answers.extend(tickets.map(|ticket| (ticket, Answer::NotApplied(reason.clone()))));
+            }
+            Input::Staged { group, directory, .. } => {
+                self.out.applies.push((group, ApplyOrder::Discard { directory }));
+            }
+            Input::Look(Look(look)) => look(self),
+            Input::Node(_)
+            | Input::Log(_)
+            | Input::LogFull(_)
+            | Input::LogPressed(_)
+            | Input::StoreFull { .. }
+            | Input::StopAll(_)
+            | Input::Applied { .. }
+            | Input::Truncate(_)
+            | Input::Switched { .. }
+            | Input::ViewOpened { .. }
+            | Input::Start(_)
+            | Input::Stop(..) => {}
         }
     }
 

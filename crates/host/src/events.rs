@@ -69,6 +69,13 @@ pub enum HostEvent {
     PeerSuspected(NodeId),
     /// An operator had what was known of a node id cleared (rule M6).
     ConflictCleared(NodeId),
+    /// A peer's routing table differs from this node's although both have this version (rule M10).
+    TopologyConflict {
+        /// The peer.
+        node: NodeId,
+        /// The version.
+        version: u64,
+    },
     /// A snapshot arrived whole and is being installed.
     SnapshotReceived {
         /// The group.

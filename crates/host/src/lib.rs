@@ -26,6 +26,7 @@ pub mod machines;
 mod mailbox;
 pub mod meta;
 pub mod metrics;
+mod network;
 mod node_host;
 mod notices;
 mod panics;

@@ -86,7 +86,7 @@ impl GroupMeta {
         LogStart { position: self.applied, membership: self.membership.clone() }
     }
 
-    /// The bytes (`docs/formats/meta.md`), into a vector that is cleared first.
+    /// The bytes (`docs/formats/files.md`), into a vector that is cleared first.
     pub fn encode_into(&self, out: &mut Vec<u8>) {
         self.encode_around(out, |out| self.membership.encode(out));
     }

@@ -228,7 +228,7 @@ fn help_of(family: &str) -> &'static str {
     }
 }
 
-fn counter(out: &mut String, name: &str, help: &str, value: u64) {
+pub(crate) fn counter(out: &mut String, name: &str, help: &str, value: u64) {
     let family = name.strip_suffix("_total").unwrap_or(name);
     let _ = writeln!(out, "# HELP {family} {help}\n# TYPE {family} counter\n{name} {value}");
 }

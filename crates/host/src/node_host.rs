@@ -190,7 +190,7 @@ impl NodeHost {
         for directory in [&data, &wal] {
             crate::files::lock_stopped(disk.as_ref(), directory)?;
         }
-        let listening = crate::peers::listen(&config)?;
+        let listening = crate::network::listen(&config)?;
         let locks = crate::files::lock_directories(disk.as_ref(), &data, &wal)?;
         let mut identity = identity::boot(disk.as_ref(), &data, &wal, &claim, fresh)?;
         let registry = Registry::open(Arc::clone(&disk), &data)?;
@@ -369,10 +369,7 @@ impl NodeHost {
     pub fn request_snapshot(&self, group: GroupId) -> Result<Index, HostError> {
         let (done, result) = sync_channel(1);
         self.inner.mail(group, ApplyMail::Persist { group, done })?;
-        let persisted = wait(&result)?.map_err(|reason| HostError::Machine { group, reason })?;
-        let truncate = vec![(group, Input::Truncate(group))];
-        self.inner.shared()?.deliver_inputs(truncate);
-        Ok(persisted)
+        wait(&result)?.map_err(|reason| HostError::Machine { group, reason })
     }
 
     /// Hashes a group's state here; equal on all replicas at the same index (rule E8).
@@ -406,6 +403,11 @@ impl NodeHost {
     /// Whether the disk stopped every replica of this node (rules D8, T1).
     pub fn is_stopped_by_disk(&self) -> bool {
         self.inner.stalled.load(Ordering::Relaxed)
+    }
+
+    /// Why the disk stopped every replica of this node, if it did: requests end `not_applied` from then on.
+    pub fn stopped_by_disk(&self) -> Option<String> {
+        self.inner.stopped_by_disk()
     }
 
     /// What happens on this node from now on, and first of all which replicas have failed already.
@@ -470,8 +472,8 @@ impl NodeHost {
         self.inner.led_groups().len()
     }
 
-    /// Ends the host: connections close, what is applied is persisted, the log is sealed, all threads end. Requests are answered
-    /// `not_applied` from then on.
+    /// Ends the host: connections close, the log is sealed, all threads end. Requests are answered `not_applied` from then on. State that
+    /// the machines have only in memory is not persisted first: the next start applies it again from the log, as after a crash.
     pub fn close(&self) {
         self.inner.close();
     }
@@ -661,18 +663,9 @@ impl Inner {
             },
             Err(_) => (event, NotApplied::Stopping),
         };
-        let tickets = match rejected {
-            Event::Propose(proposals) => proposals.into_iter().map(|proposal| proposal.ticket).collect(),
-            Event::Read { tickets, .. } => tickets,
-            Event::Change { ticket, .. }
-            | Event::Transfer { ticket, .. }
-            | Event::ProposeCheckpoint(ticket) => {
-                vec![ticket]
-            }
-            _ => Vec::new(),
-        };
         let answer = Answer::NotApplied(reason);
-        self.completions.deliver(tickets.into_iter().map(|ticket| (ticket, answer.clone())).collect());
+        let tickets = rejected.into_tickets().into_iter();
+        self.completions.deliver(tickets.map(|ticket| (ticket, answer.clone())).collect());
     }
 
     pub(crate) fn deadline_tick(&self, within: Duration) -> u64 {
@@ -704,14 +697,21 @@ impl Inner {
         leaders.iter().filter(|(_, leadership)| own(leadership)).map(|(group, _)| *group).collect()
     }
 
+    pub(crate) fn stopped_by_disk(&self) -> Option<String> {
+        let trouble = || self.disk_trouble.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let is_stopped = self.stalled.load(Ordering::Relaxed);
+        is_stopped.then(|| trouble().unwrap_or_else(|| "the log cannot be written".to_owned()))
+    }
+
     fn close(&self) {
         let peers = self.peers.write().unwrap_or_else(PoisonError::into_inner).take();
+        let disk_is_well = !self.stalled.load(Ordering::Relaxed);
         if let Some(peers) = peers {
-            peers.close();
+            peers.close(disk_is_well);
         }
         let runtime = self.runtime.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(runtime) = runtime {
-            runtime.stop();
+            runtime.stop(disk_is_well, Duration::from_millis(self.config.stalled_disk_ms));
         }
         *self.shared.write().unwrap_or_else(PoisonError::into_inner) = None;
         self.lookups_mut().clear();

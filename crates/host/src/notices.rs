@@ -63,16 +63,26 @@ impl Inner {
             *trouble = Some(reason.clone());
         }
         tracing::error!("{reason}");
-        let peers = self.peers.write().unwrap_or_else(PoisonError::into_inner).take();
+        // Nothing here may wait for the disk: this thread is the one that says what became of it.
+        let peers = self.peers.write().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some(peers) = peers {
-            peers.close();
+            peers.disconnect();
         }
         if let Ok(shared) = self.shared() {
             shared.broadcast(|| {
                 Input::StopAll(NotApplied::Disk("the disk stalled; every replica of this node stopped"))
             });
         }
+        self.lead_and_show_nothing();
         self.tell(&HostEvent::LogFailed(reason));
+    }
+
+    /// Every replica stopped: nobody is sent here for one, and nothing is looked up in a state that stands still.
+    fn lead_and_show_nothing(&self) {
+        for known in self.leaders_mut().values_mut() {
+            known.leader = None;
+        }
+        self.lookups_mut().clear();
     }
 }
 
@@ -109,8 +119,13 @@ impl Listener for Inner {
     fn notice(&self, group: GroupId, notice: Notice) {
         match notice {
             Notice::LeaderChanged { leader, term } => {
-                if let Some(known) = self.leaders_mut().get_mut(&group) {
-                    *known = Leadership { leader, term };
+                {
+                    let mut leaders = self.leaders_mut();
+                    // A turn that was under way when every replica stopped is not believed.
+                    let leader = leader.filter(|_| !self.stalled.load(Ordering::Relaxed));
+                    if let Some(known) = leaders.get_mut(&group) {
+                        *known = Leadership { leader, term };
+                    }
                 }
                 let leads = leader.is_some_and(|leader| leader.node() == self.config.node);
                 let membership = self.memberships().get(&group).cloned();
@@ -214,6 +229,7 @@ impl Listener for Inner {
             LogHealth::Failed(error) => {
                 let reason = error.to_string();
                 self.stalled.store(true, Ordering::Relaxed);
+                self.lead_and_show_nothing();
                 (Some(format!("{reason}; every replica of this node stopped")), HostEvent::LogFailed(reason))
             }
         };

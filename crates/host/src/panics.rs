@@ -40,7 +40,7 @@ pub(crate) struct CaughtView {
 
 impl CaughtView {
     /// The view, and where the reason is found once it panicked.
-    pub(crate) fn new(view: Box<dyn SnapshotView>) -> (Box<dyn SnapshotView>, Arc<OnceLock<String>>) {
+    pub(crate) fn over(view: Box<dyn SnapshotView>) -> (Box<dyn SnapshotView>, Arc<OnceLock<String>>) {
         let panicked = Arc::default();
         (Box::new(CaughtView { view, panicked: Arc::clone(&panicked) }), panicked)
     }

@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use mraft_disk::Disk;
 use mraft_types::codec::{DecodeError, Reader, Writer};
@@ -22,13 +22,21 @@ const TABLE_MAGIC: [u8; 8] = *b"mraftprs";
 const TABLE_FILE: &str = "peers";
 const TABLE_VERSION: u8 = 1;
 const TABLE_BYTES_MAX: usize = 1 << 20;
-const NODES_MAX: usize = 4096;
+/// Rows of each part: as many as a hello carries.
+const NODES_MAX: usize = mraft_wire::hello::INSTANCES_MAX;
+// A table that may be written can be read again.
+const _: () = assert!(NODES_MAX * (24 + 32 + 8 + 8) + 64 <= TABLE_BYTES_MAX);
 
 /// The table, with its file.
+///
+/// What is looked up stands under a lock of its own that is never held over the disk: a disk that hangs holds up only who has something
+/// to write.
 pub(crate) struct PeerTable {
     disk: Arc<dyn Disk>,
     path: PathBuf,
-    content: Content,
+    content: Mutex<Content>,
+    /// Held while the file is replaced: whoever changes more than what [`PeerTable::heard`] does holds it.
+    writing: Mutex<()>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -46,82 +54,114 @@ impl PeerTable {
             None => Content::default(),
             Some(bytes) => decode(&bytes).map_err(|error| HostError::damaged(&path, error.to_string()))?,
         };
-        Ok(PeerTable { disk, path, content })
+        Ok(PeerTable { disk, path, content: Mutex::new(content), writing: Mutex::new(()) })
     }
 
     /// Node ids with the directories they are known as.
-    pub(crate) fn instances(&self) -> &BTreeMap<NodeId, InstanceId> {
-        &self.content.instances
+    pub(crate) fn instances(&self) -> BTreeMap<NodeId, InstanceId> {
+        self.content().instances.clone()
     }
 
     pub(crate) fn record(&self, node: NodeId) -> Option<PeerRecord> {
-        self.content.records.get(&node).copied()
+        self.content().records.get(&node).copied()
     }
 
     /// What a hello is judged by.
     pub(crate) fn expected(&self, peer: NodeId, dialed: Option<NodeId>) -> Expected {
+        let content = self.content();
         Expected {
             dialed,
-            record: self.record(peer),
-            conflicting: self.content.conflicting.clone(),
-            retired: self.content.retired.clone(),
+            record: content.records.get(&peer).copied(),
+            conflicting: content.conflicting.clone(),
+            retired: content.retired.clone(),
         }
     }
 
-    /// Takes over what an accepted hello brought; durable when this returns.
+    /// Takes over what an accepted hello brought; durable when this returns, and not taken over at all after an error.
     pub(crate) fn accept(
-        &mut self,
+        &self,
         peer: NodeId,
         record: PeerRecord,
         accepted: &Accepted,
     ) -> Result<(), HostError> {
-        let before = self.record(peer);
-        let durable_seq = before.map_or(0, |before| before.durable_seq).max(record.durable_seq);
-        self.content.records.insert(peer, PeerRecord { durable_seq, ..record });
-        let is_new_boot = before.is_none_or(|before| before.boot_counter != record.boot_counter);
+        let is_new_boot = self.record(peer).is_none_or(|before| before.boot_counter != record.boot_counter);
         if accepted.learned.is_empty() && accepted.conflicts.is_empty() && !is_new_boot {
+            self.heard(peer, record.durable_seq);
             return Ok(());
         }
-        self.content.instances.extend(&accepted.learned);
-        self.content.conflicting.extend(accepted.conflicts.iter().map(|(node, ..)| *node));
-        if self.content.instances.len() > NODES_MAX {
-            return Err(HostError::Limit { what: "nodes of one deployment", max: NODES_MAX as u64 });
-        }
-        self.write()
+        self.change(|content| {
+            let differs = |(node, said): &(&NodeId, &InstanceId)| {
+                content.instances.get(*node).is_some_and(|known| known != *said)
+            };
+            if let Some((node, said)) = accepted.learned.iter().find(differs) {
+                // Another hello brought another directory since this one was judged; judged again, it is a conflict.
+                let reason = format!("node {node} is known as another directory than {said} by now");
+                return Err(HostError::Refused { reason });
+            }
+            let before = content.records.get(&peer).map_or(0, |before| before.durable_seq);
+            let durable_seq = before.max(record.durable_seq);
+            content.records.insert(peer, PeerRecord { durable_seq, ..record });
+            content.instances.extend(&accepted.learned);
+            content.conflicting.extend(accepted.conflicts.iter().map(|(node, ..)| *node));
+            Ok(())
+        })
     }
 
     /// A host heartbeat told how far the peer's log is.
-    pub(crate) fn heard(&mut self, peer: NodeId, durable_seq: u64) {
-        if let Some(record) = self.content.records.get_mut(&peer) {
+    pub(crate) fn heard(&self, peer: NodeId, durable_seq: u64) {
+        if let Some(record) = self.content().records.get_mut(&peer) {
             record.durable_seq = record.durable_seq.max(durable_seq);
         }
     }
 
     /// A group's committed membership says that these nodes are gone for good.
-    pub(crate) fn retire(&mut self, nodes: &BTreeSet<NodeId>) -> Result<(), HostError> {
-        if nodes.is_subset(&self.content.retired) {
+    pub(crate) fn retire(&self, nodes: &BTreeSet<NodeId>) -> Result<(), HostError> {
+        if self.has_retired(nodes) {
             return Ok(());
         }
-        self.content.retired.extend(nodes);
-        self.write()
+        self.change(|content| {
+            content.retired.extend(nodes);
+            Ok(())
+        })
+    }
+
+    /// Whether all of these are known to be gone for good.
+    pub(crate) fn has_retired(&self, nodes: &BTreeSet<NodeId>) -> bool {
+        nodes.is_subset(&self.content().retired)
     }
 
     /// An operator says that whatever was known of this node id is void: another directory may come under it.
-    pub(crate) fn forget(&mut self, node: NodeId) -> Result<(), HostError> {
-        let before = self.content.clone();
-        self.content.instances.remove(&node);
-        self.content.records.remove(&node);
-        self.content.conflicting.remove(&node);
-        let written = self.write();
-        if written.is_err() {
-            self.content = before;
-        }
-        written
+    pub(crate) fn forget(&self, node: NodeId) -> Result<(), HostError> {
+        self.change(|content| {
+            content.instances.remove(&node);
+            content.records.remove(&node);
+            content.conflicting.remove(&node);
+            Ok(())
+        })
     }
 
     /// Replaces the file.
     pub(crate) fn write(&self) -> Result<(), HostError> {
-        files::replace(self.disk.as_ref(), &self.path, TABLE_MAGIC, &encode(&self.content))
+        self.change(|_| Ok(()))
+    }
+
+    /// Changes a copy, makes that durable, and only then changes what hellos are judged by: a row that is not on disk is news again at
+    /// the next hello (rule M6).
+    fn change(&self, change: impl Fn(&mut Content) -> Result<(), HostError>) -> Result<(), HostError> {
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut copy = self.content().clone();
+        change(&mut copy)?;
+        let rows = [copy.instances.len(), copy.records.len(), copy.conflicting.len(), copy.retired.len()];
+        if rows.into_iter().any(|rows| rows > NODES_MAX) {
+            return Err(HostError::Limit { what: "nodes of one deployment", max: NODES_MAX as u64 });
+        }
+        files::replace(self.disk.as_ref(), &self.path, TABLE_MAGIC, &encode(&copy))?;
+        // Heartbeats may have told more meanwhile: the same change again, instead of the copy.
+        change(&mut self.content())
+    }
+
+    fn content(&self) -> MutexGuard<'_, Content> {
+        self.content.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -180,4 +220,93 @@ fn decode(bytes: &[u8]) -> Result<Content, DecodeError> {
 fn read_node(reader: &mut Reader<'_>) -> Result<NodeId, DecodeError> {
     let node = reader.u64("peers.node")?;
     NodeId::new(node).ok_or(DecodeError::Invalid("peers.node", node))
+}
+
+#[cfg(test)]
+mod tests {
+    use mraft_disk::MemoryDisk;
+    use mraft_disk::memory::Faults;
+
+    use super::*;
+
+    fn node(id: u64) -> NodeId {
+        NodeId::new(id).expect("a node id")
+    }
+
+    fn record(boot_counter: u64, durable_seq: u64) -> PeerRecord {
+        PeerRecord { boot_counter, boot_nonce: 5, durable_seq }
+    }
+
+    /// A hello that brings these rows.
+    fn brings(rows: impl IntoIterator<Item = u64>) -> Accepted {
+        Accepted {
+            version: 1,
+            feature_level: 1,
+            learned: rows.into_iter().map(|id| (node(id), InstanceId([id as u8; 16]))).collect(),
+            conflicts: Vec::new(),
+            topology: mraft_wire::TopologyRelation::Same,
+        }
+    }
+
+    fn table(disk: &Arc<MemoryDisk>) -> PeerTable {
+        PeerTable::open(Arc::clone(disk) as Arc<dyn Disk>, Path::new("/data")).expect("a good table")
+    }
+
+    fn fresh() -> Arc<MemoryDisk> {
+        let disk = Arc::new(MemoryDisk::new());
+        disk.create_dir_all(Path::new("/data")).expect("a directory");
+        disk
+    }
+
+    #[test]
+    fn m6_a_row_that_could_not_be_written_is_news_again_at_the_next_hello() {
+        let disk = fresh();
+        let table = table(&disk);
+        disk.set_faults(Faults { syncs_fail: true, ..Faults::default() });
+        assert!(table.accept(node(2), record(1, 0), &brings([2])).is_err());
+        assert!(table.record(node(2)).is_none() && table.instances().is_empty(), "nothing was taken over");
+        assert!(
+            table.accept(node(2), record(1, 0), &brings([2])).is_err(),
+            "and nothing is accepted for known"
+        );
+        disk.set_faults(Faults::default());
+        table.accept(node(2), record(1, 0), &brings([2])).expect("the disk is well again");
+        disk.crash(1);
+        let again = super::tests::table(&disk);
+        assert_eq!(again.instances().keys().copied().collect::<Vec<_>>(), [node(2)]);
+    }
+
+    #[test]
+    fn m6_one_row_too_many_is_refused_and_the_table_can_be_read_again() {
+        let disk = fresh();
+        let table = table(&disk);
+        let all = 1..=NODES_MAX as u64;
+        table.accept(node(1), record(1, 0), &brings(all)).expect("as many as may be");
+        let more = brings([NODES_MAX as u64 + 1]);
+        assert!(matches!(table.accept(node(1), record(2, 0), &more), Err(HostError::Limit { .. })));
+        table.write().expect("written");
+        let again = super::tests::table(&disk);
+        assert_eq!(again.instances().len(), NODES_MAX);
+        assert_eq!(again.record(node(1)), Some(record(1, 0)), "the refused hello left nothing behind");
+    }
+
+    #[test]
+    fn m6_of_two_directories_that_claim_one_node_at_once_one_is_taken() {
+        let table = table(&fresh());
+        table.accept(node(2), record(1, 0), &brings([2])).expect("the first");
+        let mut other = brings([2]);
+        other.learned.insert(node(2), InstanceId([9; 16]));
+        assert!(matches!(table.accept(node(2), record(1, 0), &other), Err(HostError::Refused { .. })));
+        assert_eq!(table.instances()[&node(2)], InstanceId([2; 16]));
+    }
+
+    #[test]
+    fn m7_how_far_a_peer_was_never_goes_back() {
+        let table = table(&fresh());
+        table.accept(node(2), record(1, 7), &brings([2])).expect("written");
+        table.heard(node(2), 9);
+        table.accept(node(2), record(1, 8), &brings([])).expect("nothing new");
+        table.accept(node(2), record(2, 3), &brings([])).expect("a new boot");
+        assert_eq!(table.record(node(2)), Some(record(2, 9)));
+    }
 }

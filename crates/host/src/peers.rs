@@ -2,7 +2,7 @@
 
 //! The other nodes: messages to and from them, questions and answers between hosts, snapshots, and who may talk at all.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,16 +14,16 @@ use mraft_engine::event::NodeEvent;
 use mraft_engine::machine::{MachineError, SnapshotStage, SnapshotView};
 use mraft_transport::{
     Connected, Disconnected, Handler, Listening, Received, Refusal, SnapshotReceiver, SnapshotSource,
-    Transport, TransportConfig, TransportError, is_exposed_without_tls,
+    Transport, is_exposed_without_tls,
 };
 use mraft_types::{CondemnedReason, GroupId, LogStart, Membership, NodeId, Payload, ReplicaId, Term};
 use mraft_wire::{
     Accepted, DecodeError, FrameBuilder, Hello, HelloRefused, HostBeat, Purpose, Request, RequestKind,
-    Response, SNAPSHOT_CHUNK_BYTES_TARGET, SnapshotHeader, TopologyStamp, VersionRange, WIRE_VERSION, check,
+    Response, SNAPSHOT_CHUNK_BYTES_TARGET, SnapshotHeader, TopologyRelation, TopologyStamp, VersionRange,
+    WIRE_VERSION, check,
 };
 
 use crate::apply_worker::{ApplyMail, SnapshotSend};
-use crate::config::{HostConfig, TlsFiles};
 use crate::core::{Envelope, HashReport, Input, Look};
 use crate::error::HostError;
 use crate::events::HostEvent;
@@ -39,6 +39,11 @@ use crate::runtime::Outbox;
 const ASKED_MAX: usize = 1 << 16;
 /// Nodes whose refusal is remembered: as many as the table of nodes has rows.
 const REFUSALS_MAX: usize = 4096;
+/// Peers that only dialed this node and are in no group that it knows: each costs a thread that dials back. More than a deployment adds
+/// at once; one that cannot be reached makes room for the next.
+const STRANGERS_MAX: usize = 64;
+/// How long a close waits for the disk to take how far the peers were: forgetting that only narrows what rule M7 can notice.
+const CLOSE_WRITE_WAIT: Duration = Duration::from_secs(2);
 
 /// Answers what other hosts ask, on behalf of the program around this one.
 pub trait RequestHandler: Send + Sync {
@@ -100,6 +105,8 @@ pub struct Peers {
     next_ask: AtomicU64,
     /// Age of each peer's oldest unfinished log write, as it last said (rule T1).
     disk_ages_ms: Mutex<BTreeMap<NodeId, u64>>,
+    /// Peers for no other reason than that they dialed; at most [`STRANGERS_MAX`].
+    strangers: Mutex<BTreeSet<NodeId>>,
     warnings: Vec<String>,
 }
 
@@ -120,13 +127,15 @@ pub struct PeerStatus {
 struct Door {
     inner: Weak<Inner>,
     identity: Identity,
-    table: Mutex<PeerTable>,
+    table: PeerTable,
     /// See [`Door::durable_seq`].
     durable_seq: AtomicU64,
     /// What the hello says of this node's routing table (rule M10).
     topology: Mutex<TopologyStamp>,
     /// By node, why the last connection was refused; only of nodes that are or were peers, so no more than there are of them.
     refusals: Mutex<BTreeMap<NodeId, String>>,
+    /// By node, that its routing table differs although the version is the same (rule M10); only of nodes in the table of nodes.
+    conflicts: Mutex<BTreeMap<NodeId, String>>,
     peers: Mutex<Weak<Peers>>,
     requests: Option<Arc<dyn RequestHandler>>,
 }
@@ -139,7 +148,7 @@ impl Peers {
         requests: Option<Arc<dyn RequestHandler>>,
     ) -> Result<Arc<Peers>, HostError> {
         let mut warnings = Vec::new();
-        let listen_address = listen_address(&inner.config);
+        let listen_address = crate::network::listen_address(&inner.config);
         if is_exposed_without_tls(listen_address, inner.config.tls.is_some()) {
             let warning = format!(
                 "{listen_address} is reachable from other machines without TLS: whoever reaches it can read and write everything; \
@@ -151,10 +160,11 @@ impl Peers {
         let door = Arc::new(Door {
             inner: Arc::downgrade(inner),
             identity: inner.identity.clone(),
-            table: Mutex::new(table),
+            table,
             durable_seq: AtomicU64::new(inner.shared()?.durable_seq()),
             topology: Mutex::default(),
             refusals: Mutex::default(),
+            conflicts: Mutex::default(),
             peers: Mutex::new(Weak::new()),
             requests,
         });
@@ -168,6 +178,7 @@ impl Peers {
             asked: Mutex::default(),
             next_ask: AtomicU64::new(1),
             disk_ages_ms: Mutex::default(),
+            strangers: Mutex::default(),
             warnings,
         });
         *door.peers.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(&peers);
@@ -177,6 +188,7 @@ impl Peers {
     /// Makes a group's members peers.
     pub(crate) fn learn(&self, membership: &Membership) {
         for (id, member) in membership.members.iter().filter(|(id, _)| id.node() != self.own) {
+            self.strangers().remove(&id.node());
             if let Err(error) = self.transport.set_peer(id.node(), &member.raft_address) {
                 tracing::warn!(node = %id.node(), address = member.raft_address, "cannot reach a member: {error}");
             }
@@ -184,11 +196,23 @@ impl Peers {
     }
 
     /// Nodes that a group's committed membership calls gone for good are refused from now on (row S13).
-    pub(crate) fn retire(&self, nodes: &std::collections::BTreeSet<NodeId>) {
+    pub(crate) fn retire(&self, nodes: &BTreeSet<NodeId>) {
         for node in nodes {
             self.transport.remove_peer(*node);
+            self.strangers().remove(node);
         }
-        if let Err(error) = self.door.table().retire(nodes) {
+        if self.door.table.has_retired(nodes) {
+            return;
+        }
+        let Some(shared) = self.inner.upgrade().and_then(|inner| inner.shared().ok()) else { return };
+        let (door, nodes) = (Arc::clone(&self.door), nodes.clone());
+        // The caller is a step worker, which waits for no disk.
+        let begun = shared.chore("mraft-retire", move || {
+            if let Err(error) = door.table.retire(&nodes) {
+                tracing::error!("cannot remember which nodes were removed for good: {error}");
+            }
+        });
+        if let Err(error) = begun {
             tracing::error!("cannot remember which nodes were removed for good: {error}");
         }
     }
@@ -197,11 +221,12 @@ impl Peers {
     pub(crate) fn forget(&self, node: NodeId) -> Result<(), HostError> {
         self.transport.remove_peer(node);
         self.door.refusals.lock().unwrap_or_else(PoisonError::into_inner).remove(&node);
-        self.door.table().forget(node)
+        self.door.table.forget(node)
     }
 
     /// Makes a node a peer that is in no group here yet.
     pub fn add(&self, node: NodeId, raft_address: &str) -> Result<(), HostError> {
+        self.strangers().remove(&node);
         self.transport.set_peer(node, raft_address).map_err(|error| HostError::Network(error.to_string()))
     }
 
@@ -230,7 +255,8 @@ impl Peers {
     /// Things an operator should know.
     pub(crate) fn warnings(&self) -> Vec<String> {
         let refusals = self.door.refusals.lock().unwrap_or_else(PoisonError::into_inner);
-        self.warnings.iter().cloned().chain(refusals.values().cloned()).collect()
+        let conflicts = self.door.conflicts.lock().unwrap_or_else(PoisonError::into_inner);
+        self.warnings.iter().chain(refusals.values()).chain(conflicts.values()).cloned().collect()
     }
 
     /// Asks another host; `answered` is called exactly once, on a thread of this one: it must not block.
@@ -275,50 +301,66 @@ impl Peers {
             .map(|(_, node)| node)
     }
 
-    pub(crate) fn close(&self) {
+    /// Ends all connections without waiting for a thread or a disk (rule T1).
+    pub(crate) fn disconnect(&self) {
+        self.transport.begin_close();
+        self.give_up(|_| true);
+    }
+
+    /// Ends all connections and their threads. How far the peers were is written down unless the disk is known to fail.
+    pub(crate) fn close(&self, disk_is_well: bool) {
+        self.disconnect();
         self.transport.close();
-        if let Err(error) = self.door.table().write() {
-            tracing::warn!("cannot write down how far the peers were: {error}");
+        if disk_is_well {
+            self.write_table();
         }
-        for (_, asked) in std::mem::take(&mut *self.asked()) {
-            (asked.answered)(Err(AskFailed::Lost));
-        }
+        // A thread of the transport may have asked at the last moment.
+        self.give_up(|_| true);
+    }
+
+    /// On a thread of its own, because nobody knows yet of a disk that hangs from now on.
+    fn write_table(&self) {
+        let (done, written) = sync_channel(1);
+        // The host is held with the door, and the locks of its directories with the host, as long as the file may change.
+        let (door, inner) = (Arc::clone(&self.door), self.inner.upgrade());
+        let begun = std::thread::Builder::new().name("mraft-peers".to_owned()).spawn(move || {
+            // Nobody waits any more when the time is up.
+            let _ = done.try_send(door.table.write());
+            drop(inner);
+        });
+        let failure = match begun {
+            Err(error) => error.to_string(),
+            Ok(_) => match written.recv_timeout(CLOSE_WRITE_WAIT) {
+                Ok(Ok(())) => return,
+                Ok(Err(error)) => error.to_string(),
+                Err(_) => "the disk does not answer".to_owned(),
+            },
+        };
+        tracing::warn!("cannot write down how far the peers were: {failure}");
     }
 
     /// What the transport counted, for metrics.
     pub(crate) fn write_prometheus(&self, out: &mut String) {
-        use std::fmt::Write;
-        let stats = self.transport.stats();
-        let _ = writeln!(
-            out,
-            "# HELP mraft_transport_dropped Frames that were not sent, by reason.\n# TYPE mraft_transport_dropped counter"
-        );
-        for (reason, count) in &stats.dropped {
-            let _ = writeln!(out, "mraft_transport_dropped_total{{reason=\"{}\"}} {count}", reason.label());
+        crate::network::write_prometheus(&self.transport.stats(), out);
+    }
+
+    fn strangers(&self) -> MutexGuard<'_, BTreeSet<NodeId>> {
+        self.strangers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes room for a node that dials to be dialed back: it is a peer already, or one more stranger. Whether there is any.
+    fn takes_in(&self, node: NodeId) -> bool {
+        let mut strangers = self.strangers();
+        if self.transport.is_peer(node) || strangers.contains(&node) {
+            return true;
         }
-        let _ = writeln!(
-            out,
-            "# HELP mraft_transport_closed Connections that ended, by reason.\n# TYPE mraft_transport_closed counter"
-        );
-        for (reason, count) in &stats.closed {
-            let _ = writeln!(out, "mraft_transport_closed_total{{reason=\"{}\"}} {count}", reason.label());
+        if strangers.len() >= STRANGERS_MAX {
+            let away = |node: &&NodeId| !self.transport.is_connected(**node);
+            let Some(gone) = strangers.iter().find(away).copied() else { return false };
+            strangers.remove(&gone);
+            self.transport.remove_peer(gone);
         }
-        let _ = writeln!(
-            out,
-            "# HELP mraft_transport_queue_bytes Bytes that wait to be sent, by peer.\n# TYPE mraft_transport_queue_bytes gauge"
-        );
-        for peer in &stats.peers {
-            let _ =
-                writeln!(out, "mraft_transport_queue_bytes{{node=\"{}\"}} {}", peer.node, peer.queued_bytes);
-        }
-        let _ = writeln!(
-            out,
-            "# HELP mraft_transport_connected Whether frames can be sent, by peer.\n# TYPE mraft_transport_connected gauge"
-        );
-        for peer in &stats.peers {
-            let connected = u8::from(peer.is_connected);
-            let _ = writeln!(out, "mraft_transport_connected{{node=\"{}\"}} {connected}", peer.node);
-        }
+        strangers.insert(node)
     }
 
     fn asked(&self) -> MutexGuard<'_, BTreeMap<u64, Asked>> {
@@ -440,8 +482,10 @@ impl Door {
     /// A node that this one knew nothing of dialed it, as a leader does that added this node: answers go to the address that it gives.
     fn answer_at(&self, node: NodeId, raft_address: &str) {
         let Some(peers) = self.peers() else { return };
-        let is_known = peers.transport.stats().peers.iter().any(|peer| peer.node == node);
-        if !is_known && let Err(error) = peers.add(node, raft_address) {
+        if peers.transport.is_peer(node) {
+            return;
+        }
+        if let Err(error) = peers.transport.set_peer(node, raft_address) {
             tracing::warn!(%node, raft_address, "a node gives an address that cannot be used: {error}");
         }
     }
@@ -454,8 +498,28 @@ impl Door {
         self.durable_seq.load(Ordering::Relaxed)
     }
 
-    fn table(&self) -> MutexGuard<'_, PeerTable> {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Both have a routing table of this version, and they differ: only a hint, so never a refusal (rule M10); but both cannot be right.
+    fn compare_topology(&self, theirs: &Hello, relation: TopologyRelation) {
+        let (node, version) = (theirs.node, theirs.topology.version);
+        let mut conflicts = self.conflicts.lock().unwrap_or_else(PoisonError::into_inner);
+        if relation != TopologyRelation::Diverged {
+            conflicts.remove(&node);
+            return;
+        }
+        let warning = format!(
+            "the routing table of node {node} differs from this node's although both have version {version}: compare initial_members \
+             of both"
+        );
+        // Peers dial again and again; the same need not be told again.
+        if conflicts.insert(node, warning.clone()).as_ref() == Some(&warning) {
+            return;
+        }
+        drop(conflicts);
+        tracing::error!("{warning}");
+        if let Some(inner) = self.inner.upgrade() {
+            inner.metrics().count("mraft_topology_conflicts_total", "node", node.to_string());
+            inner.tell(&HostEvent::TopologyConflict { node, version });
+        }
     }
 
     fn peers(&self) -> Option<Arc<Peers>> {
@@ -465,7 +529,7 @@ impl Door {
     fn handle_other(&self, inner: &Arc<Inner>, from: NodeId, other: FromHost) {
         match other {
             FromHost::Beat(beat) => {
-                self.table().heard(from, beat.durable_seq);
+                self.table.heard(from, beat.durable_seq);
                 if let Some(peers) = self.peers() {
                     peers
                         .disk_ages_ms
@@ -503,7 +567,6 @@ impl Door {
 
 impl Handler for Door {
     fn hello(&self, peer: NodeId, purpose: Purpose) -> Hello {
-        let table = self.table();
         let Identity { deployment, node, instance, boot_counter, boot_nonce, raft_address, .. } =
             self.identity.clone();
         Hello {
@@ -517,10 +580,10 @@ impl Handler for Door {
             boot_counter,
             boot_nonce,
             durable_seq: self.durable_seq(),
-            record_of_receiver: table.record(peer),
+            record_of_receiver: self.table.record(peer),
             topology: *self.topology.lock().unwrap_or_else(PoisonError::into_inner),
             raft_address,
-            instances: table.instances().clone(),
+            instances: self.table.instances(),
             fields: Vec::new(),
         }
     }
@@ -531,25 +594,17 @@ impl Handler for Door {
         theirs: &Hello,
         dialed: Option<NodeId>,
     ) -> Result<Accepted, HelloRefused> {
-        let mut table = self.table();
-        let accepted = check(ours, theirs, &table.expected(theirs.node, dialed))?;
-        let (own, other) = (ours.topology, theirs.topology);
-        if own.version > 0 && own.version == other.version && own.hash != other.hash {
-            // Only a hint, so never a refusal (rule M10); but both cannot be right.
-            tracing::error!(
-                node = %theirs.node, version = own.version,
-                "the peer's routing table differs from this node's although both have this version: compare initial_members of both"
-            );
-            if let Some(inner) = self.inner.upgrade() {
-                inner.metrics().count("mraft_topology_conflicts_total", "node", theirs.node.to_string());
-            }
+        let accepted = check(ours, theirs, &self.table.expected(theirs.node, dialed))?;
+        if dialed.is_none() && self.peers().is_some_and(|peers| !peers.takes_in(theirs.node)) {
+            tracing::warn!(node = %theirs.node, limit = STRANGERS_MAX, "too many nodes that are in no group here");
+            return Err(HelloRefused::UnknownNode { node: theirs.node });
         }
         for (node, known, said) in &accepted.conflicts {
             tracing::error!(%node, %known, %said, "two directories claim one node id; the node is refused until an operator decides");
         }
-        match table.accept(theirs.node, theirs.record(), &accepted) {
+        match self.table.accept(theirs.node, theirs.record(), &accepted) {
             Ok(()) => {
-                drop(table);
+                self.compare_topology(theirs, accepted.topology);
                 if dialed.is_none() {
                     self.answer_at(theirs.node, &theirs.raft_address);
                 }
@@ -737,40 +792,6 @@ fn carries_entries(input: &Input) -> bool {
         Input::Group(_, mraft_engine::event::Event::Message { message, .. })
             if matches!(&message.body, mraft_raft::Body::Append { entries, .. } if !entries.is_empty())
     )
-}
-
-/// Takes the address at which peers will be listened for, and reads the certificates: what can fail before anything is written.
-pub(crate) fn listen(config: &HostConfig) -> Result<Listening, HostError> {
-    Listening::bind(transport_config(config)).map_err(|error| match error {
-        TransportError::Listen { address, error } => HostError::Listen { address, error },
-        TransportError::Tls { file, reason } => {
-            crate::config::wrong_tls_file(config.tls.as_ref(), &file, &reason)
-        }
-        other => HostError::Network(other.to_string()),
-    })
-}
-
-fn listen_address(config: &HostConfig) -> &str {
-    if config.listen_address.is_empty() { &config.raft_address } else { &config.listen_address }
-}
-
-fn transport_config(config: &HostConfig) -> TransportConfig {
-    let state = AtomicU64::new(crate::random::seed());
-    let jitter = Arc::new(move || {
-        let next = crate::random::next(state.load(Ordering::Relaxed));
-        state.store(next, Ordering::Relaxed);
-        next
-    });
-    let mut transport = TransportConfig::new(config.node, listen_address(config).to_owned(), jitter);
-    transport.tls = config.tls.as_ref().map(TlsFiles::for_transport);
-    transport.heartbeat_interval = Duration::from_millis(config.tick_ms * u64::from(config.heartbeat_ticks));
-    transport.send_queue_bytes_max = config.send_queue_bytes_max;
-    transport.send_ceiling_bytes = config.send_bytes_max;
-    transport.receive_ceiling_bytes = config.receive_bytes_max;
-    transport.receive_queue_bytes_max = config.receive_queue_bytes_max;
-    transport.snapshot_send_bytes_per_second = config.snapshot_send_bytes_per_second;
-    transport.snapshot_receive_bytes_per_second = config.snapshot_receive_bytes_per_second;
-    transport
 }
 
 #[cfg(test)]

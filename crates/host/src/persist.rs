@@ -253,11 +253,11 @@ impl LogWorker {
         while let Some(front) = self.waiting.front() {
             if matches!(front, Waiting::Write { .. }) {
                 self.write_batch(usize::MAX, done, run)?;
-            } else if let Some(job) = self.waiting.pop_front() {
-                if let Err(error) = self.change_list(&job, done) {
-                    self.waiting.push_front(job);
-                    return Err(error);
-                }
+            } else if let Some(job) = self.waiting.pop_front()
+                && let Err(error) = self.change_list(&job, done)
+            {
+                self.waiting.push_front(job);
+                return Err(error);
             }
         }
         Ok(())

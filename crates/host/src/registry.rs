@@ -307,7 +307,7 @@ mod tests {
         );
         let mut registry = Registry::open(disk.clone(), directory).expect("opened again");
         assert_eq!(registry.find_lost(|_| true).expect("compared"), [GroupId(3)].into(), "for good");
-        registry.remove(GroupId(3)).expect("removed");
+        registry.remove(GroupId(3), record(3, 1).replica).expect("removed");
         registry.put([record(3, 2)]).expect("added again");
         assert_eq!(registry.find_lost(|_| false).expect("compared"), BTreeSet::new(), "this one is new");
     }

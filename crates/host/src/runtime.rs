@@ -51,6 +51,13 @@ const SNAPSHOT_SENDS_MAX: usize = 64;
 /// Snapshots streamed at once: one slow receiver must not keep the others waiting. As many as the transport allows.
 const SNAPSHOT_THREADS: usize = 4;
 
+/// How long threads may take to end while a log write hangs: those that do not wait for the disk are done by then.
+const LEAVE_AFTER: Duration = Duration::from_secs(1);
+/// The same after a disk had hung or failed, and may be well again.
+const LEAVE_LATE_AFTER: Duration = Duration::from_secs(10);
+/// How often it is looked whether a thread ended.
+const JOIN_POLL: Duration = Duration::from_millis(1);
+
 /// Chores at once: replicas that join or are deleted, each with waits of its own. One more is refused, and asked for again.
 const CHORES_MAX: usize = 64;
 
@@ -107,7 +114,8 @@ pub(crate) struct Shared {
     outbox: Mutex<Option<Arc<dyn Outbox>>>,
     listener: Arc<dyn Listener>,
     background: SyncSender<Background>,
-    snapshots: SyncSender<SnapshotSend>,
+    /// Snapshots to be streamed; `None` ends a thread.
+    snapshots: SyncSender<Option<SnapshotSend>>,
     /// Log segments to be filled; `None` ends the thread.
     fills: SyncSender<Option<Fill>>,
     started: Instant,
@@ -118,6 +126,8 @@ pub(crate) struct Shared {
     log_busy_since_us: AtomicU64,
     /// Chores under way.
     chores: AtomicUsize,
+    /// What waits for a background thread is not done any more.
+    background_stop: AtomicBool,
     stop: AtomicBool,
 }
 
@@ -350,6 +360,7 @@ impl Runtime {
             durable_seq: AtomicU64::new(durable_seq),
             log_busy_since_us: AtomicU64::new(0),
             chores: AtomicUsize::new(0),
+            background_stop: AtomicBool::new(false),
             stop: AtomicBool::new(false),
         });
         for (group, applier) in appliers {
@@ -388,31 +399,38 @@ impl Runtime {
         &self.shared
     }
 
-    /// Ends the threads in the order in which work flows: no new ticks, then the cores, then what they feed.
-    pub(crate) fn stop(&self) {
+    /// Ends the threads in the order in which work flows: no new ticks, then the cores, then what they feed. Threads that a disk holds
+    /// up which does not answer (rule T1: for `stalled`) are left behind; they keep what they use, the locks of the directories included.
+    pub(crate) fn stop(&self, disk_is_well: bool, stalled: Duration) {
         let shared = &self.shared;
+        let hangs = |waited: Duration| match shared.disk_age() >= stalled {
+            true => waited >= LEAVE_AFTER,
+            false => !disk_is_well && waited >= LEAVE_LATE_AFTER,
+        };
         shared.stop.store(true, Ordering::Relaxed);
         shared.broadcast(|| Input::StopAll(NotApplied::Stopping));
         shared.steps.iter().for_each(Mailbox::close);
-        self.join("mraft-step");
+        self.join("mraft-step", &hangs);
         shared.log.close();
-        self.join("mraft-log");
+        self.join("mraft-log", &hangs);
         // A filling that is under way is finished first: half a file would only be removed at the next start.
         let _ = shared.fills.send(None);
-        self.join("mraft-fill");
+        self.join("mraft-fill", &hangs);
         shared.applies.iter().for_each(Mailbox::close);
-        self.join("mraft-apply");
-        let background = self.threads.lock().unwrap_or_else(PoisonError::into_inner).len();
-        for _ in 0..background {
-            // As many as there can be threads that wait for one.
-            if shared.background.try_send(Background::Stop).is_err() {
-                break;
-            }
+        self.join("mraft-apply", &hangs);
+        shared.background_stop.store(true, Ordering::Relaxed);
+        for _ in 0..self.count("mraft-background") {
+            // A full queue wakes every thread just as well.
+            let _ = shared.background.try_send(Background::Stop);
         }
-        self.join("mraft-background");
+        self.join("mraft-background", &hangs);
+        for _ in 0..SNAPSHOT_THREADS {
+            // As above.
+            let _ = shared.snapshots.try_send(None);
+        }
         *shared.outbox.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        self.join("mraft-ticker");
-        self.join("mraft-snapshots");
+        self.join("mraft-ticker", &hangs);
+        self.join("mraft-snapshots", &hangs);
     }
 
     fn spawn(&self, name: &'static str, run: impl FnOnce(&Shared) + Send + 'static) -> std::io::Result<()> {
@@ -424,14 +442,27 @@ impl Runtime {
         Ok(())
     }
 
-    fn join(&self, name: &str) {
+    fn count(&self, name: &str) -> usize {
+        let threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        threads.iter().filter(|(of, _)| *of == name).count()
+    }
+
+    fn join(&self, name: &str, hangs: &dyn Fn(Duration) -> bool) {
         let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
         let (ending, others): (Vec<_>, Vec<_>) = threads.drain(..).partition(|(of, _)| *of == name);
         *threads = others;
         drop(threads);
+        let began = Instant::now();
         for (_, thread) in ending {
-            // A panic would have ended the process.
-            let _ = thread.join();
+            while !thread.is_finished() && !hangs(began.elapsed()) {
+                std::thread::sleep(JOIN_POLL);
+            }
+            if thread.is_finished() {
+                // A panic would have ended the process.
+                let _ = thread.join();
+            } else {
+                tracing::error!(thread = name, "the disk does not answer: a thread is left behind");
+            }
         }
     }
 }
@@ -532,22 +563,26 @@ fn report_done(shared: &Shared, done: &mut Vec<LogDone>) {
     shared.deliver_inputs(inputs);
 }
 
-/// Rule L5: asks for room once the log is too long, and again for every segment that comes on top. How many there were then. While the disk
-/// is full groups only let go of what they do not need: persisting takes room too.
+/// Rule L5: asks for room once the log is too long, and again for every segment that comes on top; answers how many there were then. While
+/// the disk is full groups only let go of what they do not need, since persisting takes room too; that counts as one segment.
 fn press(shared: &Shared, segments: u64, target: u64, full: bool, pressed_at: u64) -> u64 {
-    match (segments > target || full, pressed_at) {
-        (true, before) if segments > before => {
-            shared.metrics.count("mraft_log_pressed_total", "why", if full { "full" } else { "segments" });
+    match pressed_at {
+        0 if full => {
+            shared.metrics.count("mraft_log_pressed_total", "why", "full");
             shared.broadcast(|| Input::LogPressed(true));
-            for apply in shared.applies.iter().filter(|_| !full) {
+            1
+        }
+        before if !full && segments > target.max(before) => {
+            shared.metrics.count("mraft_log_pressed_total", "why", "segments");
+            shared.broadcast(|| Input::LogPressed(true));
+            for apply in &shared.applies {
                 // An apply thread that is gone has nothing to persist.
                 let _ = apply.send(ApplyMail::PersistAll);
             }
             segments
         }
-        (true, before) => before,
-        (false, 0) => 0,
-        (false, _) => {
+        before if before == 0 || full || segments > target => before,
+        _ => {
             shared.broadcast(|| Input::LogPressed(false));
             0
         }
@@ -636,8 +671,8 @@ fn apply_thread(shared: &Shared, thread: usize, mut worker: ApplyWorker) {
             }
         }
         for send in out.sends {
-            if let Err(TrySendError::Full(send) | TrySendError::Disconnected(send)) =
-                shared.snapshots.try_send(send)
+            if let Err(TrySendError::Full(Some(send)) | TrySendError::Disconnected(Some(send))) =
+                shared.snapshots.try_send(Some(send))
             {
                 let event = Event::SnapshotSent { to: send.order.to, ok: false };
                 shared.deliver_inputs(vec![(send.group, Input::Group(send.group, event))]);
@@ -653,6 +688,10 @@ fn apply_thread(shared: &Shared, thread: usize, mut worker: ApplyWorker) {
 fn background_thread(shared: &Shared, jobs: &Mutex<Receiver<Background>>, log: &dyn LogReader) {
     loop {
         let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        if shared.background_stop.load(Ordering::Relaxed) {
+            // What was not begun is as if the process had died before it: the log still has everything.
+            return;
+        }
         match job {
             Ok(Background::Job(group, job)) => run_job(shared, group, job),
             Ok(Background::Hash(group, view)) => {
@@ -683,13 +722,15 @@ fn run_job(shared: &Shared, group: GroupId, job: Box<dyn BackgroundJob>) {
 }
 
 /// Streams snapshots, one at a time.
-fn snapshot_thread(shared: &Shared, sends: &Mutex<Receiver<SnapshotSend>>) {
-    while !shared.stop.load(Ordering::Relaxed) {
-        let send =
-            sends.lock().unwrap_or_else(PoisonError::into_inner).recv_timeout(Duration::from_millis(100));
-        let Ok(SnapshotSend { group, order, meta, view }) = send else { continue };
+fn snapshot_thread(shared: &Shared, sends: &Mutex<Receiver<Option<SnapshotSend>>>) {
+    loop {
+        let next = sends.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let Ok(Some(SnapshotSend { group, order, meta, view })) = next else { return };
+        if shared.stop.load(Ordering::Relaxed) {
+            return;
+        }
         let to = order.to;
-        let (view, panicked) = CaughtView::new(view);
+        let (view, panicked) = CaughtView::over(view);
         let send = SnapshotSend { group, order, meta, view };
         let ok = shared.outbox().is_some_and(|outbox| outbox.stream(send));
         if let Some(reason) = panicked.get() {

@@ -185,6 +185,7 @@ impl Inner {
     pub(crate) fn group_status(&self, group: GroupId) -> Result<GroupStatus, HostError> {
         let record = self.registry().records().get(&group).cloned().ok_or(HostError::NoSuchGroup(group))?;
         let failure = self.failures.lock().unwrap_or_else(PoisonError::into_inner).get(&group).cloned();
+        let failure = failure.or_else(|| self.stopped_by_disk());
         let (reply, seen) = sync_channel(1);
         let slots = record.genesis.as_ref().map(|genesis| genesis.slots.clone()).unwrap_or_default();
         let look = move |core: &Core| {

@@ -68,6 +68,7 @@ pub(crate) fn say_hello(
     match accepted {
         Ok(accepted) => {
             stream.write(FrameKind::HelloConfirm, |out| HelloConfirm::Accepted.encode(out))?;
+            stream.hello_is_done();
             Ok(Connected { hello, accepted })
         }
         Err(refused) => {
@@ -103,7 +104,10 @@ pub(crate) fn hear_hello(
     };
     stream.write(FrameKind::HelloReply, |out| reply.encode(out))?;
     match HelloConfirm::decode(&stream.read_kind(FrameKind::HelloConfirm)?)? {
-        HelloConfirm::Accepted => Ok(Connected { hello: theirs, accepted }),
+        HelloConfirm::Accepted => {
+            stream.hello_is_done();
+            Ok(Connected { hello: theirs, accepted })
+        }
         HelloConfirm::Refused(refused) => Err(HelloFailed::ByPeer(Some(node), refused.from_other_side())),
     }
 }

@@ -106,8 +106,10 @@ fn broken(broken: Broken) -> SnapshotFailed {
 pub(crate) fn receive(shared: &Arc<Shared>, mut stream: Stream, from: NodeId) -> CloseReason {
     let refused = match try_receive(shared, &mut stream, from) {
         Ok(()) => {
+            // Counted before the sender can know.
             shared.counters.snapshots_received.add(1);
-            return CloseReason::Done;
+            let told = stream.write(FrameKind::SnapshotReply, |out| SnapshotReply::Finished.encode(out));
+            return told.map_or_else(|broken| broken.reason, |()| CloseReason::Done);
         }
         Err(refused) => refused,
     };
@@ -154,8 +156,7 @@ fn try_receive(shared: &Arc<Shared>, stream: &mut Stream, from: NodeId) -> Resul
     let mut receiver = shared.handler.snapshot_begin(header).map_err(refuse)?;
     stream.write(FrameKind::SnapshotReply, |out| SnapshotReply::Accepted.encode(out))?;
     take_chunks(shared, stream, &mut *receiver)?;
-    receiver.finish().map_err(refuse)?;
-    Ok(stream.write(FrameKind::SnapshotReply, |out| SnapshotReply::Finished.encode(out))?)
+    receiver.finish().map_err(refuse)
 }
 
 fn take_chunks(

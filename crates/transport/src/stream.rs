@@ -98,6 +98,11 @@ impl Stream {
         Ok(())
     }
 
+    /// Both sides accepted: from here on every kind of frame is taken.
+    pub(crate) fn hello_is_done(&mut self) {
+        self.frames.hello_is_done();
+    }
+
     pub(crate) fn read_frame(&mut self) -> Result<Frame, Broken> {
         loop {
             if let Some(frame) = self.frames.next_frame()? {

@@ -195,6 +195,11 @@ impl Transport {
             .map_err(|error| SnapshotFailed::NotConnected(error.to_string()))
     }
 
+    /// Whether the node is a peer, connected or not.
+    pub fn is_peer(&self, node: NodeId) -> bool {
+        self.shared.peer(node).is_some()
+    }
+
     /// Whether frames can be sent to the node at this moment.
     pub fn is_connected(&self, node: NodeId) -> bool {
         self.shared.peer(node).is_some_and(|peer| peer.stats(String::new()).is_connected)
@@ -219,17 +224,22 @@ impl Transport {
     /// the handler, whose threads it waits for. Harmless to repeat.
     pub fn close(&self) -> bool {
         const GRACE: Duration = Duration::from_secs(5);
+        self.begin_close();
+        let running = self.shared.threads.wait_for_end(self.shared.config.dial_timeout + GRACE);
+        if running > 0 {
+            tracing::warn!(running, "threads of the transport did not end in time");
+        }
+        running == 0
+    }
+
+    /// Closes all connections and waits for nobody: nothing is sent and nothing new is taken from here on.
+    pub fn begin_close(&self) {
         self.shared.closing.store(true, Ordering::Release);
         self.shared.listen_waker.wake();
         self.shared.sockets.close();
         for peer in self.shared.all_peers() {
             peer.wake();
         }
-        let running = self.shared.threads.wait_for_end(self.shared.config.dial_timeout + GRACE);
-        if running > 0 {
-            tracing::warn!(running, "threads of the transport did not end in time");
-        }
-        running == 0
     }
 }
 

@@ -51,7 +51,8 @@ impl Authority {
 }
 
 fn secured(id: u64, files: &TlsFiles) -> TransportConfig {
-    TransportConfig { tls: Some(files.clone()), ..config(id) }
+    // The certificates are for this address.
+    TransportConfig { listen_address: "127.0.0.1:0".to_owned(), tls: Some(files.clone()), ..config(id) }
 }
 
 #[test]

@@ -267,7 +267,7 @@ impl Membership {
         Ok(())
     }
 
-    /// Appends the membership: version 1, change index, members, tombstones, retired nodes (`docs/formats/membership.md`).
+    /// Appends the membership: version 1, change index, members, tombstones, retired nodes (`docs/formats/files.md`).
     pub fn encode(&self, out: &mut Vec<u8>) {
         out.put_u8(MEMBERSHIP_VERSION);
         out.put_varint(self.change_index);

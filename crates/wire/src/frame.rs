@@ -56,6 +56,11 @@ impl FrameKind {
         })
     }
 
+    /// Whether it belongs to the hello, before which nobody is known.
+    pub const fn is_of_hello(self) -> bool {
+        matches!(self, FrameKind::Hello | FrameKind::HelloReply | FrameKind::HelloConfirm)
+    }
+
     /// Longest payload of this kind: what a peer can make this node allocate with one frame.
     pub const fn payload_bytes_max(self) -> usize {
         match self {
@@ -99,6 +104,8 @@ pub enum FrameError {
     Kind(u8),
     /// Flags that this build does not know.
     Flags(u8),
+    /// A kind that has no place before the hello is done.
+    BeforeHello(FrameKind),
     /// The payload is longer than its kind allows.
     TooLong {
         /// The kind.
@@ -122,6 +129,7 @@ impl fmt::Display for FrameError {
             }
             FrameError::Kind(kind) => write!(f, "frame kind {kind}, which this build does not know"),
             FrameError::Flags(flags) => write!(f, "frame flags {flags:#x}, which this build does not know"),
+            FrameError::BeforeHello(kind) => write!(f, "a {kind:?} frame before the hello was done"),
             FrameError::TooLong { kind, len } => {
                 write!(f, "a {kind:?} frame of {len} bytes; at most {} are allowed", kind.payload_bytes_max())
             }
@@ -136,9 +144,11 @@ impl std::error::Error for FrameError {}
 /// frames with [`FrameReader::next_frame`] until there is none.
 ///
 /// Small frames pass through a fixed staging area, so that one read brings many; the rest of a large one is read straight
-/// into its own buffer. Holds at most the staging area and one frame.
+/// into its own buffer. Holds at most the staging area and one frame; until [`FrameReader::hello_is_done`] that is one of a hello,
+/// so that strangers get no more memory than a hello needs.
 #[derive(Debug)]
 pub struct FrameReader {
+    hello_is_done: bool,
     staging: Vec<u8>,
     start: usize,
     end: usize,
@@ -162,7 +172,12 @@ impl Default for FrameReader {
 impl FrameReader {
     /// A reader at the start of a connection.
     pub fn new() -> FrameReader {
-        FrameReader { staging: vec![0; STAGING_BYTES], start: 0, end: 0, partial: None }
+        FrameReader { hello_is_done: false, staging: vec![0; STAGING_BYTES], start: 0, end: 0, partial: None }
+    }
+
+    /// Both sides accepted the other's hello: from here on every kind of frame is taken.
+    pub fn hello_is_done(&mut self) {
+        self.hello_is_done = true;
     }
 
     /// Where the next bytes of the connection belong. Never empty once [`FrameReader::next_frame`] answered `None`.
@@ -201,6 +216,9 @@ impl FrameReader {
                 return Ok(None);
             };
             let header = Header::decode(header)?;
+            if !self.hello_is_done && !header.kind.is_of_hello() {
+                return Err(FrameError::BeforeHello(header.kind));
+            }
             let filled = header.len.min(rest.len());
             let mut payload = vec![0; header.len];
             payload[..filled].copy_from_slice(&rest[..filled]);

@@ -190,9 +190,27 @@ fn a_length_above_its_kinds_bound_is_refused_before_memory_is_taken() {
 }
 
 #[test]
+fn before_the_hello_nothing_longer_than_a_hello_is_allocated() {
+    let kinds = (0..=u8::MAX).filter_map(FrameKind::from_byte);
+    for kind in kinds {
+        let mut reader = FrameReader::new();
+        let frame = encode_frame(kind, |_| {});
+        reader.buffer()[..frame.len()].copy_from_slice(&frame);
+        reader.filled(frame.len());
+        if kind.is_of_hello() {
+            assert!(reader.next_frame().expect("a good frame").is_some(), "{kind:?}");
+            assert!(kind.payload_bytes_max() <= 161 << 10, "{kind:?}");
+        } else {
+            assert_eq!(reader.next_frame(), Err(FrameError::BeforeHello(kind)));
+        }
+    }
+}
+
+#[test]
 fn a_reader_knows_whether_it_is_inside_a_frame() {
     let bytes = frame_of(&packets());
     let mut reader = FrameReader::new();
+    reader.hello_is_done();
     assert!(!reader.is_inside_frame());
     reader.buffer()[..bytes.len() - 1].copy_from_slice(&bytes[..bytes.len() - 1]);
     reader.filled(bytes.len() - 1);

@@ -7,7 +7,8 @@
 //! - *A snapshot's install was under way*: a group has a state directory with a higher number than the live one, to which its pointer was
 //!   not switched yet.
 //!
-//! Numbers of directories and uses only grow, so what an autopsy finds belongs to the life that has just ended.
+//! Numbers of directories and uses only grow: what no earlier autopsy found belongs to the life that has just ended. What an earlier
+//! life left behind, and this one had not tidied away yet, counts once.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -40,6 +41,8 @@ pub struct Autopsy {
     uses: BTreeMap<PathBuf, u64>,
     /// Per replica the number of its live directory.
     live: BTreeMap<PathBuf, u64>,
+    /// Per replica the highest number of a directory.
+    highest: BTreeMap<PathBuf, u64>,
 }
 
 impl Autopsy {
@@ -53,22 +56,32 @@ impl Autopsy {
         self.uses.extend(uses);
         for replica in replicas(data)? {
             let Some(live) = live_directory(&replica)? else { continue };
-            hit.installs_under_way += u64::from(highest_directory(&replica)? > Some(live));
+            hit.installs_under_way += u64::from(self.new_directory(&replica)? > Some(live));
+            if let Some(highest) = highest_directory(&replica)? {
+                self.highest.insert(replica.clone(), highest);
+            }
             let before = self.live.insert(replica, live).unwrap_or(0);
             hit.installs_done += u64::from(live > before);
         }
         Ok(hit)
     }
-}
 
-/// Groups of a node, running or not, into which a snapshot is coming just now. What changes while it is being looked at does not count.
-pub fn installs_under_way(data: &Path) -> u64 {
-    let is_under_way = |replica: &PathBuf| match (live_directory(replica), highest_directory(replica)) {
-        (Ok(Some(live)), Ok(highest)) => highest > Some(live),
-        _ => false,
-    };
-    replicas(data)
-        .map_or(0, |replicas| replicas.iter().filter(|replica| is_under_way(replica)).count() as u64)
+    /// Groups of a node, running or not, into which a snapshot is coming that no autopsy has seen. What changes while it is being looked
+    /// at does not count.
+    pub fn installs_under_way(&self, data: &Path) -> u64 {
+        let is_under_way = |replica: &PathBuf| match (live_directory(replica), self.new_directory(replica)) {
+            (Ok(Some(live)), Ok(highest)) => highest > Some(live),
+            _ => false,
+        };
+        replicas(data)
+            .map_or(0, |replicas| replicas.iter().filter(|replica| is_under_way(replica)).count() as u64)
+    }
+
+    /// The highest number of a replica's directories, if no autopsy before found it.
+    fn new_directory(&self, replica: &Path) -> Result<Option<u64>> {
+        let seen = self.highest.get(replica).copied();
+        Ok(highest_directory(replica)?.filter(|highest| Some(*highest) > seen))
+    }
 }
 
 /// State directories that no pointer names; a node that is at rest has none.
@@ -145,4 +158,43 @@ fn start_of(path: &Path) -> Result<Vec<u8>> {
 fn number_at(bytes: &[u8], at: usize) -> Result<u64> {
     let number = bytes.get(at..at + 8).and_then(|bytes| bytes.try_into().ok());
     number.map(u64::from_le_bytes).ok_or_else(|| Failure::new("a file ends before its header does"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A replica with this live directory and these beside it.
+    fn lay_out(data: &Path, live: u64, others: &[u64]) {
+        let replica = data.join("groups").join("1-0");
+        if replica.exists() {
+            fs::remove_dir_all(&replica).expect("removed");
+        }
+        for number in others.iter().chain([&live]) {
+            fs::create_dir_all(replica.join(number.to_string())).expect("made");
+        }
+        let mut pointer = POINTER_MAGIC.to_vec();
+        pointer.resize(POINTER_DIRECTORY_AT, 0);
+        pointer.extend_from_slice(&live.to_le_bytes());
+        fs::write(replica.join("pointer"), pointer).expect("written");
+        fs::create_dir_all(data.join("log")).expect("made");
+    }
+
+    #[test]
+    fn an_install_that_an_earlier_kill_interrupted_is_not_counted_again() {
+        let data = tempfile::tempdir().expect("a directory");
+        let mut autopsy = Autopsy::default();
+        lay_out(data.path(), 1, &[5]);
+        assert_eq!(autopsy.installs_under_way(data.path()), 1);
+        assert_eq!(autopsy.look(data.path()).expect("files").installs_under_way, 1);
+        // The next life has not tidied up yet.
+        assert_eq!(autopsy.installs_under_way(data.path()), 0);
+        assert_eq!(autopsy.look(data.path()).expect("files").installs_under_way, 0);
+        lay_out(data.path(), 1, &[9]);
+        assert_eq!(autopsy.installs_under_way(data.path()), 1);
+        assert_eq!(autopsy.look(data.path()).expect("files").installs_under_way, 1);
+        lay_out(data.path(), 9, &[]);
+        let hit = autopsy.look(data.path()).expect("files");
+        assert_eq!((hit.installs_under_way, hit.installs_done), (0, 1));
+    }
 }

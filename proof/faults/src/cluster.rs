@@ -3,7 +3,7 @@
 //! Nodes of the real binary on loopback, started, killed and started again.
 
 use std::fmt::Write;
-use std::net::{Ipv4Addr, SocketAddrV4, TcpListener};
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -74,12 +74,8 @@ impl Cluster {
         let Some(directory) = &self.directory else {
             return Err(Failure::new("the cluster has no directory"));
         };
-        // Both are held until both are known, so that they differ.
-        let (raft, http) = (TcpListener::bind((self.ip, 0))?, TcpListener::bind((self.ip, 0))?);
-        let port = |listener: &TcpListener| Ok::<_, Failure>(listener.local_addr()?.port());
-        let at = |port| SocketAddrV4::new(self.ip, port);
         let home = directory.path().join(format!("node-{}", self.nodes.len() + 1));
-        self.nodes.push(Node::new(at(port(&raft)?), at(port(&http)?), home)?);
+        self.nodes.push(Node::new(self.ip, home)?);
         Ok(self.nodes.len() - 1)
     }
 

@@ -4,7 +4,7 @@
 
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
-use std::net::SocketAddrV4;
+use std::net::{Ipv4Addr, SocketAddrV4, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
@@ -25,15 +25,21 @@ pub struct Node {
     /// Where its clients reach it.
     pub http: SocketAddrV4,
     home: PathBuf,
+    /// Keep its ports from everybody else until it is started for the first time.
+    reserved: Option<(TcpListener, TcpListener)>,
     process: Option<Child>,
 }
 
 impl Node {
-    /// A node that was never started, living in `home`.
-    pub fn new(raft: SocketAddrV4, http: SocketAddrV4, home: PathBuf) -> Result<Node> {
+    /// A node that was never started, living in `home`, with ports of its own at this address.
+    pub fn new(ip: Ipv4Addr, home: PathBuf) -> Result<Node> {
+        let reserved = (TcpListener::bind((ip, 0))?, TcpListener::bind((ip, 0))?);
+        let at =
+            |listener: &TcpListener| Ok::<_, Failure>(SocketAddrV4::new(ip, listener.local_addr()?.port()));
+        let (raft, http) = (at(&reserved.0)?, at(&reserved.1)?);
         let id = NodeId::from_address(raft).ok_or_else(|| Failure::new(format_args!("{raft} is no node")))?;
         fs::create_dir_all(&home)?;
-        Ok(Node { id, raft, http, home, process: None })
+        Ok(Node { id, raft, http, home, reserved: Some(reserved), process: None })
     }
 
     /// Where it keeps what it must not lose.
@@ -68,6 +74,7 @@ impl Node {
                 command.env_remove(name);
             }
         }
+        self.reserved = None;
         let started = command.spawn();
         self.process =
             Some(started.map_err(|error| Failure::new(format_args!("{}: {error}", binary.display())))?);

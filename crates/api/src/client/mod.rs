@@ -106,6 +106,7 @@ impl Client {
         let deadline = self.deadline.map_or(within, |deadline| deadline.min(within));
         let mut position = self.shared.preferred.load(Ordering::Relaxed);
         let mut attempt = 0;
+        let mut told = None;
         loop {
             attempt += 1;
             let endpoints = self.shared.endpoints();
@@ -113,8 +114,9 @@ impl Client {
             let endpoint = &endpoints[position];
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                let endpoint = endpoint.url();
-                return Err(ClientError::Deadline { endpoint, write_may_have_left: false });
+                // What an attempt was told says more than that the time is over.
+                let over = || ClientError::Deadline { endpoint: endpoint.url(), write_may_have_left: false };
+                return Err(told.unwrap_or_else(over));
             }
             let budget = retry::attempt_budget(call.is_write, left, endpoints.len());
             let error = match self.attempt(&call, endpoint, budget).await {
@@ -135,6 +137,7 @@ impl Client {
                 .and_then(|authority| self.shared.position_of(authority, endpoint))
                 .filter(|hinted| *hinted != position)
                 .unwrap_or(position + 1);
+            told = Some(error);
             if !pause.is_zero() {
                 sleep(pause).await;
             }

@@ -2,6 +2,7 @@
 
 //! One core played by hand: what it asks for, and when.
 
+use mraft_engine::event::ReadKind;
 use mraft_engine::packing::NO_SLOT;
 use mraft_raft::message::Body;
 use mraft_raft::{AppendReply, Config, Restored};
@@ -64,6 +65,26 @@ fn core_of(members: Membership, limits: Limits) -> Core {
     core.handle(Input::Start(Box::new(Seat { key, raft, feature_level: genesis.feature_level })));
     core.turn();
     core
+}
+
+#[test]
+fn d10_after_every_replica_stopped_whoever_asks_is_told_why() {
+    let mut core = core();
+    let reason = NotApplied::Disk("the disk stalled");
+    core.handle(Input::StopAll(reason.clone()));
+    core.handle(Input::StopAll(NotApplied::Stopping));
+    core.turn();
+    let read =
+        Event::Read { kind: ReadKind::Linearizable, tickets: vec![Ticket(1), Ticket(2)], deadline_tick: 9 };
+    core.handle(Input::Group(GROUP, read));
+    core.handle(Input::Group(GROUP, Event::ProposeCheckpoint(Ticket(3))));
+    core.handle(Input::Node(NodeEvent::Tick { random: 7 }));
+    core.handle(staged(20, 7));
+    let out = core.turn();
+    let told = |ticket| (Ticket(ticket), Answer::NotApplied(reason.clone()));
+    assert_eq!(out.answers, [told(1), told(2), told(3)]);
+    assert!(matches!(out.applies[..], [(GROUP, ApplyOrder::Discard { directory: 7 })]), "{:?}", out.applies);
+    assert!(out.messages.is_empty() && out.log.is_empty(), "{out:?}");
 }
 
 fn staged(index: Index, directory: u64) -> Input {

@@ -95,7 +95,7 @@ fn a_lost_node_is_replaced_by_a_new_one() {
 }
 
 /// Changes the membership; a change that is surely not made is tried again, as an operator would.
-fn change(cluster: &Cluster, change: MembershipChange) {
+pub fn change(cluster: &Cluster, change: MembershipChange) {
     let began = std::time::Instant::now();
     loop {
         let (answered, answer) = channel();

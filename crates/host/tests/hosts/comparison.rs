@@ -176,12 +176,16 @@ fn e8_without_a_majority_the_group_serves_nobody_until_one_is_found() {
         matches!(answer, Answer::NotApplied(NotApplied::Disputed(_)))
     };
     cluster.wait_until("the two that are left take no writes", disputed);
-    let (answered, answer) = channel();
-    let leader = cluster.leader();
-    leader.read(GROUP, ReadKind::Linearizable, PATIENCE, move |answer| _ = answered.send(answer));
-    let answer = answer.recv().expect("every request is answered");
-    assert!(matches!(answer, Answer::NotApplied(_)), "{answer:?}");
-    assert!(leader.group_status(GROUP).expect("here").disputed.is_some());
+    // A new leader finds the dispute anew, and serves nobody before.
+    cluster.wait_until("reads are refused for the same reason", |cluster| {
+        let (answered, answer) = channel();
+        let leader = cluster.leader();
+        leader.read(GROUP, ReadKind::Linearizable, PATIENCE, move |answer| _ = answered.send(answer));
+        let answer = answer.recv().expect("every request is answered");
+        assert!(matches!(answer, Answer::NotApplied(_)), "{answer:?}");
+        matches!(answer, Answer::NotApplied(NotApplied::Disputed(_)))
+            && leader.group_status(GROUP).expect("here").disputed.is_some()
+    });
     open(&mut cluster, 2, None, false);
     cluster.wait_until("the third settles it", |cluster| is_condemned(cluster, 3));
     let odd = cluster.hosts.remove(&3).expect("open");

@@ -7,8 +7,11 @@
 mod cluster;
 mod comparison;
 mod full_disk;
+mod hanging_disk;
 mod identity;
 mod log_pressure;
+mod machines;
+mod network;
 mod panics;
 mod restart;
 mod room;

@@ -3,8 +3,9 @@
 //! A small cluster of real hosts in one process, for tests: real sockets, real files, no sleeps in place of conditions.
 
 use std::collections::BTreeMap;
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
@@ -125,12 +126,12 @@ impl Drop for Gatekeeper {
     }
 }
 
-/// Nodes with their directories and ports; hosts come and go.
+/// Nodes with their directories and addresses; hosts come and go.
 pub struct Cluster {
     directory: tempfile::TempDir,
     /// Disks of nodes that are not on the real one.
     disks: BTreeMap<u64, Arc<dyn Disk>>,
-    ports: Vec<u16>,
+    addresses: Vec<SocketAddr>,
     pub hosts: BTreeMap<u64, NodeHost>,
     voters: u64,
 }
@@ -145,12 +146,14 @@ impl Cluster {
 
     /// The same before any node is there.
     pub fn prepare(voters: u64) -> Cluster {
+        let ip = own_address();
+        // All are held until all are known, so that they differ.
         let listeners: Vec<TcpListener> =
-            (0..=voters).map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port")).collect();
-        let ports = listeners.iter().map(|listener| listener.local_addr().expect("bound").port()).collect();
+            (0..=voters).map(|_| TcpListener::bind((ip, 0)).expect("a free port")).collect();
+        let addresses = listeners.iter().map(|listener| listener.local_addr().expect("bound")).collect();
         drop(listeners);
         let directory = tempfile::tempdir().expect("a directory");
-        Cluster { directory, disks: BTreeMap::new(), ports, hosts: BTreeMap::new(), voters }
+        Cluster { directory, disks: BTreeMap::new(), addresses, hosts: BTreeMap::new(), voters }
     }
 
     /// The node's directory is on this disk.
@@ -170,7 +173,7 @@ impl Cluster {
     }
 
     pub fn address(&self, node: u64) -> String {
-        format!("127.0.0.1:{}", self.ports[node as usize - 1])
+        self.addresses[node as usize - 1].to_string()
     }
 
     pub fn data(&self, node: u64) -> PathBuf {
@@ -190,7 +193,8 @@ impl Cluster {
     pub fn config(&self, node: u64) -> HostConfig {
         let mut config =
             HostConfig::new(DeploymentId(7), Cluster::node(node), self.address(node), self.data(node));
-        config.tick_ms = 5;
+        // An election takes as long as a slow machine needs for some syncs.
+        config.tick_ms = 10;
         config.compaction_overhead_entries = 0;
         config.log_segment_bytes = 64 << 20;
         config
@@ -242,7 +246,7 @@ impl Cluster {
         self.hosts.values().find(leads).unwrap_or_else(|| self.leader())
     }
 
-    /// Writes until it is applied; only what was surely not applied is tried again.
+    /// Writes until it is applied. What was surely not applied is tried again, and what may have been if nobody finds it.
     pub fn write(&self, body: &str) {
         let began = Instant::now();
         loop {
@@ -252,6 +256,9 @@ impl Cluster {
             match answer.recv().expect("every request is answered") {
                 Answer::Applied { .. } => return,
                 Answer::NotApplied(_) => {}
+                // Nobody else writes meanwhile: if it is there, it is the last.
+                Answer::Unknown(_) if self.read().ends_with(body) => return,
+                Answer::Unknown(_) => {}
                 other => panic!("{body}: {other:?}"),
             }
             assert!(began.elapsed() < PATIENCE, "{body} was not applied");
@@ -278,4 +285,14 @@ impl Cluster {
         host.lookup(GROUP).expect("the group is here").query(b"", &mut found).expect("a list has no errors");
         String::from_utf8(found).expect("text")
     }
+}
+
+/// An address of its own in 127.0.0.0/8, where nobody else looks for a port while a node is away; the usual one on systems that have
+/// no other.
+fn own_address() -> Ipv4Addr {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let number = std::process::id().wrapping_mul(64).wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
+    let [_, high, middle, low] = number.to_be_bytes();
+    let own = Ipv4Addr::new(127, 128 | (high & 127), middle, low.clamp(1, 254));
+    if TcpListener::bind((own, 0)).is_ok() { own } else { Ipv4Addr::LOCALHOST }
 }

@@ -78,6 +78,10 @@ impl Service {
         hops: u8,
         until: Instant,
     ) -> Result<Said, Missed> {
+        if let Some(why) = self.host.stopped_by_disk() {
+            // Nothing here answers any more, and whoever asked should know why (rule T1).
+            return Err(Missed::last(self.failure(NodeError::DiskStalled(why), group, None)));
+        }
         let Some(leadership) = self.host.leader(group) else {
             return self.elsewhere(group, question, hops, until).await;
         };

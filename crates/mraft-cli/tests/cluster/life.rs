@@ -81,7 +81,7 @@ fn commands_end_as_the_table_of_exit_codes_says() {
     ends(&url, &["kv", "put", "key", "2", "--if-revision", "77"], 4);
     ends(&url, &["kv", "put", "key", "2", "--if-nonsense"], 2);
     ends(&url, &["group", "99"], 3);
-    ends(&["http://127.0.0.1:1"], &["kv", "get", "key"], 6);
+    ends(&["http://127.0.0.1:1"], &["kv", "get", "key", "--timeout", "500ms"], 6);
     assert_eq!(done(&url, &["kv", "get", "key"]), "1");
     let listed = done(&url, &["kv", "scan", "-o", "json"]);
     assert!(listed.contains("\"key\": \"key\""), "{listed}");

@@ -62,9 +62,9 @@ fn a_draining_node_finishes_what_it_began_and_ends_with_0() {
     let ready = || http(&lone.url, "GET", "/readyz?verbose", &[], b"");
     assert_eq!(ready().status, 200, "{}", ready().text());
     // A request that is in flight for as long as the test likes: its body is not sent yet.
-    let mut put = open(&lone.url, "PUT", "/v1/kv/late?timeout_ms=60000", &[], 5);
+    let mut put = open(&lone.url, "PUT", "/v1/kv/late", &[], 5);
     // A probe on a connection from before, which is answered while the door drains.
-    let mut probe = open(&lone.url, "POST", "/v1/kv/probe?timeout_ms=60000", &[], 1);
+    let mut probe = open(&lone.url, "POST", "/v1/kv/probe", &[], 1);
     put.write_all(b"la").expect("sent");
     signal(pid(&node.0), Signal::TERM);
     wait_until("nobody new is let in", || TcpStream::connect(("127.0.0.1", lone.base + 1)).is_err());
@@ -84,7 +84,7 @@ fn a_draining_node_finishes_what_it_began_and_ends_with_0() {
 fn a_second_signal_stops_a_draining_node_at_once() {
     let lone = Lone::new("shutdown_grace_ms = 600000");
     let mut node = lone.start(Stdio::null());
-    let _never_finished = open(&lone.url, "PUT", "/v1/kv/late?timeout_ms=60000", &[], 5);
+    let _never_finished = open(&lone.url, "PUT", "/v1/kv/late", &[], 5);
     signal(pid(&node.0), Signal::TERM);
     wait_until("nobody new is let in", || TcpStream::connect(("127.0.0.1", lone.base + 1)).is_err());
     assert!(node.0.try_wait().expect("its own child").is_none(), "it waits for the request");

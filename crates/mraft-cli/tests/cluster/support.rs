@@ -76,22 +76,43 @@ impl Dev {
         Dev::run(command)
     }
 
-    /// Runs a command that is `mraft dev` and waits until the cluster is there.
+    /// Runs a command that is `mraft dev` and waits until the cluster is there. A port that is in use is waited for: whoever looks for
+    /// a free one takes it for a moment.
     pub fn run(mut command: Command) -> Dev {
-        let mut process = command.stdout(Stdio::piped()).stdin(Stdio::null()).spawn().expect("mraft runs");
-        let output = process.stdout.take().expect("piped");
-        let (sender, lines) = channel();
-        std::thread::spawn(move || {
-            for line in BufReader::new(output).lines() {
-                let Ok(line) = line else { return };
-                println!("dev: {line}");
-                if sender.send(line).is_err() {
-                    return;
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let began = Instant::now();
+        loop {
+            match Dev::try_run(&mut command) {
+                Ok(dev) => return dev,
+                Err(said) => {
+                    assert!(said.contains("is in use") && began.elapsed() < PATIENCE, "it ended: {said}")
                 }
             }
-        });
+            std::thread::sleep(STEP);
+        }
+    }
+
+    /// The error is what a cluster that ended before it was there said last.
+    fn try_run(command: &mut Command) -> Result<Dev, String> {
+        let mut process = command.spawn().expect("mraft runs");
+        let heard = |stream: Box<dyn Read + Send>, name: &'static str| {
+            let (sender, lines) = channel();
+            std::thread::spawn(move || {
+                // It is read to the end although nobody listens any more, or the process would wait for a full pipe.
+                for line in BufReader::new(stream).lines().map_while(Result::ok) {
+                    println!("{name}: {line}");
+                    let _ = sender.send(line);
+                }
+            });
+            lines
+        };
+        let lines = heard(Box::new(process.stdout.take().expect("piped")), "dev");
+        let errors = heard(Box::new(process.stderr.take().expect("piped")), "dev, error");
         let mut dev = Dev { process, lines, nodes: Vec::new(), said: Vec::new() };
-        dev.wait_for_line("Ctrl-C stops all nodes");
+        if dev.try_wait_for_line("Ctrl-C stops all nodes").is_none() {
+            ended(&mut dev.process);
+            return Err(errors.iter().collect::<Vec<_>>().join("\n"));
+        }
         let rows = dev.said.iter().filter_map(|line| {
             let [_, pid, url, raft, data] = line.split_whitespace().collect::<Vec<_>>()[..] else {
                 return None;
@@ -102,20 +123,24 @@ impl Dev {
         });
         dev.nodes = rows.collect();
         assert!(!dev.nodes.is_empty(), "{:?}", dev.said);
-        dev
+        Ok(dev)
     }
 
     /// Waits until the cluster's supervisor says a line that contains this.
     pub fn wait_for_line(&mut self, part: &str) -> String {
+        let line = self.try_wait_for_line(part);
+        line.unwrap_or_else(|| panic!("mraft dev never said `{part}`; it said {:?}", self.said))
+    }
+
+    /// `None` when it ended before, or is silent for too long.
+    fn try_wait_for_line(&mut self, part: &str) -> Option<String> {
         let until = Instant::now() + PATIENCE;
         loop {
             let left = until.saturating_duration_since(Instant::now());
-            let line = self.lines.recv_timeout(left).unwrap_or_else(|_| {
-                panic!("mraft dev never said `{part}`; it said {:?}", self.said);
-            });
+            let line = self.lines.recv_timeout(left).ok()?;
             self.said.push(line.clone());
             if line.contains(part) {
-                return line;
+                return Some(line);
             }
         }
     }
@@ -184,7 +209,7 @@ impl Said {
     }
 }
 
-/// One HTTP request, byte by byte as it is given; the answer is read to its end.
+/// One HTTP request as it is given, with time enough if it does not say how much; the answer is read to its end.
 pub fn http(url: &str, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Said {
     let mut stream = open(url, method, path, headers, body.len());
     stream.write_all(body).expect("sent");
@@ -211,6 +236,10 @@ fn begin(
     let address = url.strip_prefix("http://").expect("a plain door");
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(PATIENCE))?;
+    let mut path = path.to_owned();
+    if !path.contains("timeout_ms=") {
+        path.push_str(if path.contains('?') { "&timeout_ms=60000" } else { "?timeout_ms=60000" });
+    }
     let mut head = format!("{method} {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n");
     for (name, value) in headers {
         head.push_str(&format!("{name}: {value}\r\n"));
@@ -256,9 +285,17 @@ pub fn run(urls: &[&str], arguments: &[&str]) -> Output {
     command.output().expect("mraft runs")
 }
 
+/// The same with time enough on the busiest machine, if the command talks to nodes and says nothing else.
+fn run_patiently(urls: &[&str], arguments: &[&str]) -> Output {
+    match urls.is_empty() || arguments.contains(&"--timeout") {
+        true => run(urls, arguments),
+        false => run(urls, &[arguments, &["--timeout", "60s"]].concat()),
+    }
+}
+
 /// Runs a command that must succeed, and gives what it said.
 pub fn done(urls: &[&str], arguments: &[&str]) -> String {
-    let output = run(urls, arguments);
+    let output = run_patiently(urls, arguments);
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{arguments:?}: {errors}");
     String::from_utf8_lossy(&output.stdout).into_owned()
@@ -266,7 +303,7 @@ pub fn done(urls: &[&str], arguments: &[&str]) -> String {
 
 /// Runs a command that must end with this status, and gives what it said on standard error.
 pub fn ends(urls: &[&str], arguments: &[&str], status: i32) -> String {
-    let output = run(urls, arguments);
+    let output = run_patiently(urls, arguments);
     let errors = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(status), "{arguments:?}: {errors}");
     errors

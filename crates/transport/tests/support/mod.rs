@@ -9,8 +9,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -318,11 +318,11 @@ pub struct TestNode {
     pub recorder: Arc<Recorder>,
 }
 
-/// Settings for tests: a port of the system's choice, timeouts that a slow machine does not reach.
+/// Settings for tests: an address that is nobody else's after the node is gone, timeouts that a slow machine does not reach.
 pub fn config(id: u64) -> TransportConfig {
     let dice = AtomicU64::new(id);
     let jitter = Arc::new(move || dice.fetch_add(0x9e37_79b9, Ordering::Relaxed));
-    let mut config = TransportConfig::new(node(id), "127.0.0.1:0", jitter);
+    let mut config = TransportConfig::new(node(id), format!("{}:0", own_address()), jitter);
     config.heartbeat_interval = DEADLINE;
     config.dial_timeout = DEADLINE;
     config.hello_timeout = DEADLINE;
@@ -401,7 +401,9 @@ impl RawPeer {
 
     pub fn on(socket: TcpStream) -> RawPeer {
         socket.set_read_timeout(Some(DEADLINE)).expect("a timeout");
-        RawPeer { socket, frames: FrameReader::new() }
+        let mut frames = FrameReader::new();
+        frames.hello_is_done();
+        RawPeer { socket, frames }
     }
 
     pub fn write(&mut self, kind: FrameKind, fill: impl FnOnce(&mut Vec<u8>)) {
@@ -480,4 +482,13 @@ impl RawListener {
     pub fn accept(&self) -> RawPeer {
         RawPeer::on(self.0.accept().expect("a connection").0)
     }
+}
+
+/// An address of its own in 127.0.0.0/8, where nobody else looks for a port; the usual one on systems that have no other.
+pub fn own_address() -> Ipv4Addr {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let number = std::process::id().wrapping_mul(64).wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
+    let [_, high, middle, low] = number.to_be_bytes();
+    let own = Ipv4Addr::new(127, 128 | (high & 127), middle, low.clamp(1, 254));
+    if TcpListener::bind((own, 0)).is_ok() { own } else { Ipv4Addr::LOCALHOST }
 }

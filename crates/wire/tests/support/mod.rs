@@ -254,6 +254,7 @@ pub fn read_packets(payload: &Payload) -> Option<Vec<Packet>> {
 /// Feeds bytes in pieces of at most `piece` and collects the frames.
 pub fn read_frames(mut bytes: &[u8], piece: usize) -> Result<Vec<Frame>, FrameError> {
     let mut reader = FrameReader::new();
+    reader.hello_is_done();
     let mut frames = Vec::new();
     loop {
         while let Some(frame) = reader.next_frame()? {

@@ -5,7 +5,7 @@
 
 use std::time::Instant;
 
-use mraft_faults::autopsy::{self, Autopsy};
+use mraft_faults::autopsy::Autopsy;
 use mraft_faults::cluster::{Cluster, Shape};
 use mraft_faults::counts::{Counts, Kills, say};
 use mraft_faults::failure::{Failure, Result};
@@ -190,10 +190,10 @@ impl Run<'_> {
 
     async fn is_installing(&mut self, node: usize) -> Result<()> {
         let data = self.cluster.nodes[node].data();
-        let process = &mut self.cluster.nodes[node];
+        let (process, autopsy) = (&mut self.cluster.nodes[node], &self.autopsies[node]);
         wait::until("a snapshot comes in", async || {
             process.must_be_well()?;
-            wait::is(autopsy::installs_under_way(&data) > 0, || "none does".to_owned())
+            wait::is(autopsy.installs_under_way(&data) > 0, || "none does".to_owned())
         })
         .await
     }
