@@ -14,6 +14,46 @@ use mraft_types::{GroupId, Index, NodeId, ReplicaId, Term};
 
 use crate::machine::{Op, Stored};
 
+/// The promises by name, so that a planted bug can say which of them it breaks.
+pub mod promise {
+    /// Whatever was answered is there in the end, on every replica.
+    pub const SURVIVES: &str = "acknowledged writes survive";
+    /// One order of the operations on a key explains all answers.
+    pub const LINEARIZABLE: &str = "per-key linearizability";
+    /// "Not applied" is the truth.
+    pub const HONEST_OUTCOMES: &str = "outcomes are honest";
+    /// Replicas that applied the same index applied the same (rule E8).
+    pub const CHAINS_EQUAL: &str = "chain hashes are equal";
+    /// One leader per term.
+    pub const ONE_LEADER: &str = "election safety";
+    /// The group's time (rule E1).
+    pub const LOG_TIME: &str = "the log's time never goes back and follows no wrong clock";
+    /// Deadlines.
+    pub const ANSWERED: &str = "every request is answered within its deadline";
+    /// Recovery.
+    pub const COMES_BACK: &str = "a node comes back from its own disk";
+    /// Rule D9.
+    pub const NOT_CONDEMNED: &str = "no replica is condemned without damage";
+    /// Rule D10, the healthy half.
+    pub const LOG_WORKS: &str = "the log works as long as the disk does";
+    /// Rule L6 and the order of writes.
+    pub const LOG_TAKES_WRITES: &str = "the log takes every write";
+    /// Rule D10, the failing half.
+    pub const FAILED_LOG_STOPS: &str = "a node whose log failed takes part in nothing";
+    /// Decision 9.
+    pub const NO_ENTRY_STOPS: &str = "no committed entry stops a replica";
+    /// Rule N1, the sender's half.
+    pub const STAGEABLE: &str = "a snapshot that arrives whole can be staged";
+    /// What is sent is what the receiver reads.
+    pub const UNDERSTOOD: &str = "what one node sends, another understands";
+    /// Rule T4.
+    pub const NOTHING_PANICS: &str = "nothing panics";
+    /// Availability after faults.
+    pub const GROUPS_COME_BACK: &str = "every group comes back in the calm";
+    /// Nobody is left behind.
+    pub const MEMBERS_EQUAL: &str = "all members of a group are equal in the end";
+}
+
 /// A broken promise.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Broken {
@@ -52,6 +92,8 @@ pub struct Checks {
     /// Hash chains at every applied index (rule E8).
     chains: BTreeMap<(GroupId, Index), u128>,
     leaders: BTreeMap<(GroupId, Term), ReplicaId>,
+    /// The group's time at applied indexes (rule E1).
+    log_times: BTreeMap<(GroupId, Index), u64>,
     /// Acknowledged changes.
     pub acknowledged: u64,
     /// Reads answered.
@@ -77,7 +119,7 @@ impl Checks {
         self.asked.insert(*value, true);
         match self.values.values().any(|known| *known == Some(*value)) {
             true => Err(Broken {
-                promise: "outcomes are honest",
+                promise: promise::HONEST_OUTCOMES,
                 how: format!("value {value} was answered not_applied, but had been seen before"),
             }),
             false => Ok(()),
@@ -102,7 +144,7 @@ impl Checks {
                 };
                 if revision <= floor {
                     return Err(Broken {
-                        promise: "per-key linearizability",
+                        promise: promise::LINEARIZABLE,
                         how: format!(
                             "a write of key {key} in group {group} got revision {revision}, but {floor} had been answered before it began"
                         ),
@@ -122,7 +164,7 @@ impl Checks {
         };
         if revision < floor {
             return Err(Broken {
-                promise: "per-key linearizability",
+                promise: promise::LINEARIZABLE,
                 how: format!(
                     "key {key} in group {group} was seen at revision {revision}, but {floor} had been answered before"
                 ),
@@ -138,7 +180,7 @@ impl Checks {
         let floor = self.floor(group, key);
         if stored.revision < floor {
             return Err(Broken {
-                promise: "acknowledged writes survive",
+                promise: promise::SURVIVES,
                 how: format!(
                     "key {key} in group {group} is at revision {} on node {node}, but {floor} was answered",
                     stored.revision
@@ -147,7 +189,7 @@ impl Checks {
         }
         match self.values.get(&(group, key, stored.revision)) {
             Some(value) if *value != stored.value => Err(Broken {
-                promise: "acknowledged writes survive",
+                promise: promise::SURVIVES,
                 how: format!(
                     "key {key} in group {group} holds {:?} at revision {} on node {node}, but it was {value:?}",
                     stored.value, stored.revision
@@ -169,9 +211,27 @@ impl Checks {
             return Ok(());
         }
         Err(Broken {
-            promise: "chain hashes are equal",
+            promise: promise::CHAINS_EQUAL,
             how: format!(
                 "node {node} applied something else up to index {index} of group {group} than another replica"
+            ),
+        })
+    }
+
+    /// The group's time after an applied entry.
+    pub fn log_time(&mut self, group: GroupId, index: Index, unix_ms: u64) -> Result<(), Broken> {
+        let before = self.log_times.range((group, 0)..(group, index)).next_back();
+        let after = self.log_times.range((group, index + 1)..=(group, Index::MAX)).next();
+        if before.is_none_or(|(_, earlier)| *earlier <= unix_ms)
+            && after.is_none_or(|(_, later)| unix_ms <= *later)
+        {
+            self.log_times.insert((group, index), unix_ms);
+            return Ok(());
+        }
+        Err(Broken {
+            promise: promise::LOG_TIME,
+            how: format!(
+                "the time of group {group} is {unix_ms} at entry {index}, between {before:?} and {after:?}"
             ),
         })
     }
@@ -183,13 +243,13 @@ impl Checks {
             return Ok(());
         }
         Err(Broken {
-            promise: "election safety",
+            promise: promise::ONE_LEADER,
             how: format!("replicas {known} and {replica} both lead group {group} in term {term}"),
         })
     }
 
     fn holds(&mut self, group: GroupId, key: u64, revision: u64, value: Option<u64>) -> Result<(), Broken> {
-        let wrong = |how: String| Err(Broken { promise: "per-key linearizability", how });
+        let wrong = |how: String| Err(Broken { promise: promise::LINEARIZABLE, how });
         if let Some(value) = value {
             match self.asked.get(&value) {
                 None => {
@@ -197,7 +257,7 @@ impl Checks {
                 }
                 Some(true) => {
                     return Err(Broken {
-                        promise: "outcomes are honest",
+                        promise: promise::HONEST_OUTCOMES,
                         how: format!(
                             "value {value} was answered not_applied and is in key {key} of group {group}"
                         ),
@@ -237,7 +297,7 @@ mod tests {
         checks.learned(GROUP, 1, Some(&put(11)), 1, Learned::Changed(2)).expect("fine");
         checks.learned(GROUP, 1, None, 1, saw(1, 10)).expect("began before the second write was answered");
         let broken = checks.learned(GROUP, 1, None, checks.floor(GROUP, 1), saw(1, 10)).expect_err("stale");
-        assert_eq!(broken.promise, "per-key linearizability");
+        assert_eq!(broken.promise, promise::LINEARIZABLE);
     }
 
     #[test]
@@ -248,7 +308,7 @@ mod tests {
         checks.refused(&put(10)).expect("not seen");
         assert_eq!(
             checks.learned(GROUP, 1, None, 0, saw(1, 10)).expect_err("refused").promise,
-            "outcomes are honest"
+            promise::HONEST_OUTCOMES
         );
         let mut checks = Checks::default();
         checks.asks(&put(10));
@@ -256,6 +316,16 @@ mod tests {
         checks.learned(GROUP, 1, None, 0, saw(1, 10)).expect("fine");
         assert!(checks.learned(GROUP, 1, None, 0, saw(1, 11)).is_err(), "one revision, one value");
         assert!(checks.refused(&put(10)).is_err(), "seen before it was refused");
+    }
+
+    #[test]
+    fn e1_a_group_whose_time_goes_back_is_found() {
+        let mut checks = Checks::default();
+        checks.log_time(GROUP, 5, 100).expect("fine");
+        checks.log_time(GROUP, 9, 120).expect("fine");
+        checks.log_time(GROUP, 7, 110).expect("a replica that lags");
+        assert_eq!(checks.log_time(GROUP, 8, 121).expect_err("back at 9").promise, promise::LOG_TIME);
+        assert!(checks.log_time(GROUP, 10, 119).is_err());
     }
 
     #[test]

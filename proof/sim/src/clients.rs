@@ -26,6 +26,8 @@ pub struct Asked {
     pub wish: Wish,
     /// The oldest revision that its answer may show.
     pub floor: u64,
+    /// Whether it began after everything had healed.
+    pub in_calm: bool,
     /// At which node it is now.
     pub node: NodeId,
     /// How often it was passed on.

@@ -5,10 +5,13 @@
 //! The code under test is the code that ships: `host::core` decides, `host::persist` writes the log, `host::apply_worker` runs the
 //! state machines, `mraft_wire` makes the bytes between nodes. What is simulated is what surrounds them: the disk
 //! ([`mraft_disk::MemoryDisk`]), the network, time, and the processes, which may die between any two effects and in the middle of a
-//! write. After a safety phase full of faults everything heals, and in a calm phase the cluster must come back.
+//! write. After a safety phase full of faults everything heals, and in a calm phase the cluster must come back, all replicas of it.
 //!
 //! [`world`] is the loop, [`node`] one process, [`network`] what happens to frames, [`faults`] the mix that a seed draws, [`clients`]
-//! the load, [`check`] the promises, [`planted`] the bugs that must be found.
+//! the load, [`check`] the promises, [`planted`] the bugs that must be found, [`summary`] what many seeds together must have done.
+//!
+//! Missing on purpose: membership changes and wiped disks (`host` and `raft` have scenarios of their own), partial transfers of
+//! snapshots, and clocks that change their pace.
 //!
 //! Invariant: no ambient clock, chance, thread or hash-map order; the same seed gives the same run, which [`world::Report::trace`]
 //! proves.
@@ -23,6 +26,7 @@ pub mod network;
 pub mod node;
 pub mod planted;
 pub mod random;
+pub mod summary;
 pub mod world;
 
 pub use planted::Planted;

@@ -1,14 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! `mraft-sim --seeds N --from S`: runs seeds, stops at the first broken promise, and says what the seeds did.
+//! `mraft-sim --seeds N --from S`: runs seeds, stops at the first broken promise, and says what the seeds did. It fails too when they
+//! did too little, or when a seed does not do the same twice.
 //! `mraft-sim --planted [NAME]`: shows that each planted bug (or the named one) is found.
 
 use std::process::ExitCode;
 
+use mraft_sim::summary::Summary;
 use mraft_sim::{Planted, Report, run};
 
 /// A planted bug must be found within so many seeds.
 const PLANTED_SEEDS_MAX: u64 = 500;
+/// Every so many seeds one is run twice.
+const TWICE_EVERY: u64 = 20;
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
@@ -23,6 +27,10 @@ fn main() -> ExitCode {
         };
         match argument.as_str() {
             "--seeds" => match number("--seeds") {
+                Some(0) => {
+                    eprintln!("--seeds 0 would show nothing");
+                    return ExitCode::from(2);
+                }
                 Some(value) => seeds = value,
                 None => return ExitCode::from(2),
             },
@@ -59,41 +67,51 @@ fn run_seeds(from: u64, seeds: u64) -> ExitCode {
             println!("again: cargo xtask sim --seeds 1 --from {seed}");
             return ExitCode::FAILURE;
         }
+        if (seed - from).is_multiple_of(TWICE_EVERY) && run(seed, None) != report {
+            println!("seed {seed} did not do the same twice: something in it is not decided by the seed");
+            println!("again: cargo xtask sim --seeds 1 --from {seed}");
+            return ExitCode::FAILURE;
+        }
         reports.push(report);
         if reports.len().is_multiple_of(100) {
             println!("{} of {seeds} seeds", reports.len());
         }
     }
-    let total = |part: fn(&Report) -> u64| reports.iter().map(part).sum::<u64>();
-    let average = |part: fn(&Report) -> u64| total(part) as f64 / reports.len().max(1) as f64;
-    let share = |part: fn(&Report) -> u64| {
-        100.0 * reports.iter().filter(|report| part(report) > 0).count() as f64 / reports.len().max(1) as f64
-    };
-    println!("{} seeds from {from}, no promise broken; on average per seed:", reports.len());
-    println!("  operations          {:8.1}", average(|report| report.operations));
-    println!("  acknowledged writes {:8.1}", average(|report| report.acknowledged));
-    println!("  crashes             {:8.1}", average(|report| report.crashes));
-    println!("  partitions          {:8.1}", average(|report| report.partitions));
-    println!("seeds that installed a snapshot:  {:5.1} %", share(|report| report.snapshots_installed));
-    println!("seeds that recycled a segment:    {:5.1} %", share(|report| report.segments_recycled));
-    println!("seeds that compared all replicas: {:5.1} %", share(|report| report.groups_compared));
-    ExitCode::SUCCESS
+    let summary = Summary::of(&reports);
+    println!("{} seeds from {from}, no promise broken", reports.len());
+    println!("{summary}");
+    let shortfalls = summary.shortfalls();
+    for shortfall in &shortfalls {
+        println!("TOO LITTLE: {shortfall}");
+    }
+    if shortfalls.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn find_planted(bugs: &[Planted], from: u64) -> ExitCode {
-    let mut missed = 0;
+    let mut is_ok = true;
     for bug in bugs {
-        let found = (from..from + PLANTED_SEEDS_MAX)
-            .find_map(|seed| run(seed, Some(*bug)).broken.map(|broken| (seed, broken)));
-        match found {
-            Some((seed, broken)) => {
-                println!("{:20} found after {:3} seeds by: {}", bug.name(), seed - from + 1, broken.promise);
-            }
-            None => {
-                missed += 1;
-                println!("{:20} NOT FOUND within {PLANTED_SEEDS_MAX} seeds", bug.name());
-            }
-        }
+        is_ok &= find(*bug, from);
     }
-    if missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if is_ok { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// A bug is found when a seed breaks a promise that it must break, and breaks none without it.
+fn find(bug: Planted, from: u64) -> bool {
+    let name = bug.name();
+    let found = (from..from + PLANTED_SEEDS_MAX)
+        .find_map(|seed| run(seed, Some(bug)).broken.map(|broken| (seed, broken)));
+    let Some((seed, broken)) = found else {
+        println!("{name:20} NOT FOUND within {PLANTED_SEEDS_MAX} seeds");
+        return false;
+    };
+    println!("{name:20} found after {:3} seeds by: {}", seed - from + 1, broken.promise);
+    if !bug.promises().contains(&broken.promise) {
+        println!("{name:20} NOT EXPECTED at seed {seed}: {broken}");
+        return false;
+    }
+    if let Some(broken) = run(seed, None).broken {
+        println!("{name:20} IS NOT THE CAUSE: without it seed {seed} breaks a promise too: {broken}");
+        return false;
+    }
+    true
 }

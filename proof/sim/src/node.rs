@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
 //! One simulated node: a disk that outlives its processes, and the process that runs on it at present.
+//!
+//! A crash in the middle of something is a number of a disk operation: from that one on everything fails, and whatever was under way
+//! ends there. Its effects outside the disk never happened; see [`Node::arm`] and [`Node::died`].
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
@@ -9,15 +12,16 @@ use std::sync::Arc;
 use mraft::apply_worker::{ApplyMail, ApplyWorker};
 use mraft::core::{Core, CoreConfig, Input};
 use mraft::machines::{BackgroundJob, Lookup, StateMachine, in_memory};
-use mraft::persist::{LogJob, LogWorker};
+use mraft::persist::{LogHealth, LogJob, LogWorker};
 use mraft::restore::{first_log, log_key, restore};
 use mraft::{GroupRecord, HostConfig};
+use mraft_disk::memory::Faults;
 use mraft_disk::{Disk, MemoryDisk};
 use mraft_engine::Limits;
-use mraft_logstore::{LogError, LogOptions, LogStore, SegmentLog};
-use mraft_types::{DeploymentId, GroupId, NodeId};
+use mraft_logstore::{LogError, LogOptions, LogStore, Mark, SegmentLog};
+use mraft_types::{DeploymentId, GroupId, Index, NodeId};
 
-use crate::faults::Mix;
+use crate::faults::Own;
 use crate::machine::Map;
 use crate::planted::{LateMeta, Planted, Voteless};
 use crate::random::Random;
@@ -28,6 +32,8 @@ pub const ELECTION_TICKS: u32 = 10;
 const COMPARE_TICKS: u64 = 20;
 /// Heartbeat interval of simulated nodes in ticks.
 pub const HEARTBEAT_TICKS: u32 = 2;
+/// Live segments above which the log asks for room (rule L5).
+pub const SEGMENTS_TARGET: u64 = 4;
 
 /// The log closes its batches here; a turn of a simulated node rarely has more.
 const BATCH_BYTES_TARGET: usize = 8 << 10;
@@ -46,8 +52,34 @@ pub struct Node {
     pub process: Option<Process>,
     /// The groups founded here.
     pub records: Vec<GroupRecord>,
+    /// Some process came to the end of its start.
+    pub has_started: bool,
     /// Segments that its logs recycled, over all processes.
     pub segments_recycled: u64,
+    /// Installations of snapshots that recovery found begun: those that it finished, and those that it gave up (rule N1).
+    pub installations_finished: u64,
+    /// See [`Node::installations_finished`].
+    pub installations_given_up: u64,
+    /// The disk operation at which the process dies.
+    pub crash_at: Option<u64>,
+    /// What the disk was told to refuse while this process runs: nothing else excuses a failure.
+    pub faulty: Faulty,
+}
+
+/// What a disk was told to refuse.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Faulty {
+    /// To grow. Logs and state machines must come through that by themselves (rule D10).
+    pub full: bool,
+    /// One operation, with EIO.
+    pub failing: bool,
+}
+
+impl Faulty {
+    /// Whether it was told anything.
+    pub fn any(self) -> bool {
+        self.full || self.failing
+    }
 }
 
 /// A running process.
@@ -60,25 +92,103 @@ pub struct Process {
     pub log_jobs: Vec<LogJob>,
     /// Whether a write is under way; its end is scheduled.
     pub log_busy: bool,
+    /// Counts the log's runs: what was to happen when nothing follows one does not happen when something did.
+    pub log_runs: u64,
+    /// The log has no room and is tried again.
+    pub log_full: bool,
+    /// The log failed: no replica of this process may take part in anything any more (rule D10).
+    pub log_failed: bool,
+    /// The last batch has no seal yet (rule L3).
+    pub log_seal_due: bool,
+    /// The log has more to tidy up.
+    pub log_more_to_tidy: bool,
+    /// How many live segments there were when room was last asked for (rule L5); 0 for never.
+    pub log_pressed_at: u64,
     /// Applies.
     pub apply: ApplyWorker,
     /// What waits for it.
     pub mail: Vec<ApplyMail>,
     /// Whether it is at work; the end is scheduled.
     pub apply_busy: bool,
+    /// A machine found no room, and another attempt is scheduled (rule D10).
+    pub apply_retries: bool,
+    /// When that was tried last, in microseconds of virtual time.
+    pub apply_tried_us: u64,
+    /// Replicas stopped because of a failing disk: an operator restarts the process some time.
+    pub needs_restart: bool,
     /// Flushes that wait.
     pub jobs: VecDeque<(GroupId, Box<dyn BackgroundJob>)>,
     /// For reads.
     pub lookups: BTreeMap<GroupId, Arc<dyn Lookup>>,
+    /// Snapshots whose installation an earlier process began and this one gave up: the index that each covers (rule N1).
+    pub abandoned: BTreeMap<GroupId, Index>,
     /// Its logical clock.
     pub tick: u64,
+    /// When it began, in microseconds of virtual time: its monotonic clock's zero.
+    pub began_us: u64,
     /// Numbers for staged directories.
     pub staged: u64,
 }
 
 impl Node {
+    /// A node without a process, on an empty disk.
+    pub fn new(id: NodeId) -> Node {
+        Node {
+            id,
+            disk: MemoryDisk::new(),
+            boot: 0,
+            process: None,
+            records: Vec::new(),
+            has_started: false,
+            segments_recycled: 0,
+            installations_finished: 0,
+            installations_given_up: 0,
+            crash_at: None,
+            faulty: Faulty::default(),
+        }
+    }
+
+    /// Lets the process die before the disk operation that comes so many operations from now.
+    pub fn arm(&mut self, operations: u64) {
+        let at = self.disk.operations() + operations;
+        let at = self.crash_at.map_or(at, |known| known.min(at));
+        self.crash_at = Some(at);
+        self.disk.fail_from_operation(at);
+    }
+
+    /// Whether the process came to where it dies. Then nothing of what it did since may leave the node.
+    pub fn died(&self) -> bool {
+        self.crash_at.is_some_and(|at| self.disk.operations() > at)
+    }
+
+    /// Changes what goes wrong with the disk, and keeps the rest.
+    pub fn change_faults(&self, change: impl FnOnce(&mut Faults)) {
+        let mut faults = self.disk.faults();
+        change(&mut faults);
+        self.disk.set_faults(faults);
+    }
+
+    /// The process is gone; so is what its disk was told, unless the disk is still full.
+    pub fn end(&mut self, power_seed: Option<u64>) {
+        if let Some(process) = self.process.take() {
+            self.segments_recycled += process.log.store().status().segments_recycled;
+        }
+        match power_seed {
+            Some(seed) => self.disk.crash(seed),
+            None => self.disk.kill(),
+        }
+        self.crash_at = None;
+        self.faulty = Faulty { full: self.disk.faults().capacity_bytes.is_some(), failing: false };
+    }
+
     /// Starts a process from what the disk holds.
-    pub fn start(&mut self, mix: &Mix, planted: Option<Planted>, salt: u64) -> Result<(), String> {
+    pub fn start(
+        &mut self,
+        own: &Own,
+        planted: Option<Planted>,
+        salt: u64,
+        now_us: u64,
+    ) -> Result<(), String> {
         self.boot += 1;
         let disk: Arc<dyn Disk> = Arc::new(self.disk.clone());
         let mut config =
@@ -98,8 +208,8 @@ impl Node {
             .filter(|record| !recovered.contains_key(&log_key(record)))
             .map(first_log)
             .collect();
-        // The first start waited until the log knew all of them, durably (rule D9).
-        if self.boot > 1 && !missing.is_empty() {
+        // A start that came to its end had waited until the log knew all of them, durably (rule D9).
+        if self.has_started && !missing.is_empty() {
             return Err(format!("the log has lost {} of its replicas", missing.len()));
         }
         if !missing.is_empty() {
@@ -113,45 +223,69 @@ impl Node {
                 compare_content_every_ticks: 5 * COMPARE_TICKS,
                 ..Limits::default()
             },
-            compaction_overhead_entries: mix.overhead_entries,
+            compaction_overhead_entries: own.overhead_entries,
             truncate_step_entries: 5,
             truncates_on_request_only: false,
         });
         let mut apply = ApplyWorker::new(log.store().reader(), usize::MAX, 0);
-        let (mut lookups, mut discards) = (BTreeMap::new(), Vec::new());
+        let (mut lookups, mut abandoned, mut discards) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
         for record in &self.records {
             let directory = PathBuf::from(format!("/data/groups/{}", record.group));
-            let machine = in_memory(Arc::clone(&disk), directory, mix.snapshot_entries, Map::default());
+            let machine = in_memory(Arc::clone(&disk), directory, own.snapshot_entries, Map::default());
             let machine: Box<dyn StateMachine> = if planted == Some(Planted::DoubleApply) {
                 Box::new(LateMeta::new(machine))
             } else {
                 machine
             };
-            let replica = restore(&config, record, recovered.remove(&log_key(record)), machine)
-                .map_err(|error| error.to_string())?;
+            let recovered = recovered.remove(&log_key(record));
+            let install = recovered.as_ref().and_then(|recovered| recovered.install.clone());
+            let replica = restore(&config, record, recovered, machine).map_err(|error| error.to_string())?;
+            if let Some((start, _)) = install {
+                match &replica.first {
+                    Some(LogJob::InstallStep { write, .. })
+                        if matches!(write.mark, Some(Mark::InstallDone(_))) =>
+                    {
+                        self.installations_finished += 1;
+                    }
+                    _ => _ = abandoned.insert(record.group, start.position.index),
+                }
+            }
             first.extend(replica.first);
             discards.extend(replica.discard.map(|directory| ApplyMail::Discard(record.group, directory)));
             lookups.insert(record.group, replica.applier.lookup());
             core.handle(Input::Start(Box::new(replica.seat)));
             apply.handle(ApplyMail::Add(record.group, Box::new(replica.applier)), &mut Default::default());
         }
-        let mut done = Vec::new();
-        match log.run(first, &mut done).0 {
-            mraft::persist::LogHealth::Well => {}
+        match log.run(first, &mut Vec::new()).0 {
+            LogHealth::Well => {}
             health => return Err(format!("{health:?}")),
         }
         discards.into_iter().for_each(|discard| apply.handle(discard, &mut Default::default()));
+        self.has_started |= !self.died();
+        self.installations_given_up += abandoned.len() as u64;
         self.process = Some(Process {
             core,
             log,
             log_jobs: Vec::new(),
             log_busy: false,
+            log_runs: 0,
+            log_full: false,
+            log_failed: false,
+            // Opening the log may have written records that nothing proves yet.
+            log_seal_due: true,
+            log_more_to_tidy: false,
+            log_pressed_at: 0,
             apply,
             mail: Vec::new(),
             apply_busy: false,
+            apply_retries: false,
+            apply_tried_us: now_us,
+            needs_restart: false,
             jobs: VecDeque::new(),
             lookups,
+            abandoned,
             tick: self.boot << 32,
+            began_us: now_us,
             staged: self.boot << 32,
         });
         Ok(())
@@ -163,6 +297,6 @@ fn open_log(disk: &MemoryDisk, salt: u64) -> Result<Box<dyn LogStore>, LogError>
     let mut random = Random::new(salt);
     let options = LogOptions::new(SEGMENT_BYTES, Box::new(move || random.draw()))
         .with_batch_bytes_max(SEGMENT_BYTES as usize / 4)
-        .with_segments_target(4);
+        .with_segments_target(SEGMENTS_TARGET);
     Ok(Box::new(SegmentLog::open(Arc::new(disk.clone()), Path::new("/data/log"), options)?))
 }

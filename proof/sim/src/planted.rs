@@ -13,6 +13,8 @@ use mraft::machines::{
 use mraft_logstore::{GroupWrite, LogError, LogKey, LogReader, LogStatus, LogStore, Recovered, Written};
 use mraft_types::{HardState, Index, LogStart};
 
+use crate::check::promise;
+
 /// A bug.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Planted {
@@ -50,6 +52,51 @@ impl Planted {
             Planted::EarlyTruncation => "early-truncation",
             Planted::DoubleApply => "double-apply",
             Planted::ReadWithoutRound => "read-without-round",
+        }
+    }
+
+    /// The promises that it may break. Another one that breaks is no proof that this bug is found.
+    pub fn promises(self) -> &'static [&'static str] {
+        match self {
+            // What was durable is not: entries, votes and files are gone after a power cut.
+            Planted::SkippedSync => &[
+                promise::SURVIVES,
+                promise::LINEARIZABLE,
+                promise::CHAINS_EQUAL,
+                promise::ONE_LEADER,
+                promise::COMES_BACK,
+                promise::NOT_CONDEMNED,
+            ],
+            // Two leaders of one term, what these write over each other, and what one of them takes for proof of a lost log (rule D9).
+            Planted::ForgottenVote => &[
+                promise::ONE_LEADER,
+                promise::CHAINS_EQUAL,
+                promise::LINEARIZABLE,
+                promise::SURVIVES,
+                promise::NOT_CONDEMNED,
+            ],
+            // Entries that count as a majority's are on fewer disks: some are replaced by others after they were applied, and some are
+            // to be applied that no disk has.
+            Planted::EarlyAcknowledge => &[
+                promise::SURVIVES,
+                promise::LINEARIZABLE,
+                promise::CHAINS_EQUAL,
+                promise::LOG_TIME,
+                promise::ONE_LEADER,
+                promise::NOT_CONDEMNED,
+                promise::NO_ENTRY_STOPS,
+            ],
+            // The log begins behind the state.
+            Planted::EarlyTruncation => &[promise::NOT_CONDEMNED, promise::COMES_BACK],
+            // A replica's state has more in it than its meta says.
+            Planted::DoubleApply => &[
+                promise::CHAINS_EQUAL,
+                promise::LINEARIZABLE,
+                promise::MEMBERS_EQUAL,
+                promise::NOT_CONDEMNED,
+                promise::STAGEABLE,
+            ],
+            Planted::ReadWithoutRound => &[promise::LINEARIZABLE],
         }
     }
 }

@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! What many seeds did together, and the least that they must have done: a simulator that does nothing finds nothing.
+
+use std::fmt;
+
+use crate::world::Report;
+
+/// Averages of fewer seeds say little: they are printed, not judged.
+pub const JUDGED_SEEDS_MIN: usize = 20;
+
+const OPERATIONS_MIN: f64 = 500.0;
+const CRASHES_MIN: f64 = 5.0;
+const PARTITIONS_MIN: f64 = 2.0;
+/// Of a hundred seeds so many install a snapshot.
+const INSTALLING_MIN: f64 = 20.0;
+/// Of a hundred seeds so many recycle a segment.
+const RECYCLING_MIN: f64 = 20.0;
+
+/// What a run of many seeds did.
+#[derive(Clone, Debug)]
+pub struct Summary {
+    figures: Vec<Figure>,
+    seeds: usize,
+    trace: u64,
+}
+
+/// One figure of all seeds.
+#[derive(Clone, Copy, Debug)]
+struct Figure {
+    what: &'static str,
+    value: f64,
+    unit: &'static str,
+    /// Less than this is too little.
+    least: Option<f64>,
+}
+
+impl Summary {
+    /// Adds up what seeds did.
+    pub fn of(reports: &[Report]) -> Summary {
+        let seeds = reports.len();
+        let average = |what, part: fn(&Report) -> u64, least| {
+            let value = reports.iter().map(part).sum::<u64>() as f64 / seeds.max(1) as f64;
+            Figure { what, value, unit: "", least }
+        };
+        let share = |what, part: fn(&Report) -> u64, least| {
+            let some = reports.iter().filter(|report| part(report) > 0).count();
+            Figure { what, value: 100.0 * some as f64 / seeds.max(1) as f64, unit: " %", least }
+        };
+        let figures = vec![
+            average("operations carried out per seed", |report| report.operations, Some(OPERATIONS_MIN)),
+            average("  acknowledged changes", |report| report.acknowledged, None),
+            average("operations refused", |report| report.refused, None),
+            average("operations of unknown fate", |report| report.unknown, None),
+            average("crashes per seed", |report| report.crashes, Some(CRASHES_MIN)),
+            average("  in the middle of disk work", |report| report.crashes_in_the_middle, None),
+            average("partitions per seed", |report| report.partitions, Some(PARTITIONS_MIN)),
+            average("suspicions per seed", |report| report.suspicions, None),
+            share(
+                "seeds that installed a snapshot",
+                |report| report.snapshots_installed,
+                Some(INSTALLING_MIN),
+            ),
+            share("seeds that recycled a segment", |report| report.segments_recycled, Some(RECYCLING_MIN)),
+            share("seeds that finished a cut installation", |report| report.installations_finished, None),
+            share("seeds that gave one up", |report| report.installations_given_up, None),
+            share("seeds with a log without room", |report| report.logs_full, None),
+            share("seeds with a store without room", |report| report.stores_full, None),
+            share("seeds with a failed log", |report| report.logs_failed, None),
+            share("seeds with a failed store", |report| report.stores_failed, None),
+            share("seeds that compared all replicas", |report| report.groups_compared, None),
+        ];
+        let trace = reports.iter().fold(0u64, |trace, report| trace.rotate_left(7) ^ report.trace);
+        Summary { figures, seeds, trace }
+    }
+
+    /// What the seeds did too little of; nothing when there are too few of them to say.
+    pub fn shortfalls(&self) -> Vec<String> {
+        let is_judged = self.seeds >= JUDGED_SEEDS_MIN;
+        let too_little = |figure: &&Figure| figure.least.is_some_and(|least| figure.value < least);
+        let describe = |figure: &Figure| {
+            let Figure { what, value, unit, least } = figure;
+            format!(
+                "{}: {value:.1}{unit}, at least {:.1}{unit} are needed",
+                what.trim(),
+                least.unwrap_or(0.0)
+            )
+        };
+        self.figures.iter().filter(|_| is_judged).filter(too_little).map(describe).collect()
+    }
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for Figure { what, value, unit, least } in &self.figures {
+            write!(f, "{what:38} {value:9.1}{unit}")?;
+            match least {
+                Some(least) => writeln!(f, "  (at least {least:.0})")?,
+                None => writeln!(f)?,
+            }
+        }
+        if self.seeds < JUDGED_SEEDS_MIN {
+            writeln!(f, "{} seeds are too few to be judged by these figures", self.seeds)?;
+        }
+        write!(f, "trace {:016x}", self.trace)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn enough(seed: u64) -> Report {
+        Report {
+            seed,
+            operations: 600,
+            crashes: 6,
+            partitions: 3,
+            snapshots_installed: 1,
+            segments_recycled: 1,
+            ..Report::default()
+        }
+    }
+
+    #[test]
+    fn seeds_that_do_too_little_are_a_failure_and_few_seeds_are_not_judged() {
+        let good: Vec<Report> = (0..JUDGED_SEEDS_MIN as u64).map(enough).collect();
+        assert_eq!(Summary::of(&good).shortfalls(), Vec::<String>::new());
+        let idle: Vec<Report> = good.iter().map(|_| Report::default()).collect();
+        assert_eq!(Summary::of(&idle).shortfalls().len(), 5, "each minimum by itself");
+        assert_eq!(Summary::of(&idle[1..]).shortfalls(), Vec::<String>::new());
+        for cut in [
+            |report: &mut Report| report.operations = 499,
+            |report: &mut Report| report.crashes = 4,
+            |report: &mut Report| report.partitions = 1,
+            |report: &mut Report| report.snapshots_installed = 0,
+            |report: &mut Report| report.segments_recycled = 0,
+        ] {
+            let mut reports = good.clone();
+            reports.iter_mut().for_each(cut);
+            assert_eq!(Summary::of(&reports).shortfalls().len(), 1);
+        }
+    }
+}

@@ -1,0 +1,488 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! What the threads of a host do, one step at a time: turns, the log, the state machines, background work.
+//!
+//! What touches the disk may be where the process dies ([`World::dies`]): then nothing that follows from it leaves the node.
+
+use mraft::apply_worker::{ApplyMail, ApplyOutput};
+use mraft::core::{HashReport, Input, LogReadOrder, Output, log_read_input};
+use mraft::persist::{LogDone, LogHealth, LogJob};
+use mraft::{Answer, NotApplied, Ticket};
+use mraft_engine::effect::Notice;
+use mraft_engine::event::{Event, NodeEvent};
+use mraft_logstore::Fill;
+use mraft_types::{NodeId, Payload};
+use mraft_wire::{FRAME_HEADER_BYTES, FrameBuilder, Packet, PacketReader};
+
+use super::crashes::INSTALL_OPERATIONS;
+use super::{Action, TICK_US, World, running};
+use crate::check::{Broken, promise};
+use crate::node::SEGMENTS_TARGET;
+use crate::planted::Planted;
+
+/// A seal follows within this time after writing stops (rule L3).
+const SEAL_AFTER_US: u64 = 25_000;
+/// How often a full disk is tried again.
+const FULL_RETRY_US: u64 = 200_000;
+/// Ticks between two host heartbeats.
+const BEAT_TICKS: u64 = 5;
+/// An operator looks after a node whose replicas stopped within this time.
+const OPERATOR_US_MAX: u64 = 1_000_000;
+
+impl World {
+    pub(super) fn tick(&mut self, node: usize, boot: u64) -> Result<(), Broken> {
+        let random = self.random.draw();
+        let now = self.now(node);
+        let Some(process) = running(&mut self.nodes, node, boot) else { return Ok(()) };
+        process.tick += 1;
+        let tick = process.tick;
+        process.core.set_now(mraft_engine::event::Now { tick, ..now });
+        process.core.handle(Input::Node(NodeEvent::Tick { random }));
+        self.after(TICK_US, Action::Tick(node, boot));
+        if tick.is_multiple_of(BEAT_TICKS) {
+            self.beat(node, now.unix_ms);
+        }
+        self.pump(node)
+    }
+
+    /// A host tells its clock to all others (rule E1).
+    fn beat(&mut self, node: usize, unix_ms: u64) {
+        let own = self.ids[node];
+        for at in (0..self.nodes.len()).filter(|at| *at != node) {
+            for delay in self.network.send(own, self.ids[at], &mut self.random) {
+                let event = NodeEvent::PeerClock { node: own, unix_ms };
+                self.after(delay, Action::Told { node: at, event });
+            }
+        }
+    }
+
+    pub(super) fn deliver(&mut self, to: usize, from: NodeId, frame: &[u8]) -> Result<(), Broken> {
+        let own = self.ids[to];
+        self.trace_bytes(frame);
+        let Some(process) = self.nodes[to].process.as_mut() else { return Ok(()) };
+        let payload = Payload::copy_from(&frame[FRAME_HEADER_BYTES..]);
+        let broken =
+            |error: mraft_wire::DecodeError| Broken { promise: promise::UNDERSTOOD, how: error.to_string() };
+        for packet in PacketReader::new(&payload, from, own).map_err(broken)? {
+            if let Packet::Raft { group, uid, message } = packet.map_err(broken)? {
+                process.core.handle(Input::Group(group, Event::Message { uid, message }));
+            }
+        }
+        self.pump(to)
+    }
+
+    pub(super) fn deliver_report(&mut self, to: usize, report: HashReport) -> Result<(), Broken> {
+        let Some(process) = self.nodes[to].process.as_mut() else { return Ok(()) };
+        let event = Event::PeerHashed { uid: report.uid, from: report.from, hash: report.hash };
+        process.core.handle(Input::Group(report.group, event));
+        self.pump(to)
+    }
+
+    pub(super) fn read_log(&mut self, node: usize, boot: u64, order: LogReadOrder) -> Result<(), Broken> {
+        let Some(process) = running(&mut self.nodes, node, boot) else { return Ok(()) };
+        let reader = process.log.store().reader();
+        let entries = reader.entries(order.key, order.first, order.last, order.max_bytes).unwrap_or_default();
+        process.core.handle(log_read_input(&order, entries));
+        if self.dies(node) {
+            return Ok(());
+        }
+        self.pump(node)
+    }
+
+    /// Lets a node decide as long as it has something to decide, and carries out what it asks for.
+    pub(super) fn pump(&mut self, node: usize) -> Result<(), Broken> {
+        loop {
+            let now = self.now(node);
+            let Some(process) = self.nodes[node].process.as_mut() else { return Ok(()) };
+            if process.core.is_idle() {
+                break;
+            }
+            process.core.set_now(now);
+            let output = process.core.turn();
+            if process.log_failed {
+                self.check_stopped(node, &output)?;
+            }
+            self.carry_out(node, output)?;
+        }
+        self.check_groups(node)
+    }
+
+    /// A node whose log failed takes part in nothing (rule D10).
+    fn check_stopped(&self, node: usize, output: &Output) -> Result<(), Broken> {
+        let is_serving =
+            |(_, answer): &(Ticket, Answer)| !matches!(answer, Answer::NotApplied(_) | Answer::Unknown(_));
+        let groups = self.nodes[node].process.as_ref().map_or(0, |p| p.core.engine().group_ids().count());
+        let speaks = !output.messages.is_empty() || !output.reports.is_empty();
+        if groups == 0 && !speaks && output.log.is_empty() && !output.answers.iter().any(is_serving) {
+            return Ok(());
+        }
+        Err(Broken {
+            promise: promise::FAILED_LOG_STOPS,
+            how: format!(
+                "node {} still has {groups} groups after its log failed, and asks for {output:?}",
+                self.ids[node]
+            ),
+        })
+    }
+
+    fn carry_out(&mut self, node: usize, output: Output) -> Result<(), Broken> {
+        let (own, boot) = (self.ids[node], self.nodes[node].boot);
+        for (to, messages) in output.messages {
+            let mut builder = FrameBuilder::new(own, to);
+            for envelope in &messages {
+                // A message that no frame takes is lost, as it would be on the wire.
+                let _ = builder.push_raft(envelope.group, envelope.uid, &envelope.message);
+            }
+            let Some(frame) = builder.finish() else { continue };
+            let Some(at) = self.ids.iter().position(|id| *id == to) else { continue };
+            for delay in self.network.send(own, to, &mut self.random) {
+                self.after(delay, Action::Deliver { to: at, from: own, frame: frame.clone() });
+            }
+        }
+        for report in output.reports {
+            let Some(at) = self.ids.iter().position(|id| *id == report.to.node()) else { continue };
+            for delay in self.network.send(own, report.to.node(), &mut self.random) {
+                self.after(delay, Action::Report { to: at, report });
+            }
+        }
+        for order in output.log_reads {
+            let wait = self.random.between(10, self.mix.disk_us_max);
+            self.after(wait, Action::LogRead { node, boot, order });
+        }
+        for (group, notice) in &output.notices {
+            if let Notice::Panicked { message } = notice {
+                return Err(Broken {
+                    promise: promise::NOTHING_PANICS,
+                    how: format!("group {group} on node {own}: {message}"),
+                });
+            }
+        }
+        for (ticket, answer) in output.answers {
+            self.answer(ticket, answer);
+        }
+        if output.log.iter().any(|job| matches!(job, LogJob::InstallStep { .. })) {
+            self.arm_sometimes(node, self.mix.install_crash_per_mille, INSTALL_OPERATIONS);
+        }
+        let disk_us = self.random.between(50, self.mix.disk_us_max);
+        let Some(process) = self.nodes[node].process.as_mut() else { return Ok(()) };
+        if self.planted == Some(Planted::EarlyAcknowledge) {
+            for job in &output.log {
+                if let LogJob::Write { group, number, .. } = job {
+                    process.core.handle(Input::Log(LogDone::Persisted { group: *group, number: *number }));
+                }
+            }
+        }
+        process.log_jobs.extend(output.log);
+        process.mail.extend(output.applies.into_iter().map(|(group, order)| ApplyMail::Order(group, order)));
+        self.start_log(node, disk_us);
+        self.start_apply(node, disk_us / 4 + 1);
+        Ok(())
+    }
+
+    fn start_log(&mut self, node: usize, wait: u64) {
+        let boot = self.nodes[node].boot;
+        let Some(process) = self.nodes[node].process.as_mut() else { return };
+        if !process.log_busy && !process.log_jobs.is_empty() {
+            process.log_busy = true;
+            self.after(wait, Action::LogDone(node, boot));
+        }
+    }
+
+    fn start_apply(&mut self, node: usize, wait: u64) {
+        let boot = self.nodes[node].boot;
+        let Some(process) = self.nodes[node].process.as_mut() else { return };
+        if !process.apply_busy && !process.mail.is_empty() {
+            process.apply_busy = true;
+            self.after(wait, Action::ApplyDone(node, boot));
+        }
+    }
+
+    /// A write to the log ends: it takes everything that waited meanwhile, and tidies up behind it, as the log thread does.
+    pub(super) fn log_done(&mut self, node: usize, boot: u64) -> Result<(), Broken> {
+        let planted = self.planted;
+        let Some(process) = running(&mut self.nodes, node, boot) else { return Ok(()) };
+        process.log_runs += 1;
+        let mut done = Vec::new();
+        let jobs = std::mem::take(&mut process.log_jobs);
+        let (health, run) = process.log.run(jobs, &mut done);
+        if self.dies(node) {
+            return Ok(());
+        }
+        self.log_health(node, health)?;
+        let Some(process) = running(&mut self.nodes, node, boot) else { return Ok(()) };
+        for done in done {
+            if let LogDone::Refused { group, reason } = done {
+                let how = format!("group {group} on node {}: {reason}", self.ids[node]);
+                return Err(Broken { promise: promise::LOG_TAKES_WRITES, how });
+            }
+            if planted == Some(Planted::EarlyAcknowledge) && matches!(done, LogDone::Persisted { .. }) {
+                continue;
+            }
+            process.core.handle(Input::Log(done));
+        }
+        let (health, more) = process.log.maintain();
+        process.log_more_to_tidy = more;
+        process.log_seal_due |= run.batches > 0 || more;
+        if self.dies(node) {
+            return Ok(());
+        }
+        self.log_health(node, health)?;
+        self.press(node);
+        let Some(process) = running(&mut self.nodes, node, boot) else { return Ok(()) };
+        let (health, fill) = process.log.lend_fill();
+        if self.dies(node) {
+            return Ok(());
+        }
+        self.log_health(node, health)?;
+        if let Some(fill) = fill {
+            let wait = self.random.between(1, 4 * self.mix.disk_us_max);
+            self.after(wait, Action::Filled { node, boot, fill });
+        }
+        let disk_us = self.random.between(50, self.mix.disk_us_max);
+        if let Some(process) = running(&mut self.nodes, node, boot) {
+            process.log_busy = false;
+        }
+        self.start_log(node, disk_us);
+        self.wait_for_log_idle(node, boot, SEAL_AFTER_US);
+        self.pump(node)
+    }
+
+    /// What the log does next if nothing comes for it.
+    fn wait_for_log_idle(&mut self, node: usize, boot: u64, seal_after_us: u64) {
+        let Some(process) = running(&mut self.nodes, node, boot) else { return };
+        let run = process.log_runs;
+        let wait = match (process.log_seal_due, process.log.waits()) {
+            (true, _) => seal_after_us,
+            (false, true) if process.log_more_to_tidy => 1,
+            (false, true) => FULL_RETRY_US,
+            (false, false) => return,
+        };
+        self.after(wait, Action::LogIdle { node, boot, run });
+    }
+
+    /// Nothing came for the log for a while: the last batch gets its seal (rule L3), and what found no room is tried again.
+    pub(super) fn log_idle(&mut self, node: usize, boot: u64, run: u64) -> Result<(), Broken> {
+        let Some(process) = running(&mut self.nodes, node, boot) else { return Ok(()) };
+        if process.log_runs != run || process.log_busy {
+            return Ok(());
+        }
+        if process.log_seal_due {
+            let (health, is_sealed) = process.log.seal();
+            process.log_seal_due = !is_sealed;
+            if self.dies(node) {
+                return Ok(());
+            }
+            self.log_health(node, health)?;
+        }
+        let Some(process) = running(&mut self.nodes, node, boot) else { return Ok(()) };
+        if process.log.waits() {
+            process.log_busy = true;
+            return self.log_done(node, boot);
+        }
+        self.wait_for_log_idle(node, boot, FULL_RETRY_US);
+        self.pump(node)
+    }
+
+    /// A spare segment is filled, beside the log.
+    pub(super) fn filled(&mut self, node: usize, boot: u64, fill: Fill) -> Result<(), Broken> {
+        if running(&mut self.nodes, node, boot).is_none() {
+            return Ok(());
+        }
+        let filled = fill.run();
+        if self.dies(node) {
+            return Ok(());
+        }
+        if let Some(process) = running(&mut self.nodes, node, boot) {
+            process.log_jobs.push(LogJob::Filled(filled));
+        }
+        self.start_log(node, 1);
+        Ok(())
+    }
+
+    /// What the log thread tells the others about its health, and what must be true of it.
+    fn log_health(&mut self, node: usize, health: LogHealth) -> Result<(), Broken> {
+        let boot = self.nodes[node].boot;
+        let faulty = self.nodes[node].faulty;
+        let Some(process) = self.nodes[node].process.as_mut() else { return Ok(()) };
+        match health {
+            LogHealth::Well if !process.log_full => Ok(()),
+            LogHealth::Well => {
+                process.log_full = false;
+                process.core.handle(Input::LogFull(false));
+                Ok(())
+            }
+            LogHealth::Full if !faulty.full => Err(Broken {
+                promise: promise::LOG_WORKS,
+                how: format!("node {} has no room on a disk that is not full", self.ids[node]),
+            }),
+            LogHealth::Full => {
+                self.report.logs_full += u64::from(!process.log_full);
+                process.log_full = true;
+                process.core.handle(Input::LogFull(true));
+                Ok(())
+            }
+            LogHealth::Failed(error) if !faulty.failing => Err(Broken {
+                promise: promise::LOG_WORKS,
+                how: format!("node {} on a disk that fails nothing: {error}", self.ids[node]),
+            }),
+            LogHealth::Failed(_) => {
+                self.report.logs_failed += 1;
+                process.log_failed = true;
+                process.core.handle(Input::StopAll(NotApplied::Disk("the log failed")));
+                self.call_operator(node, boot);
+                Ok(())
+            }
+        }
+    }
+
+    /// Asks for room when the log is too long or has none, as the log thread does (rule L5).
+    fn press(&mut self, node: usize) {
+        let Some(process) = self.nodes[node].process.as_mut() else { return };
+        let segments = process.log.store().status().segments_live;
+        let is_pressed = segments > SEGMENTS_TARGET || process.log_full;
+        if is_pressed && segments > process.log_pressed_at {
+            process.log_pressed_at = segments;
+            process.core.handle(Input::LogPressed(true));
+            if !process.log_full {
+                process.mail.push(ApplyMail::PersistAll);
+                self.start_apply(node, 1);
+            }
+        } else if !is_pressed && process.log_pressed_at > 0 {
+            process.log_pressed_at = 0;
+            process.core.handle(Input::LogPressed(false));
+        }
+    }
+
+    fn call_operator(&mut self, node: usize, boot: u64) {
+        let Some(process) = self.nodes[node].process.as_mut() else { return };
+        if !std::mem::replace(&mut process.needs_restart, true) {
+            let wait = self.random.between(1, OPERATOR_US_MAX);
+            self.after(wait, Action::Operator(node, boot));
+        }
+    }
+
+    pub(super) fn mail(&mut self, node: usize, boot: u64, mail: ApplyMail) {
+        if let Some(process) = running(&mut self.nodes, node, boot) {
+            process.mail.push(mail);
+            self.start_apply(node, 1);
+        }
+    }
+
+    pub(super) fn apply_done(&mut self, node: usize, boot: u64) -> Result<(), Broken> {
+        let disk_us = self.random.between(50, self.mix.disk_us_max);
+        let own = self.ids[node];
+        let (planted, now_us) = (self.planted, self.now_us);
+        let Some(process) = running(&mut self.nodes, node, boot) else { return Ok(()) };
+        let mut out = ApplyOutput::default();
+        for mail in std::mem::take(&mut process.mail) {
+            process.apply.handle(mail, &mut out);
+        }
+        if process.apply.waits_for_room() && now_us - process.apply_tried_us >= FULL_RETRY_US {
+            process.apply_tried_us = now_us;
+            process.apply.retry(&mut out);
+        }
+        process.apply.finish(&mut out);
+        process.apply_busy = false;
+        let retries = process.apply.waits_for_room() && !process.apply_retries;
+        process.apply_retries |= retries;
+        if self.dies(node) {
+            return Ok(());
+        }
+        if retries {
+            self.after(FULL_RETRY_US, Action::ApplyRetry(node, boot));
+        }
+        self.report.stores_full += out.found_full;
+        let mut applied = Vec::new();
+        let mut is_back_at_abandoned = false;
+        let Some(process) = running(&mut self.nodes, node, boot) else { return Ok(()) };
+        for (group, input) in out.inputs {
+            let input = match input {
+                Input::Applied { group, index, disputed, .. }
+                    if planted == Some(Planted::EarlyTruncation) =>
+                {
+                    Input::Applied { group, index, persisted: index, disputed }
+                }
+                other => other,
+            };
+            self.report.snapshots_installed += u64::from(matches!(input, Input::Switched { .. }));
+            if let Some(applier) = process.apply.applier(group) {
+                let meta = applier.meta();
+                applied.push((group, meta.applied.index, meta.chain, meta.log_unix_ms));
+                is_back_at_abandoned |= process.abandoned.get(&group) == Some(&applier.persisted());
+            }
+            process.core.handle(input);
+        }
+        for (group, reason) in out.failed {
+            if !self.nodes[node].faulty.failing {
+                return Err(Broken {
+                    promise: promise::NO_ENTRY_STOPS,
+                    how: format!("group {group} on node {own}: {reason}"),
+                });
+            }
+            self.report.stores_failed += 1;
+            if let Some(process) = running(&mut self.nodes, node, boot) {
+                process.core.handle(Input::Stop(group, NotApplied::Stopping));
+            }
+            self.call_operator(node, boot);
+        }
+        for (group, index, chain, unix_ms) in applied {
+            self.trace(chain as u64);
+            self.checks.applied(group, own, index, chain)?;
+            self.check_log_time(group, index, unix_ms)?;
+        }
+        for (ticket, answer) in out.answers {
+            self.answer(ticket, answer);
+        }
+        let Some(process) = running(&mut self.nodes, node, boot) else { return Ok(()) };
+        let start_jobs = process.jobs.is_empty() && !out.jobs.is_empty();
+        process.jobs.extend(out.jobs);
+        if start_jobs {
+            self.after(4 * disk_us, Action::Job(node, boot));
+        }
+        for (group, view) in out.hashes {
+            let mail = Box::new(ApplyMail::Hashed(group, view.run()));
+            self.after(4 * disk_us, Action::Mail { node, boot, mail });
+        }
+        for send in out.sends {
+            self.send_snapshot(node, boot, send);
+        }
+        if is_back_at_abandoned {
+            // The state is where a snapshot would have put it that was never installed: recovery must tell the two apart.
+            self.arm_sometimes(node, 800, 2);
+        }
+        self.pump(node)
+    }
+
+    pub(super) fn run_job(&mut self, node: usize, boot: u64) -> Result<(), Broken> {
+        let disk_us = self.random.between(50, self.mix.disk_us_max);
+        let Some(process) = running(&mut self.nodes, node, boot) else { return Ok(()) };
+        let Some((group, job)) = process.jobs.pop_front() else { return Ok(()) };
+        let more = !process.jobs.is_empty();
+        let result = job.run();
+        if self.dies(node) {
+            return Ok(());
+        }
+        if more {
+            self.after(4 * disk_us, Action::Job(node, boot));
+        }
+        self.mail(node, boot, ApplyMail::BackgroundDone(group, result));
+        Ok(())
+    }
+
+    fn check_groups(&mut self, node: usize) -> Result<(), Broken> {
+        let Some(process) = self.nodes[node].process.as_ref() else { return Ok(()) };
+        for group in process.core.engine().group_ids() {
+            let Some(raft) = process.core.engine().raft(group) else { continue };
+            if raft.is_leader() {
+                self.checks.leads(group, raft.term(), raft.id())?;
+            }
+            if let Some(reason) = raft.condemned() {
+                return Err(Broken {
+                    promise: promise::NOT_CONDEMNED,
+                    how: format!("group {group} on node {}: {reason}", self.ids[node]),
+                });
+            }
+        }
+        Ok(())
+    }
+}
