@@ -29,10 +29,10 @@ use crate::runtime::Listener;
 
 /// What makes a founding another one, for people.
 fn founded_with(genesis: &GroupMeta) -> String {
-    let members: Vec<String> = genesis.membership.members.keys().map(ToString::to_string).collect();
+    let members: Vec<_> = genesis.membership.members.keys().collect();
     let slots: Vec<String> =
         genesis.slots.ranges().iter().map(|range| format!("{}-{}", range.first, range.last)).collect();
-    format!("members [{}] and slots [{}]", members.join(", "), slots.join(", "))
+    format!("{members:?} and slots [{}]", slots.join(", "))
 }
 
 impl Inner {
@@ -113,12 +113,12 @@ impl Inner {
                 Some(known) if known.uid == genesis.uid => {}
                 Some(known) => {
                     let reason = format!(
-                        "it was founded with {}, the configuration says {}: another founding is another group; to add this node to the \
+                        "it was founded with members {}, the configuration says {}: another founding is another group; to add this node to the \
                          existing one, join it",
                         known
                             .genesis
                             .as_ref()
-                            .map_or_else(|| "what this node joined".to_owned(), founded_with),
+                            .map_or_else(|| "of a group that this node joined".to_owned(), founded_with),
                         founded_with(&genesis)
                     );
                     return Err(HostError::Machine { group: spec.group, reason });
