@@ -86,8 +86,8 @@ fn t5_a_close_of_our_own_suspects_nobody() {
 fn t5_when_only_the_peers_own_connection_breaks_a_dial_shows_that_it_lives() {
     let (one, two) = pair(config(1), config(2));
     // Somebody takes the place of node 2's own connection, and breaks it.
-    let impostor = RawPeer::greeted(two.id, &one, Purpose::Messages);
-    drop(impostor);
+    one.recorder
+        .wait_until("an impostor", || RawPeer::try_greeted(two.id, &one, Purpose::Messages).is_some());
     one.recorder.wait_until("sendable", || one.transport.is_connected(two.id));
     one.recorder.wait_until("sendable back", || two.transport.is_connected(one.id));
     for (from, to) in [(&one, &two), (&two, &one)] {

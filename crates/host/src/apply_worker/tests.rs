@@ -31,6 +31,8 @@ impl Mood {
     const FULL: u8 = 1;
     /// It has a bug.
     const PANICS: u8 = 2;
+    /// It had one.
+    const PANICKED: u8 = 3;
 
     fn set(&self, mood: u8) {
         self.0.store(mood, Ordering::Relaxed);
@@ -40,7 +42,11 @@ impl Mood {
         match self.0.load(Ordering::Relaxed) {
             Mood::WELL => Ok(()),
             Mood::FULL => Err(full()),
-            _ => unreachable!("the machine has a bug"),
+            _ => {
+                // Once per thing that happens to it: a panic within a panic would end the process.
+                self.0.store(Mood::PANICKED, Ordering::Relaxed);
+                unreachable!("the machine has a bug")
+            }
         }
     }
 }

@@ -140,8 +140,8 @@ fn m4_another_founding_of_a_group_that_is_here_is_refused_with_both_member_lists
     spec.members.members.insert(mraft_types::ReplicaId::new(0, Cluster::node(2)), member);
     let error = cluster.hosts[&1].start_groups(&[spec]).expect_err("refused").to_string();
     let ids = |nodes: &[u64]| {
-        let id = |node: &u64| mraft_types::ReplicaId::new(0, Cluster::node(*node)).to_string();
-        format!("[{}]", nodes.iter().map(id).collect::<Vec<_>>().join(", "))
+        let ids: Vec<_> = nodes.iter().map(|id| mraft_types::ReplicaId::new(0, Cluster::node(*id))).collect();
+        format!("{ids:?}")
     };
     assert!(error.contains(&format!("founded with members {}", ids(&[1]))), "{error}");
     assert!(error.contains(&format!("configuration says {}", ids(&[1, 2]))), "{error}");
