@@ -39,6 +39,8 @@ pub struct Mix {
     pub disk_fault_every_us: u64,
     /// The network between faults.
     pub quality: Quality,
+    /// Most entry bytes of one job for a state machine; with 1 each entry is a job of its own.
+    pub apply_bytes_max: usize,
     /// Longest time that a write to the log takes in microseconds.
     pub disk_us_max: u64,
     /// Cases of a thousand in which a crash takes the power away, so that unsynced writes are lost.
@@ -89,6 +91,7 @@ impl Mix {
                 duplicate_per_mille: random.between(0, 100),
                 delay_us_max: random.between(200, 8_000),
             },
+            apply_bytes_max: if random.per_mille(500) { 1 } else { 4 << 20 },
             disk_us_max: random.between(200, 6_000),
             power_per_mille: 500,
             middle_per_mille: 600,

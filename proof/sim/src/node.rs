@@ -35,6 +35,8 @@ pub const HEARTBEAT_TICKS: u32 = 2;
 /// Live segments above which the log asks for room (rule L5).
 pub const SEGMENTS_TARGET: u64 = 4;
 
+/// A state machine's thread is held up for so long.
+const APPLY_PAUSE_US: u64 = 60_000;
 /// The log closes its batches here; a turn of a simulated node rarely has more.
 const BATCH_BYTES_TARGET: usize = 8 << 10;
 /// One segment of the simulated log.
@@ -122,6 +124,8 @@ pub struct Process {
     pub lookups: BTreeMap<GroupId, Arc<dyn Lookup>>,
     /// Snapshots whose installation an earlier process began and this one gave up: the index that each covers (rule N1).
     pub abandoned: BTreeMap<GroupId, Index>,
+    /// Until then the state machines take no entries.
+    pub apply_paused_until_us: u64,
     /// Its logical clock.
     pub tick: u64,
     /// When it began, in microseconds of virtual time: its monotonic clock's zero.
@@ -185,6 +189,7 @@ impl Node {
     pub fn start(
         &mut self,
         own: &Own,
+        apply_bytes_max: usize,
         planted: Option<Planted>,
         salt: u64,
         now_us: u64,
@@ -215,10 +220,14 @@ impl Node {
         if !missing.is_empty() {
             first.push(LogJob::Add { token: 0, replicas: missing });
         }
+        // See `Process::take_mail`.
+        let is_cut = recovered.values().any(|recovered| recovered.install.is_some());
+        let apply_bytes_max = if is_cut { 1 } else { apply_bytes_max };
         let mut core = Core::new(CoreConfig {
             node: self.id,
             limits: Limits {
                 entry_bytes_target: 256,
+                apply_bytes_max,
                 compare_every_ticks: COMPARE_TICKS,
                 compare_content_every_ticks: 5 * COMPARE_TICKS,
                 ..Limits::default()
@@ -284,11 +293,45 @@ impl Node {
             jobs: VecDeque::new(),
             lookups,
             abandoned,
+            apply_paused_until_us: 0,
             tick: self.boot << 32,
             began_us: now_us,
             staged: self.boot << 32,
         });
         Ok(())
+    }
+}
+
+/// An installation that was given up must not be taken for one that was finished (rule N1), also when the store comes to the
+/// snapshot's index by entries and a crash finds it there. That place is passed slowly.
+impl Process {
+    /// What the state machines' thread takes at once. Whoever has an installation behind it that was given up takes little.
+    pub fn take_mail(&mut self, now_us: u64) -> Vec<ApplyMail> {
+        if now_us < self.apply_paused_until_us {
+            let (orders, others) = self.mail.drain(..).partition(|mail| matches!(mail, ApplyMail::Order(..)));
+            self.mail = orders;
+            return others;
+        }
+        let taken = if self.abandoned.is_empty() { self.mail.len() } else { self.mail.len().min(1) };
+        self.mail.drain(..taken).collect()
+    }
+
+    /// Whether the store has persisted exactly what an installation would have brought that was given up. As soon as it has applied
+    /// that, it takes nothing for a moment and is asked to persist.
+    pub fn is_at_abandoned(&mut self, group: GroupId, applied: Index, persisted: Index, now_us: u64) -> bool {
+        if self.abandoned.get(&group) != Some(&applied) {
+            return false;
+        }
+        if persisted == applied {
+            self.abandoned.remove(&group);
+            self.apply_paused_until_us = 0;
+            return true;
+        }
+        if self.apply_paused_until_us == 0 {
+            self.apply_paused_until_us = now_us + APPLY_PAUSE_US;
+            self.mail.insert(0, ApplyMail::PersistAll);
+        }
+        false
     }
 }
 

@@ -28,7 +28,8 @@ impl World {
             let operations = self.random.between(0, START_OPERATIONS);
             self.nodes[node].arm(operations);
         }
-        let result = self.nodes[node].start(&self.mix.own[node], self.planted, salt, self.now_us);
+        let (own, apply_bytes_max) = (&self.mix.own[node], self.mix.apply_bytes_max);
+        let result = self.nodes[node].start(own, apply_bytes_max, self.planted, salt, self.now_us);
         if self.nodes[node].died() {
             self.crash(node);
             return Ok(());

@@ -16,7 +16,7 @@ use crate::machine::{decode_answer, decode_stored};
 use crate::planted::Planted;
 
 /// So many ticks after its deadline at the latest a request is answered: what is committed by then still has to be applied.
-const ANSWER_SLACK_TICKS: u64 = 20;
+const ANSWER_SLACK_TICKS: u64 = 30;
 /// A client asks so many nodes before it takes a refusal for an answer.
 const ATTEMPTS_MAX: u32 = 5;
 

@@ -374,7 +374,7 @@ impl World {
         let (planted, now_us) = (self.planted, self.now_us);
         let Some(process) = running(&mut self.nodes, node, boot) else { return Ok(()) };
         let mut out = ApplyOutput::default();
-        for mail in std::mem::take(&mut process.mail) {
+        for mail in process.take_mail(now_us) {
             process.apply.handle(mail, &mut out);
         }
         if process.apply.waits_for_room() && now_us - process.apply_tried_us >= FULL_RETRY_US {
@@ -388,12 +388,13 @@ impl World {
         if self.dies(node) {
             return Ok(());
         }
+        self.start_apply(node, disk_us / 4 + 1);
         if retries {
             self.after(FULL_RETRY_US, Action::ApplyRetry(node, boot));
         }
         self.report.stores_full += out.found_full;
         let mut applied = Vec::new();
-        let mut is_back_at_abandoned = false;
+        let mut is_at_abandoned = false;
         let Some(process) = running(&mut self.nodes, node, boot) else { return Ok(()) };
         for (group, input) in out.inputs {
             let input = match input {
@@ -408,7 +409,8 @@ impl World {
             if let Some(applier) = process.apply.applier(group) {
                 let meta = applier.meta();
                 applied.push((group, meta.applied.index, meta.chain, meta.log_unix_ms));
-                is_back_at_abandoned |= process.abandoned.get(&group) == Some(&applier.persisted());
+                let (index, persisted) = (meta.applied.index, applier.persisted());
+                is_at_abandoned |= process.is_at_abandoned(group, index, persisted, now_us);
             }
             process.core.handle(input);
         }
@@ -446,8 +448,7 @@ impl World {
         for send in out.sends {
             self.send_snapshot(node, boot, send);
         }
-        if is_back_at_abandoned {
-            // The state is where a snapshot would have put it that was never installed: recovery must tell the two apart.
+        if is_at_abandoned {
             self.arm_sometimes(node, 800, 2);
         }
         self.pump(node)
