@@ -194,7 +194,9 @@ impl NodeHost {
         let locks = crate::files::lock_directories(disk.as_ref(), &data, &wal)?;
         let mut identity = identity::boot(disk.as_ref(), &data, &wal, &claim, fresh)?;
         let registry = Registry::open(Arc::clone(&disk), &data)?;
-        let options = LogOptions::new(config.log_segment_bytes, crate::random::salts());
+        let kept_max = usize::try_from(config.log_segments_target).unwrap_or(usize::MAX).saturating_add(2);
+        let options = LogOptions::new(config.log_segment_bytes, crate::random::salts())
+            .with_segments_kept_max(kept_max);
         let log = SegmentLog::open(Arc::clone(&disk), &log_directory, options)?;
         registry.check_against(&log.recovered())?;
         let completions = Completions::new();
