@@ -435,6 +435,9 @@ pub struct BenchHostArgs {
     /// How long
     #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub seconds: u64,
+    /// How long the same goes on before, unmeasured: until the log has its files it fills new ones, beside the writes
+    #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(0..=3_600))]
+    pub warmup_seconds: u64,
     /// Threads of clients
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=1_024))]
     pub client_threads: u64,
