@@ -150,21 +150,39 @@ fn m4_another_founding_of_a_group_that_is_here_is_refused_with_both_member_lists
 
 #[test]
 fn m7_the_replicas_of_an_old_copy_of_a_directory_are_condemned_for_good() {
+    an_old_copy_is_condemned(2);
+}
+
+#[test]
+fn m7_an_old_copy_that_starts_with_the_boot_counter_of_the_only_later_start_is_condemned_too() {
+    an_old_copy_is_condemned(1);
+}
+
+/// Brings back a copy that is this many starts old, all of which the peers came to know.
+fn an_old_copy_is_condemned(starts_since: usize) {
     let mut cluster = Cluster::start(3);
     cluster.write("a");
     cluster.close(1);
     let copy = cluster.data(1).with_extension("copy");
     crate::restart::copy(&cluster.data(1), &copy);
-    // The peers come to know two later starts: one would look like a clone.
-    for written in ["b", "c"] {
+    let mut written = 1;
+    for _ in 0..starts_since {
         cluster.open(1).expect("its own directory");
-        cluster.write(written);
-        let expected = format!("a{written}").len();
-        cluster.wait_until("it follows", |cluster| Cluster::stale(&cluster.hosts[&1]).len() >= expected);
-        cluster.wait_until("its peers know it", |cluster| {
-            let peers = cluster.hosts[&1].peers().expect("open");
-            peers.status().iter().all(|peer| peer.is_connected)
-        });
+        for text in ["b", "c", "d"] {
+            cluster.write(text);
+            written += 1;
+            // One log batch after the other, so that the copy lacks more than a start writes by itself.
+            cluster.wait_until("it follows", |cluster| Cluster::stale(&cluster.hosts[&1]).len() >= written);
+        }
+        for peer in [2, 3] {
+            // A hello after the writes tells how far the log is, without waiting for a beat.
+            cluster.close(peer);
+            cluster.open(peer).expect("its own directory");
+            cluster.wait_until("it talks to the others", |cluster| {
+                let peers = cluster.hosts[&peer].peers().expect("open");
+                peers.status().iter().all(|peer| peer.is_connected)
+            });
+        }
         cluster.close(1);
     }
     std::fs::remove_dir_all(cluster.data(1)).expect("nobody has it open");
