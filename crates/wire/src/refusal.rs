@@ -136,7 +136,7 @@ impl fmt::Display for HelloRefused {
                 write!(
                     f,
                     "node {node} is instance {ours} here, {theirs} there: a wiped or copied directory cannot come back under an old id; \
-                     remove node {node}, then start with another node id or Raft port"
+                     remove node {node} from its groups, then start with another node id or Raft port, or clear the conflict on every other node"
                 )
             }
             HelloRefused::Clone { node, boot_counter } => {
@@ -158,7 +158,10 @@ impl fmt::Display for HelloRefused {
                 Ok(())
             }
             HelloRefused::Conflicting { node } => {
-                write!(f, "node {node} was seen with two directories; refused until an operator clears it")
+                write!(
+                    f,
+                    "node {node} was seen with two directories; refused until an operator clears the conflict on every node"
+                )
             }
             HelloRefused::UnknownNode { node } => write!(f, "node {node} is not known"),
             HelloRefused::Retired { node } => write!(f, "node {node} was removed for good"),

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::support::{Cluster, GROUP};
-use mraft::{GroupSpec, HostConfig, HostError, NodeHost, ReplicaState, TlsFiles};
+use mraft::peers::InstanceConflict;
+use mraft::{GroupSpec, HostConfig, HostError, HostEvent, NodeHost, ReplicaState, TlsFiles};
 use mraft_disk::{Disk, MemoryDisk};
 use mraft_types::{DeploymentId, SlotRange, SlotSet};
 
@@ -209,9 +210,52 @@ fn m6_what_is_known_of_a_node_is_cleared_only_when_no_group_lists_it() {
     assert!(listed.contains("lists node 2"), "{listed}");
     let own = host.clear_conflict(Cluster::node(1)).expect_err("itself").to_string();
     assert!(own.contains("is this one"), "{own}");
-    host.clear_conflict(Cluster::node(9)).expect("nobody lists it");
-    let cleared = mraft::HostEvent::ConflictCleared(Cluster::node(9));
-    assert!(std::iter::from_fn(|| events.try_next()).any(|event| event == cleared));
+    let unknown = host.clear_conflict(Cluster::node(9)).expect("nobody lists it");
+    assert_eq!((unknown.changed, unknown.known), (false, None), "nothing is known of it");
+    let cleared = |event| matches!(event, HostEvent::ConflictCleared(_));
+    assert!(!std::iter::from_fn(|| events.try_next()).any(cleared), "and nothing was done");
+}
+
+#[test]
+fn m6_a_wiped_directory_is_refused_until_an_operator_clears_the_conflict() {
+    let mut cluster = Cluster::start(1);
+    let (own, other) = (Cluster::node(1), Cluster::node(2));
+    let instance = |cluster: &Cluster| cluster.hosts[&2].status().instance;
+    let talk = |cluster: &mut Cluster| {
+        cluster.open(2).expect("it opens");
+        let peers = cluster.hosts[&2].peers().expect("open");
+        peers.add(own, &cluster.address(1)).expect("an address");
+    };
+    let are_connected = |cluster: &Cluster| {
+        let one = cluster.hosts[&1].peers().expect("open").is_connected(other);
+        one && cluster.hosts[&2].peers().expect("open").is_connected(own)
+    };
+    talk(&mut cluster);
+    cluster.wait_until("they talk", are_connected);
+    let known = instance(&cluster);
+    let well = cluster.hosts[&1].clear_conflict(other).expect("nobody lists it");
+    assert_eq!((well.changed, well.known, well.claimed), (false, Some(known), None), "nobody disputes it");
+    assert!(are_connected(&cluster), "it is left alone");
+
+    cluster.close(2);
+    std::fs::remove_dir_all(cluster.data(2)).expect("nobody has it open");
+    talk(&mut cluster);
+    let claimed = instance(&cluster);
+    let conflicts = |cluster: &Cluster| cluster.hosts[&1].peers().expect("open").conflicts();
+    cluster.wait_until("the other directory is refused", |cluster| !conflicts(cluster).is_empty());
+    let conflict = InstanceConflict { node: other, known: Some(known), claimed: Some(claimed) };
+    assert_eq!(conflicts(&cluster), [conflict], "both are named");
+
+    let host = &cluster.hosts[&1];
+    let events = host.events();
+    let cleared = host.clear_conflict(other).expect("nobody lists it");
+    assert_eq!((cleared.changed, cleared.known, cleared.claimed), (true, Some(known), Some(claimed)));
+    let told = HostEvent::ConflictCleared(other);
+    assert!(std::iter::from_fn(|| events.try_next()).any(|event| event == told));
+    cluster.wait_until("it is accepted", are_connected);
+    let again = cluster.hosts[&1].clear_conflict(other).expect("nobody lists it");
+    assert_eq!((again.changed, again.known), (false, Some(claimed)), "saying it twice changes nothing");
+    assert_eq!(conflicts(&cluster), []);
 }
 
 #[test]
