@@ -294,7 +294,8 @@ impl Inner {
         let founding = founding
             .iter()
             .filter_map(|(group, record)| Some((*group, record.genesis.as_ref()?.membership.clone())));
-        // The membership in force counts, and the founding of a group whose replica is not running.
+        // The last committed membership counts, so that a removal that may still be lost is none yet; and the founding of a group whose
+        // replica is not running.
         let mut memberships: BTreeMap<GroupId, Membership> = founding.collect();
         memberships.extend(self.memberships().clone());
         let lists = |(group, members): (&GroupId, &Membership)| {
