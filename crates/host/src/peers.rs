@@ -35,6 +35,8 @@ use crate::peer_table::PeerTable;
 use crate::questions;
 use crate::runtime::Outbox;
 
+pub use conflicts::{ClearedConflict, InstanceConflict};
+
 /// Questions that wait for an answer; one more is refused at once.
 const ASKED_MAX: usize = 1 << 16;
 /// Nodes whose refusal is remembered: as many as the table of nodes has rows.
@@ -215,13 +217,6 @@ impl Peers {
         if let Err(error) = begun {
             tracing::error!("cannot remember which nodes were removed for good: {error}");
         }
-    }
-
-    /// Forgets which directory a node id is and how far it was, durably. The caller has seen to it that no group lists the node.
-    pub(crate) fn forget(&self, node: NodeId) -> Result<(), HostError> {
-        self.transport.remove_peer(node);
-        self.door.refusals.lock().unwrap_or_else(PoisonError::into_inner).remove(&node);
-        self.door.table.forget(node)
     }
 
     /// Makes a node a peer that is in no group here yet.
@@ -594,14 +589,13 @@ impl Handler for Door {
         theirs: &Hello,
         dialed: Option<NodeId>,
     ) -> Result<Accepted, HelloRefused> {
-        let accepted = check(ours, theirs, &self.table.expected(theirs.node, dialed))?;
+        let accepted = check(ours, theirs, &self.table.expected(theirs.node, dialed))
+            .inspect_err(|refused| self.note_claim(theirs, refused))?;
         if dialed.is_none() && self.peers().is_some_and(|peers| !peers.takes_in(theirs.node)) {
             tracing::warn!(node = %theirs.node, limit = STRANGERS_MAX, "too many nodes that are in no group here");
             return Err(HelloRefused::UnknownNode { node: theirs.node });
         }
-        for (node, known, said) in &accepted.conflicts {
-            tracing::error!(%node, %known, %said, "two directories claim one node id; the node is refused until an operator decides");
-        }
+        self.tell_disputes(&accepted);
         match self.table.accept(theirs.node, theirs.record(), &accepted) {
             Ok(()) => {
                 self.compare_topology(theirs, accepted.topology);
@@ -670,7 +664,6 @@ impl Handler for Door {
     }
 
     fn refused(&self, refusal: &Refusal) {
-        let side = if refusal.by_peer { "the peer refuses this node" } else { "this node refuses the peer" };
         if let HelloRefused::OldCopy { node, remembered, now } = &refusal.reason
             && *node == self.identity.node
             && now.0 == self.identity.boot_counter
@@ -679,18 +672,11 @@ impl Handler for Door {
             tracing::error!(
                 by = %refusal.node, remembered_boot = remembered.0, remembered_seq = remembered.1, boot = now.0, seq = now.1,
                 "this directory is an old copy of itself: its replicas forgot what they had promised and are condemned; remove them from \
-                 their groups, have the peers forget this node, and add it again"
+                 their groups, clear what each peer knows of this node (mraft node clear-conflict), and add it again"
             );
             inner.condemn_all(CondemnedReason::OldCopy);
         }
-        let reason = match &refusal.reason {
-            // Whoever found it out: this directory is not the one that the others know under this id (rule M6).
-            HelloRefused::Instance { node, ours, theirs } if *node == self.identity.node => format!(
-                "node {node} belongs to instance {theirs}, this directory is {ours}: remove node {node}, then start with another node \
-                 id or Raft port"
-            ),
-            reason => format!("{side}: {reason}"),
-        };
+        let reason = self.refused_because(refusal);
         let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
         // The dialling repeats itself; the log line need not.
         if refusals.get(&refusal.node) != Some(&reason) {
@@ -794,5 +780,6 @@ fn carries_entries(input: &Input) -> bool {
     )
 }
 
+mod conflicts;
 #[cfg(test)]
 mod tests;
