@@ -14,7 +14,7 @@ const FILE_BYTES: u64 = 16 << 20;
 const SYNCS: u64 = 40;
 const ROUND_TRIPS: usize = 2_000;
 
-/// How long the pauses are looked for before a run.
+/// How long the pauses are looked for before a run, with the disk busy as well.
 const PAUSES_WATCHED: Duration = Duration::from_secs(1);
 /// Threads that look for them: more than one, so that they see processors that others use.
 const PAUSE_WATCHERS: usize = 2;
@@ -30,11 +30,14 @@ pub(crate) struct Machine {
     pub(crate) fdatasync_1m_us: f64,
     /// 64 bytes over loopback TCP and back.
     pub(crate) loopback_round_trip_us: f64,
-    /// Longest time that one of two busy threads, which only looked at the clock for a second before the run, was held up.
+    /// Longest time that one of two busy threads, which only looked at the clock for a second before the run while a third overwrote 4 KiB
+    /// and synced again and again, was held up.
     pub(crate) pause_max_us: f64,
     /// Which share of that second they were held up for more than 1 ms at a time, from 0 to 1. On a machine of one's own it is close to
     /// 0; figures of a run with much more say more of the machine's other users than of what was measured.
     pub(crate) pause_share: f64,
+    /// 99th percentile of the third one's overwrites with their syncs: what a disk does on a machine whose processors are busy.
+    pub(crate) fdatasync_4k_busy_p99_us: f64,
     /// Share of the processors' time that the hypervisor gave to others during the run, in percent; absent where the system does not
     /// count it (`/proc/stat`).
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -109,8 +112,16 @@ fn read_processor_time(stat: &str) -> Option<(u64, u64)> {
     Some((*times.get(7)?, times.iter().sum()))
 }
 
-/// How much busy threads were held up: the longest pause, and the share of all pauses.
-fn pauses() -> (f64, f64) {
+/// What busy threads and a busy disk do to each other.
+struct Busy {
+    pause_max_us: f64,
+    pause_share: f64,
+    sync_p99_us: f64,
+}
+
+/// Keeps two threads and the disk busy. Neither alone shows what a machine does under load: the hypervisor's own thread for the disk
+/// counts like a third processor, and some machines are paused as a whole once there is more than they are allowed.
+fn be_busy(file: &dyn mraft_disk::File) -> io::Result<Busy> {
     let watch = || {
         let began = Instant::now();
         let (mut last, mut longest, mut paused) = (began, Duration::ZERO, Duration::ZERO);
@@ -127,11 +138,28 @@ fn pauses() -> (f64, f64) {
     };
     std::thread::scope(|scope| {
         let watchers: Vec<_> = (0..PAUSE_WATCHERS).map(|_| scope.spawn(watch)).collect();
+        let mut took = Vec::new();
+        while watchers.iter().any(|watcher| !watcher.is_finished()) {
+            took.push(overwrite(file, took.len() as u64, 4 << 10)?);
+        }
         let found: Vec<_> = watchers.into_iter().filter_map(|watcher| watcher.join().ok()).collect();
         let longest = found.iter().map(|(longest, _)| *longest).max().unwrap_or_default();
-        let share = found.iter().map(|(_, share)| share).sum::<f64>() / found.len().max(1) as f64;
-        (longest.as_secs_f64() * 1e6, share)
+        Ok(Busy {
+            pause_max_us: longest.as_secs_f64() * 1e6,
+            pause_share: found.iter().map(|(_, share)| share).sum::<f64>() / found.len().max(1) as f64,
+            sync_p99_us: quantile(took, 0.99),
+        })
     })
+}
+
+/// Overwrites so many bytes, the next ones each time, and syncs; how many microseconds it took.
+fn overwrite(file: &dyn mraft_disk::File, number: u64, bytes: usize) -> io::Result<f64> {
+    let buffer = vec![7; bytes];
+    let offset = (number * bytes as u64) % FILE_BYTES;
+    let began = Instant::now();
+    file.write_all_at(&buffer, offset)?;
+    file.sync_data()?;
+    Ok(began.elapsed().as_secs_f64() * 1e6)
 }
 
 /// Measures, with files in `directory`.
@@ -142,27 +170,20 @@ pub(crate) fn measure(directory: &Path) -> io::Result<Machine> {
     file.prefill(FILE_BYTES)?;
     file.sync_data()?;
     let measure = |bytes: usize| -> io::Result<f64> {
-        let buffer = vec![7; bytes];
-        let mut took = Vec::new();
-        for at in 0..SYNCS {
-            let offset = (at * bytes as u64) % FILE_BYTES;
-            let began = Instant::now();
-            file.write_all_at(&buffer, offset)?;
-            file.sync_data()?;
-            took.push(began.elapsed().as_secs_f64() * 1e6);
-        }
-        Ok(median(took))
+        let took = (0..SYNCS).map(|number| overwrite(file.as_ref(), number, bytes));
+        Ok(quantile(took.collect::<io::Result<_>>()?, 0.5))
     };
     let (fdatasync_4k_us, fdatasync_1m_us) = (measure(4 << 10)?, measure(1 << 20)?);
-    std::fs::remove_file(path)?;
     let loopback_round_trip_us = round_trip()?;
-    let (pause_max_us, pause_share) = pauses();
+    let Busy { pause_max_us, pause_share, sync_p99_us } = be_busy(file.as_ref())?;
+    std::fs::remove_file(path)?;
     Ok(Machine {
         fdatasync_4k_us,
         fdatasync_1m_us,
         loopback_round_trip_us,
         pause_max_us,
         pause_share,
+        fdatasync_4k_busy_p99_us: sync_p99_us,
         steal_percent: None,
     })
 }
@@ -191,12 +212,13 @@ fn round_trip() -> io::Result<f64> {
         took.push(began.elapsed().as_secs_f64() * 1e6);
     }
     echo.join().map_err(|_| io::Error::other("the echo thread panicked"))??;
-    Ok(median(took))
+    Ok(quantile(took, 0.5))
 }
 
-fn median(mut numbers: Vec<f64>) -> f64 {
+fn quantile(mut numbers: Vec<f64>, quantile: f64) -> f64 {
     numbers.sort_by(f64::total_cmp);
-    numbers.get(numbers.len() / 2).copied().unwrap_or_default()
+    let at = (numbers.len() as f64 * quantile) as usize;
+    numbers.get(at.min(numbers.len().saturating_sub(1))).copied().unwrap_or_default()
 }
 
 #[cfg(test)]
