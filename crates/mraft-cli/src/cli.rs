@@ -198,11 +198,21 @@ pub struct OutputArgs {
     pub format: Format,
 }
 
+/// The variable that says for every command how to reach the cluster. It is no setting of a node.
+pub const URL_VARIABLE: &str = "MRAFT_URL";
+
 /// How to reach a cluster and how to answer.
 #[derive(Clone, Debug, Args)]
 pub struct ClientArgs {
-    /// HTTP address of a node; may be repeated, any node serves everything
-    #[arg(long = "url", global = true, value_name = "URL", default_value = "http://127.0.0.1:13891")]
+    /// HTTP address of a node; may be repeated, any node serves everything. In the environment with commas between them
+    #[arg(
+        long = "url",
+        global = true,
+        value_name = "URL",
+        env = URL_VARIABLE,
+        value_delimiter = ',',
+        default_value = "http://127.0.0.1:13891"
+    )]
     pub urls: Vec<String>,
     /// Authority that the nodes' HTTPS certificates are trusted by (PEM)
     #[arg(long, global = true, value_name = "FILE")]

@@ -9,7 +9,7 @@ use std::path::Path;
 use mraft::identity::LogPlace;
 use mraft_disk::RealDisk;
 
-use crate::cli::NodeRunArgs;
+use crate::cli::{NodeRunArgs, URL_VARIABLE};
 use crate::config::{ENVIRONMENT_PREFIX, FlagValue, Inputs, KeptIdentity, kept, load, machine};
 use crate::exit::{CommandError, Exit};
 use crate::node::run_node;
@@ -50,12 +50,14 @@ pub(super) fn environment() -> Result<Vec<(String, String)>, CommandError> {
     ours_of(std::env::vars_os())
 }
 
-/// The variables that begin as ours do. One that is no UTF-8 is refused: passed over, it would be a setting that has no effect.
+/// The variables that begin as ours do and are settings. One that is no UTF-8 is refused: passed over, it would be a setting that has no effect.
 fn ours_of(
     variables: impl Iterator<Item = (OsString, OsString)>,
 ) -> Result<Vec<(String, String)>, CommandError> {
-    let ours =
-        variables.filter(|(name, _)| name.as_encoded_bytes().starts_with(ENVIRONMENT_PREFIX.as_bytes()));
+    let is_ours = |name: &OsString| {
+        name.as_encoded_bytes().starts_with(ENVIRONMENT_PREFIX.as_bytes()) && name != URL_VARIABLE
+    };
+    let ours = variables.filter(|(name, _)| is_ours(name));
     ours.map(|(name, value)| match (name.into_string(), value.into_string()) {
         (Ok(name), Ok(value)) => Ok((name, value)),
         (name, _) => {
@@ -132,6 +134,7 @@ mod tests {
         let bad = || OsString::from_vec(vec![b'd', 0xff]);
         let of = |name: &str| ours_of([(OsString::from(name), bad())].into_iter());
         assert_eq!(of("PATH").expect("not ours"), []);
+        assert_eq!(of("MRAFT_URL").expect("for the commands that ask a cluster"), []);
         let error = of("MRAFT_DATA_DIR").expect_err("ours");
         assert_eq!(error.exit, Exit::Usage);
         assert!(error.message.contains("MRAFT_DATA_DIR is not UTF-8"), "{error}");
