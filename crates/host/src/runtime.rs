@@ -60,10 +60,6 @@ const JOIN_POLL: Duration = Duration::from_millis(1);
 
 /// Chores at once: replicas that join or are deleted, each with waits of its own. One more is refused, and asked for again.
 const CHORES_MAX: usize = 64;
-/// A filling rests so many times as long as its last step took, unless the log needs the file soon.
-const FILL_RESTS: u32 = 8;
-/// How often it looks meanwhile.
-const FILL_POLL: Duration = Duration::from_millis(2);
 
 /// Who sends frames to peers and streams snapshots: the transport, behind what a host needs of it.
 pub(crate) trait Outbox: Send + Sync {
@@ -132,7 +128,7 @@ pub(crate) struct Shared {
     chores: AtomicUsize,
     /// What waits for a background thread is not done any more.
     background_stop: AtomicBool,
-    stop: AtomicBool,
+    pub(crate) stop: AtomicBool,
 }
 
 enum Background {
@@ -377,7 +373,7 @@ impl Runtime {
         }
         let segments_target = pace.log_segments_target;
         runtime.spawn("mraft-log", move |shared| log_thread(shared, log, segments_target))?;
-        runtime.spawn("mraft-fill", move |shared| fill_thread(shared, &fill_orders))?;
+        runtime.spawn("mraft-fill", move |shared| crate::fill::fill_thread(shared, &fill_orders))?;
         let share_of_budget = pace.unpersisted_bytes_max / pace.apply_threads.max(1);
         for thread in 0..pace.apply_threads.max(1) {
             let worker = ApplyWorker::new(Arc::clone(&reader), share_of_budget, pace.snapshot_entries);
@@ -612,22 +608,6 @@ fn report_log(shared: &Shared, full: &mut bool, health: LogHealth) {
         }
     }
     shared.listener.log_health(&health);
-}
-
-/// Fills the log's next segment with zeros, beside the log's own thread.
-fn fill_thread(shared: &Shared, fills: &Receiver<Option<Fill>>) {
-    while let Ok(Some(fill)) = fills.recv() {
-        // The log is closed only when the host closes; the next start finds the file.
-        let mut began = Instant::now();
-        let filled = fill.run_with_rests(|is_needed_soon| {
-            let until = Instant::now() + began.elapsed() * FILL_RESTS;
-            while Instant::now() < until && !is_needed_soon() && !shared.stop.load(Ordering::Relaxed) {
-                std::thread::sleep(FILL_POLL);
-            }
-            began = Instant::now();
-        });
-        let _ = shared.log.send(LogJob::Filled(filled));
-    }
 }
 
 /// Applies what is committed and answers the callers.
