@@ -148,6 +148,7 @@ pub(crate) struct Inner {
     pub(crate) moved_for_disk: Mutex<BTreeMap<GroupId, Instant>>,
     pub(crate) stalled: std::sync::atomic::AtomicBool,
     pub(crate) log_waits: Mutex<BTreeMap<u64, SyncSender<()>>>,
+    /// For whatever needs a number that this process never gives out twice.
     pub(crate) next_token: AtomicU64,
     pub(crate) staged: AtomicU64,
     /// Held while the host is open: a second process on the directory is refused.

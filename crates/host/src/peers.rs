@@ -377,7 +377,8 @@ impl Outbox for Peers {
     }
 
     fn stream(&self, send: SnapshotSend) -> bool {
-        let SnapshotSend { group, order, meta, view } = send;
+        let SnapshotSend { of, order, meta, view } = send;
+        let group = of.group;
         let header = SnapshotHeader {
             group,
             uid: order.uid,
@@ -397,7 +398,7 @@ impl Outbox for Peers {
         }
         // When the host closes, nobody waits for the end any more.
         let done = Box::new(move |result| _ = done.try_send(result));
-        let source = Source { view, inner: Weak::clone(&self.inner), group, to: order.to };
+        let source = Source { view, inner: Weak::clone(&self.inner), of, to: order.to };
         let begun = self.transport.send_snapshot(to, header, Box::new(source), done);
         let result = match begun {
             Ok(()) => ended.recv().unwrap_or(Err(mraft_transport::SnapshotFailed::Closing)),

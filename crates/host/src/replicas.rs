@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, PoisonError};
 
@@ -70,7 +71,8 @@ impl Inner {
     ) -> Result<RestoredReplica, HostError> {
         let restored = catch_unwind(AssertUnwindSafe(|| {
             let machine = self.make_machine(record)?;
-            restore(&self.config, record, recovered, machine)
+            let number = self.next_token.fetch_add(1, Ordering::Relaxed);
+            restore(&self.config, record, number, recovered, machine)
         }));
         restored.unwrap_or_else(|_| {
             let reason = "its state machine panicked while it was opened".to_owned();

@@ -34,7 +34,7 @@ use mraft_wire::HostBeat;
 use crate::apply::{Applier, HashView};
 use crate::apply_worker::{ApplyMail, ApplyOutput, ApplyWorker, SnapshotSend};
 use crate::completions::Completions;
-use crate::core::{Core, Envelope, HashReport, Input, LogReadOrder, Output, log_read_input};
+use crate::core::{Core, Envelope, HashReport, Incarnation, Input, LogReadOrder, Output, log_read_input};
 use crate::mailbox::{Mailbox, WaitingBytes};
 use crate::metrics::Metrics;
 use crate::panics::{CaughtView, caught, or_abort};
@@ -132,9 +132,9 @@ pub(crate) struct Shared {
 }
 
 enum Background {
-    Job(GroupId, Box<dyn BackgroundJob>),
+    Job(Incarnation, Box<dyn BackgroundJob>),
     LogRead(LogReadOrder),
-    Hash(GroupId, HashView),
+    Hash(Incarnation, HashView),
     Stop,
 }
 
@@ -214,9 +214,9 @@ impl Shared {
     }
 
     /// A part of a snapshot was sent. Its deadline is counted in ticks, so the next one is early enough to tell the core.
-    pub(crate) fn snapshot_progress(&self, group: GroupId, to: ReplicaId) {
+    pub(crate) fn snapshot_progress(&self, of: Incarnation, to: ReplicaId) {
         let event = Event::SnapshotProgress { to };
-        self.step(group).leave_all([Input::Group(group, event)]);
+        self.step(of.group).leave_all([Input::Own(of, event)]);
     }
 
     /// The same input to every worker.
@@ -550,13 +550,13 @@ fn report_done(shared: &Shared, done: &mut Vec<LogDone>) {
     let mut inputs = Vec::with_capacity(done.len());
     for done in done.drain(..) {
         match done {
-            LogDone::Persisted { group, .. } | LogDone::InstallStep { group } => {
-                inputs.push((group, Input::Log(done)))
+            LogDone::Persisted { of, .. } | LogDone::InstallStep { of } => {
+                inputs.push((of.group, Input::Log(done)))
             }
             LogDone::Added { token } | LogDone::Removed { token } => shared.listener.log_done(token),
-            LogDone::Refused { group, ref reason } => {
-                shared.listener.failed(group, reason.clone());
-                inputs.push((group, Input::Log(done)));
+            LogDone::Refused { key, ref reason } => {
+                shared.listener.failed(key.group, reason.clone());
+                inputs.push((key.group, Input::Log(done)));
             }
         }
     }
@@ -649,25 +649,25 @@ fn apply_thread(shared: &Shared, thread: usize, mut worker: ApplyWorker) {
             out.inputs.into_iter().partition(|(_, input)| matches!(input, Input::Applied { .. }));
         shared.deliver_applied(applied);
         shared.deliver_inputs(others);
-        for (group, reason) in out.failed {
+        for (of, reason) in out.failed {
             let stop = NotApplied::Stopping;
-            shared.deliver_inputs(vec![(group, Input::Stop(group, stop))]);
-            shared.listener.failed(group, reason);
+            shared.deliver_inputs(vec![(of.group, Input::StopOwn(of, stop))]);
+            shared.listener.failed(of.group, reason);
         }
-        for (group, job) in out.jobs {
+        for (of, job) in out.jobs {
             if let Err(
-                TrySendError::Full(Background::Job(group, job))
-                | TrySendError::Disconnected(Background::Job(group, job)),
-            ) = shared.background.try_send(Background::Job(group, job))
+                TrySendError::Full(Background::Job(of, job))
+                | TrySendError::Disconnected(Background::Job(of, job)),
+            ) = shared.background.try_send(Background::Job(of, job))
             {
                 // More flushes than the queue holds: this thread does the work itself, which also slows the writers down.
-                run_job(shared, group, job);
+                run_job(shared, of, job);
             }
         }
-        for (group, view) in out.hashes {
+        for (of, view) in out.hashes {
             // With the queue full this checkpoint is skipped here: a later one compares the same.
-            if shared.background.try_send(Background::Hash(group, view)).is_err() {
-                tracing::warn!(%group, "too much background work: the state is not hashed at this checkpoint");
+            if shared.background.try_send(Background::Hash(of, view)).is_err() {
+                tracing::warn!(group = %of.group, "too much background work: the state is not hashed at this checkpoint");
             }
         }
         for send in out.sends {
@@ -675,7 +675,7 @@ fn apply_thread(shared: &Shared, thread: usize, mut worker: ApplyWorker) {
                 shared.snapshots.try_send(Some(send))
             {
                 let event = Event::SnapshotSent { to: send.order.to, ok: false };
-                shared.deliver_inputs(vec![(send.group, Input::Group(send.group, event))]);
+                shared.deliver_inputs(vec![(send.of.group, Input::Own(send.of, event))]);
             }
         }
     }
@@ -693,14 +693,14 @@ fn background_thread(shared: &Shared, jobs: &Mutex<Receiver<Background>>, log: &
             return;
         }
         match job {
-            Ok(Background::Job(group, job)) => run_job(shared, group, job),
-            Ok(Background::Hash(group, view)) => {
+            Ok(Background::Job(of, job)) => run_job(shared, of, job),
+            Ok(Background::Hash(of, view)) => {
                 let mail = match caught("hashing its content", || view.run()) {
-                    Ok(result) => ApplyMail::Hashed(group, result),
-                    Err(reason) => ApplyMail::Fail(group, reason),
+                    Ok(result) => ApplyMail::Hashed(of, result),
+                    Err(reason) => ApplyMail::Fail(of, reason),
                 };
                 // The apply thread is gone only when the host closes.
-                let _ = shared.apply(group).send(mail);
+                let _ = shared.apply(of.group).send(mail);
             }
             Ok(Background::LogRead(order)) => {
                 let entries =
@@ -712,33 +712,33 @@ fn background_thread(shared: &Shared, jobs: &Mutex<Receiver<Background>>, log: &
     }
 }
 
-fn run_job(shared: &Shared, group: GroupId, job: Box<dyn BackgroundJob>) {
+fn run_job(shared: &Shared, of: Incarnation, job: Box<dyn BackgroundJob>) {
     let mail = match caught("its background job", || job.run()) {
-        Ok(result) => ApplyMail::BackgroundDone(group, result),
-        Err(reason) => ApplyMail::Fail(group, reason),
+        Ok(result) => ApplyMail::BackgroundDone(of, result),
+        Err(reason) => ApplyMail::Fail(of, reason),
     };
     // The apply thread is gone only when the host closes; what the job persisted stays persisted.
-    let _ = shared.apply(group).send(mail);
+    let _ = shared.apply(of.group).send(mail);
 }
 
 /// Streams snapshots, one at a time.
 fn snapshot_thread(shared: &Shared, sends: &Mutex<Receiver<Option<SnapshotSend>>>) {
     loop {
         let next = sends.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok(Some(SnapshotSend { group, order, meta, view })) = next else { return };
+        let Ok(Some(SnapshotSend { of, order, meta, view })) = next else { return };
         if shared.stop.load(Ordering::Relaxed) {
             return;
         }
         let to = order.to;
         let (view, panicked) = CaughtView::over(view);
-        let send = SnapshotSend { group, order, meta, view };
+        let send = SnapshotSend { of, order, meta, view };
         let ok = shared.outbox().is_some_and(|outbox| outbox.stream(send));
         if let Some(reason) = panicked.get() {
             // The apply thread is gone only when the host closes.
-            let _ = shared.apply(group).send(ApplyMail::Fail(group, reason.clone()));
+            let _ = shared.apply(of.group).send(ApplyMail::Fail(of, reason.clone()));
         }
         let event = Event::SnapshotSent { to, ok };
-        shared.deliver_inputs(vec![(group, Input::Group(group, event))]);
+        shared.deliver_inputs(vec![(of.group, Input::Own(of, event))]);
     }
 }
 

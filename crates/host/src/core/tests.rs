@@ -17,6 +17,15 @@ fn replica(node: u64) -> ReplicaId {
     ReplicaId::new(0, NodeId::new(node).expect("a node id"))
 }
 
+fn incarnation(group: GroupId) -> Incarnation {
+    Incarnation { group, number: 5 }
+}
+
+/// The one of [`GROUP`] that runs.
+fn own() -> Incarnation {
+    incarnation(GROUP)
+}
+
 fn members() -> Membership {
     let member = |node| (replica(node), Member { role: Role::Voter, raft_address: format!("h:{node}") });
     Membership { members: (1..=3).map(member).collect(), ..Membership::default() }
@@ -68,7 +77,7 @@ fn seat(group: GroupId, members: Membership) -> Seat {
     };
     let raft = Raft::new(config, restored).expect("a fresh group");
     let key = LogKey { group, uid: genesis.uid, replica: replica(1) };
-    Seat { key, raft, feature_level: genesis.feature_level }
+    Seat { key, incarnation: incarnation(group), raft, feature_level: genesis.feature_level }
 }
 
 #[test]
@@ -93,7 +102,7 @@ fn d10_after_every_replica_stopped_whoever_asks_is_told_why() {
 
 fn staged(index: Index, directory: u64) -> Input {
     let start = LogStart { position: LogPosition { index, term: 2 }, membership: members() };
-    Input::Staged { group: GROUP, from: replica(2), term: 2, start, directory }
+    Input::Staged { group: GROUP, from: replica(2), to: replica(1), term: 2, start, directory }
 }
 
 #[test]
@@ -142,14 +151,14 @@ fn n1_an_installation_goes_begin_then_switch_then_done_and_only_then_is_it_ackno
     let out = core.turn();
     assert!(!switches(&out) && !acknowledges(&out), "the beginning is not durable: {out:?}");
 
-    core.handle(Input::Log(LogDone::InstallStep { group: GROUP }));
+    core.handle(Input::Log(LogDone::InstallStep { of: own() }));
     let out = core.turn();
     assert!(switches(&out) && install_marks(&out).is_empty() && !acknowledges(&out), "{out:?}");
-    core.handle(Input::Switched { group: GROUP });
+    core.handle(Input::Switched { of: own() });
     let out = core.turn();
     assert!(matches!(install_marks(&out)[..], [Mark::InstallDone(_)]), "{out:?}");
     assert!(!acknowledges(&out), "{out:?}");
-    core.handle(Input::Log(LogDone::InstallStep { group: GROUP }));
+    core.handle(Input::Log(LogDone::InstallStep { of: own() }));
     let out = core.turn();
     assert!(acknowledges(&out), "{out:?}");
     assert_eq!(core.engine().raft(GROUP).map(|raft| raft.start().position.index), Some(20));
@@ -158,16 +167,56 @@ fn n1_an_installation_goes_begin_then_switch_then_done_and_only_then_is_it_ackno
 #[test]
 fn d10_a_group_without_room_for_its_state_takes_no_proposals_until_there_is() {
     let mut core = sole_leader(Limits::default());
-    core.handle(Input::StoreFull { group: GROUP, full: true });
+    core.handle(Input::StoreFull { of: own(), full: true });
     let out = propose(&mut core, 1);
     assert!(
         matches!(out.answers[..], [(Ticket(1), Answer::NotApplied(NotApplied::Disk(why)))] if why.contains("full")),
         "{out:?}"
     );
     assert!(out.log.is_empty(), "{out:?}");
-    core.handle(Input::StoreFull { group: GROUP, full: false });
+    core.handle(Input::StoreFull { of: own(), full: false });
     let out = propose(&mut core, 2);
     assert!(out.answers.is_empty() && !out.log.is_empty(), "{out:?}");
+}
+
+#[test]
+fn m3_what_was_done_for_an_earlier_replica_of_the_group_does_not_reach_the_one_in_its_place() {
+    let mut core = core();
+    let uid = core.engine().uid(GROUP).expect("the group");
+    let out = hear(&mut core, uid, vote_request());
+    assert!(matches!(out.log[..], [LogJob::Write { .. }]), "{out:?}");
+    core.handle(staged(20, 7));
+    core.turn();
+    let earlier = Incarnation { number: own().number - 1, ..own() };
+    let earlier_key = LogKey { group: GROUP, uid, replica: ReplicaId::new(1, replica(1).node()) };
+    let late = [
+        Input::Log(LogDone::Persisted { of: earlier, number: u64::MAX }),
+        Input::Log(LogDone::InstallStep { of: earlier }),
+        Input::Log(LogDone::Refused { key: earlier_key, reason: "a rule of the log".to_owned() }),
+        Input::Applied { of: earlier, index: 500, persisted: 500, disputed: None },
+        Input::Switched { of: earlier },
+        Input::StoreFull { of: earlier, full: true },
+        Input::Own(earlier, Event::Condemn { reason: mraft_types::CondemnedReason::Divergence }),
+        Input::StopOwn(earlier, NotApplied::Stopping),
+    ];
+    for input in late {
+        let what = format!("{input:?}");
+        core.handle(input);
+        assert!(core.turn().is_empty(), "{what}");
+    }
+    let raft = core.engine().raft(GROUP).expect("it still runs");
+    assert_eq!((core.engine().applied(GROUP), raft.condemned(), core.no_room(GROUP)), (Some(1), None, None));
+}
+
+#[test]
+fn m3_a_snapshot_that_an_earlier_replica_of_the_group_was_sent_is_discarded() {
+    let mut core = core();
+    let start = LogStart { position: LogPosition { index: 20, term: 2 }, membership: members() };
+    let to = ReplicaId::new(1, replica(1).node());
+    core.handle(Input::Staged { group: GROUP, from: replica(2), to, term: 2, start, directory: 7 });
+    let out = core.turn();
+    assert!(matches!(out.applies[..], [(GROUP, ApplyOrder::Discard { directory: 7 })]), "{out:?}");
+    assert!(out.log.is_empty(), "{out:?}");
 }
 
 fn message(from: u64, term: Term, body: Body) -> Message {
@@ -199,7 +248,7 @@ fn d5_a_vote_leaves_when_the_log_said_that_it_is_durable_and_not_before() {
         core.handle(Input::Node(NodeEvent::Tick { random: 7 }));
         assert!(said(&core.turn()).is_empty());
     }
-    core.handle(Input::Log(LogDone::Persisted { group: GROUP, number: *number }));
+    core.handle(Input::Log(LogDone::Persisted { of: own(), number: *number }));
     let out = core.turn();
     assert!(matches!(said(&out)[..], [Message { body: Body::VoteReply { granted: true }, .. }]), "{out:?}");
 }
@@ -312,12 +361,7 @@ fn settle_with_two_in_line(core: &mut Core, uid: GroupUid) -> Vec<SnapshotOrder>
         let out = core.turn();
         persist(core, &out);
         for job in jobs(&out) {
-            core.handle(Input::Applied {
-                group: GROUP,
-                index: job.last,
-                persisted: job.last,
-                disputed: None,
-            });
+            core.handle(Input::Applied { of: own(), index: job.last, persisted: job.last, disputed: None });
         }
         for sent in said(&out) {
             let is_second = sent.to == replica(2);
@@ -376,17 +420,17 @@ fn n2_one_snapshot_at_a_time_goes_to_a_peer_and_keeps_the_entries_behind_it_unti
     let first = (0..100).find_map(|_| next(&mut core).pop()).expect("replica 3 lags");
     assert_eq!(first.to, replica(3));
     let index = applied(&core);
-    core.handle(Input::ViewOpened { group: GROUP, to: replica(3), index });
+    core.handle(Input::ViewOpened { of: own(), to: replica(3), index });
     let orders: Vec<_> = (0..300).flat_map(|_| next(&mut core)).collect();
     assert_eq!(orders, [], "the first one is still on its way, long after its deadline");
     assert!(applied(&core) > index + 100, "the group went on");
     assert!(start(&core) <= index, "what the first one needs is gone: {} > {index}", start(&core));
 
-    core.handle(Input::Group(GROUP, Event::SnapshotSent { to: replica(3), ok: false }));
+    core.handle(Input::Own(own(), Event::SnapshotSent { to: replica(3), ok: false }));
     let second = (0..10).find_map(|_| next(&mut core).pop()).expect("it is tried again");
     assert_eq!(second.to, replica(3));
     let index = applied(&core);
-    core.handle(Input::ViewOpened { group: GROUP, to: replica(3), index });
+    core.handle(Input::ViewOpened { of: own(), to: replica(3), index });
     assert_eq!(next(&mut core), []);
     assert_eq!(start(&core), index, "what only the first one needed is let go of");
 }
@@ -394,14 +438,14 @@ fn n2_one_snapshot_at_a_time_goes_to_a_peer_and_keeps_the_entries_behind_it_unti
 fn persist(core: &mut Core, out: &Output) {
     for job in &out.log {
         if let LogJob::Write { number, .. } = job {
-            core.handle(Input::Log(LogDone::Persisted { group: GROUP, number: *number }));
+            core.handle(Input::Log(LogDone::Persisted { of: own(), number: *number }));
         }
     }
 }
 
 fn applied(core: &mut Core, out: &Output) {
     for job in jobs(out) {
-        core.handle(Input::Applied { group: GROUP, index: job.last, persisted: 0, disputed: None });
+        core.handle(Input::Applied { of: own(), index: job.last, persisted: 0, disputed: None });
     }
     core.turn();
 }
@@ -475,7 +519,7 @@ fn t2_what_waits_at_the_apply_side_is_bounded_in_bytes() {
     }
     assert_eq!(carried, [true, true, false, false], "the rest is read from the log when its turn comes");
     let last = core.engine().raft(GROUP).map_or(0, Raft::last_index);
-    core.handle(Input::Applied { group: GROUP, index: last, persisted: 0, disputed: None });
+    core.handle(Input::Applied { of: own(), index: last, persisted: 0, disputed: None });
     core.turn();
     let out = propose(&mut core, 5);
     persist(&mut core, &out);

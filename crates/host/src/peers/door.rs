@@ -298,6 +298,7 @@ impl Handler for Door {
             inner: Arc::downgrade(&inner),
             group: header.group,
             from: header.from,
+            to: header.to,
             term: header.term,
             start: header.start,
             directory,

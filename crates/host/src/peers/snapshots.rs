@@ -11,7 +11,7 @@ use mraft_types::{GroupId, LogStart, Payload, ReplicaId, Term};
 use mraft_wire::SNAPSHOT_CHUNK_BYTES_TARGET;
 
 use crate::apply_worker::ApplyMail;
-use crate::core::Input;
+use crate::core::{Incarnation, Input};
 use crate::events::HostEvent;
 use crate::node_host::Inner;
 
@@ -19,7 +19,7 @@ use crate::node_host::Inner;
 pub(super) struct Source {
     pub(super) view: Box<dyn SnapshotView>,
     pub(super) inner: Weak<Inner>,
-    pub(super) group: GroupId,
+    pub(super) of: Incarnation,
     pub(super) to: ReplicaId,
 }
 
@@ -27,7 +27,7 @@ impl SnapshotSource for Source {
     fn next_chunk(&mut self) -> Result<Option<Payload>, String> {
         // The transport asks for a chunk when the one before it has left.
         if let Some(shared) = self.inner.upgrade().and_then(|inner| inner.shared().ok()) {
-            shared.snapshot_progress(self.group, self.to);
+            shared.snapshot_progress(self.of, self.to);
         }
         let mut chunk = Vec::new();
         match unpanicked(|| self.view.next_chunk(SNAPSHOT_CHUNK_BYTES_TARGET, &mut chunk))? {
@@ -42,6 +42,7 @@ pub(super) struct Incoming {
     pub(super) inner: Weak<Inner>,
     pub(super) group: GroupId,
     pub(super) from: ReplicaId,
+    pub(super) to: ReplicaId,
     pub(super) term: Term,
     pub(super) start: LogStart,
     pub(super) directory: u64,
@@ -67,6 +68,7 @@ impl SnapshotReceiver for Incoming {
         let input = Input::Staged {
             group,
             from: self.from,
+            to: self.to,
             term: self.term,
             start: self.start.clone(),
             directory: self.directory,

@@ -167,8 +167,8 @@ impl World {
         let Some(process) = self.nodes[node].process.as_mut() else { return Ok(()) };
         if self.planted == Some(Planted::EarlyAcknowledge) {
             for job in &output.log {
-                if let LogJob::Write { group, number, .. } = job {
-                    process.core.handle(Input::Log(LogDone::Persisted { group: *group, number: *number }));
+                if let LogJob::Write { of, number, .. } = job {
+                    process.core.handle(Input::Log(LogDone::Persisted { of: *of, number: *number }));
                 }
             }
         }
@@ -211,8 +211,8 @@ impl World {
         self.log_health(node, health)?;
         let Some(process) = running(&mut self.nodes, node, boot) else { return Ok(()) };
         for done in done {
-            if let LogDone::Refused { group, reason } = done {
-                let how = format!("group {group} on node {}: {reason}", self.ids[node]);
+            if let LogDone::Refused { key, reason } = done {
+                let how = format!("group {} on node {}: {reason}", key.group, self.ids[node]);
                 return Err(Broken { promise: promise::LOG_TAKES_WRITES, how });
             }
             if planted == Some(Planted::EarlyAcknowledge) && matches!(done, LogDone::Persisted { .. }) {
@@ -398,10 +398,8 @@ impl World {
         let Some(process) = running(&mut self.nodes, node, boot) else { return Ok(()) };
         for (group, input) in out.inputs {
             let input = match input {
-                Input::Applied { group, index, disputed, .. }
-                    if planted == Some(Planted::EarlyTruncation) =>
-                {
-                    Input::Applied { group, index, persisted: index, disputed }
+                Input::Applied { of, index, disputed, .. } if planted == Some(Planted::EarlyTruncation) => {
+                    Input::Applied { of, index, persisted: index, disputed }
                 }
                 other => other,
             };
@@ -414,16 +412,16 @@ impl World {
             }
             process.core.handle(input);
         }
-        for (group, reason) in out.failed {
+        for (of, reason) in out.failed {
             if !self.nodes[node].faulty.failing {
                 return Err(Broken {
                     promise: promise::NO_ENTRY_STOPS,
-                    how: format!("group {group} on node {own}: {reason}"),
+                    how: format!("group {} on node {own}: {reason}", of.group),
                 });
             }
             self.report.stores_failed += 1;
             if let Some(process) = running(&mut self.nodes, node, boot) {
-                process.core.handle(Input::Stop(group, NotApplied::Stopping));
+                process.core.handle(Input::StopOwn(of, NotApplied::Stopping));
             }
             self.call_operator(node, boot);
         }
@@ -441,8 +439,8 @@ impl World {
         if start_jobs {
             self.after(4 * disk_us, Action::Job(node, boot));
         }
-        for (group, view) in out.hashes {
-            let mail = Box::new(ApplyMail::Hashed(group, view.run()));
+        for (of, view) in out.hashes {
+            let mail = Box::new(ApplyMail::Hashed(of, view.run()));
             self.after(4 * disk_us, Action::Mail { node, boot, mail });
         }
         for send in out.sends {
@@ -457,7 +455,7 @@ impl World {
     pub(super) fn run_job(&mut self, node: usize, boot: u64) -> Result<(), Broken> {
         let disk_us = self.random.between(50, self.mix.disk_us_max);
         let Some(process) = running(&mut self.nodes, node, boot) else { return Ok(()) };
-        let Some((group, job)) = process.jobs.pop_front() else { return Ok(()) };
+        let Some((of, job)) = process.jobs.pop_front() else { return Ok(()) };
         let more = !process.jobs.is_empty();
         let result = job.run();
         if self.dies(node) {
@@ -466,7 +464,7 @@ impl World {
         if more {
             self.after(4 * disk_us, Action::Job(node, boot));
         }
-        self.mail(node, boot, ApplyMail::BackgroundDone(group, result));
+        self.mail(node, boot, ApplyMail::BackgroundDone(of, result));
         Ok(())
     }
 
