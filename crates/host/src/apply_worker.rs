@@ -61,7 +61,8 @@ pub enum ApplyMail {
     Discard(GroupId, u64),
     /// A background job ended.
     BackgroundDone(Incarnation, Result<(), MachineError>),
-    /// What was done for the replica elsewhere panicked, for this reason: its state is not to be trusted (rule T4).
+    /// What was done for the replica elsewhere panicked, so that its state is not to be trusted (rule T4), or found that its log cannot be
+    /// read (rule D10): it ends for this reason.
     Fail(Incarnation, String),
     /// Persist now whatever can be persisted (a snapshot request, or room is short).
     Persist {
@@ -222,9 +223,7 @@ impl ApplyWorker {
                     self.found_full(group, out);
                 }
             }
-            ApplyMail::Fail(Incarnation { group, .. }, reason) => {
-                self.guarded(group, out, |_, _| Err(MachineError::Failed(reason).into()));
-            }
+            ApplyMail::Fail(of, reason) => self.fail(of.group, reason, out),
             ApplyMail::Persist { group, done } => {
                 self.touched.insert(group);
                 let mut persisted = Err("the group is not here".to_owned());

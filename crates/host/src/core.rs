@@ -32,9 +32,9 @@ use mraft_engine::effect::{Answer, ApplyJob, Effect, GroupEffect, Notice};
 use mraft_engine::error::NotApplied;
 use mraft_engine::event::{Event, NodeEvent, Now, Ticket};
 use mraft_engine::{Dispute, Engine, Limits, StateHash};
-use mraft_logstore::{GroupWrite, LogKey, Mark};
-use mraft_raft::{Message, Raft};
-use mraft_types::{Entry, GroupId, GroupUid, HardState, Index, LogStart, NodeId, ReplicaId, Term};
+use mraft_logstore::{GroupWrite, LogError, LogKey, LogReader, Mark};
+use mraft_raft::{Message, Raft, ReadBack};
+use mraft_types::{GroupId, GroupUid, HardState, Index, LogStart, NodeId, ReplicaId, Term};
 
 use crate::persist::{LogDone, LogJob, group_write};
 
@@ -639,9 +639,18 @@ impl Bench {
     }
 }
 
-/// Answer to a [`LogReadOrder`] as an input: the entries, or none when the log does not have them.
-pub fn log_read_input(order: &LogReadOrder, entries: Vec<Entry>) -> Input {
-    Input::Own(order.of, Event::LogRead { order: order.order, to: order.to, entries })
+/// Carries a [`LogReadOrder`] out. A log that cannot be read ends its replica, here as when it is read to be applied (rule D10).
+pub fn read_back(order: &LogReadOrder, log: &dyn LogReader) -> Result<ReadBack, String> {
+    match log.entries(order.key, order.first, order.last, order.max_bytes) {
+        Ok(entries) => Ok(ReadBack::Entries(entries)),
+        Err(LogError::NotHere { .. }) => Ok(ReadBack::Gone),
+        Err(error) => Err(format!("its log cannot be read back: {error}")),
+    }
+}
+
+/// Answer to a [`LogReadOrder`] as an input.
+pub fn log_read_input(order: &LogReadOrder, found: ReadBack) -> Input {
+    Input::Own(order.of, Event::LogRead { order: order.order, to: order.to, found })
 }
 
 #[cfg(test)]

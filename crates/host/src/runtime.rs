@@ -28,13 +28,16 @@ use mraft_engine::error::NotApplied;
 use mraft_engine::event::{Event, NodeEvent, Now, Proposal};
 use mraft_engine::machine::BackgroundJob;
 use mraft_logstore::{Fill, LogReader};
+use mraft_raft::ReadBack;
 use mraft_types::{GroupId, NodeId, ReplicaId};
 use mraft_wire::HostBeat;
 
 use crate::apply::{Applier, HashView};
 use crate::apply_worker::{ApplyMail, ApplyOutput, ApplyWorker, SnapshotSend};
 use crate::completions::Completions;
-use crate::core::{Core, Envelope, HashReport, Incarnation, Input, LogReadOrder, Output, log_read_input};
+use crate::core::{
+    Core, Envelope, HashReport, Incarnation, Input, LogReadOrder, Output, log_read_input, read_back,
+};
 use crate::mailbox::{Mailbox, WaitingBytes};
 use crate::metrics::Metrics;
 use crate::panics::{CaughtView, caught, or_abort};
@@ -316,7 +319,7 @@ impl Shared {
             if let Err(TrySendError::Full(Background::LogRead(order))) =
                 self.background.try_send(Background::LogRead(order))
             {
-                self.deliver_inputs(vec![(order.key.group, log_read_input(&order, Vec::new()))]);
+                self.deliver_inputs(vec![(order.key.group, log_read_input(&order, ReadBack::NotNow))]);
             }
         }
         for (group, notice) in notices {
@@ -703,9 +706,12 @@ fn background_thread(shared: &Shared, jobs: &Mutex<Receiver<Background>>, log: &
                 let _ = shared.apply(of.group).send(mail);
             }
             Ok(Background::LogRead(order)) => {
-                let entries =
-                    log.entries(order.key, order.first, order.last, order.max_bytes).unwrap_or_default();
-                shared.deliver_inputs(vec![(order.key.group, log_read_input(&order, entries))]);
+                let group = order.of.group;
+                match read_back(&order, log) {
+                    Ok(found) => shared.deliver_inputs(vec![(group, log_read_input(&order, found))]),
+                    // The apply thread is gone only when the host closes.
+                    Err(reason) => _ = shared.apply(group).send(ApplyMail::Fail(order.of, reason)),
+                }
             }
             Ok(Background::Stop) | Err(_) => return,
         }

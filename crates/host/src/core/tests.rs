@@ -6,7 +6,7 @@ use mraft_engine::event::ReadKind;
 use mraft_engine::packing::NO_SLOT;
 use mraft_raft::message::Body;
 use mraft_raft::{AppendReply, Config, Restored};
-use mraft_types::{DeploymentId, EntryKind, LogPosition, Member, Membership, Role, SlotSet};
+use mraft_types::{DeploymentId, Entry, EntryKind, LogPosition, Member, Membership, Role, SlotSet};
 
 use super::*;
 use crate::meta::GroupMeta;
@@ -217,6 +217,28 @@ fn m3_a_snapshot_that_an_earlier_replica_of_the_group_was_sent_is_discarded() {
     let out = core.turn();
     assert!(matches!(out.applies[..], [(GROUP, ApplyOrder::Discard { directory: 7 })]), "{out:?}");
     assert!(out.log.is_empty(), "{out:?}");
+}
+
+/// A log that always answers alike.
+struct Answers(fn() -> Result<Vec<Entry>, LogError>);
+
+impl LogReader for Answers {
+    fn entries(&self, _: LogKey, _: Index, _: Index, _: usize) -> Result<Vec<Entry>, LogError> {
+        self.0()
+    }
+}
+
+#[test]
+fn d10_only_entries_that_the_log_let_go_of_are_gone_and_one_that_cannot_be_read_ends_its_replica() {
+    let key = seat(GROUP, members()).key;
+    let order =
+        LogReadOrder { of: own(), order: 1, key, to: replica(2), first: 5, last: 9, max_bytes: 1 << 20 };
+    let found = |answer| read_back(&order, &Answers(answer));
+    assert_eq!(found(|| Err(LogError::NotHere { index: 5 })), Ok(ReadBack::Gone));
+    assert_eq!(found(|| Ok(Vec::new())), Ok(ReadBack::Entries(Vec::new())));
+    let unreadable = || Err(LogError::Failed(std::io::Error::other("the disk is broken")));
+    let reason = found(unreadable).expect_err("it says nothing of what the log has");
+    assert!(reason.contains("cannot be read") && reason.contains("the disk is broken"), "{reason}");
 }
 
 fn message(from: u64, term: Term, body: Body) -> Message {

@@ -6,9 +6,11 @@ use std::sync::mpsc::channel;
 
 use mraft::machines::{Command, InMemoryMachine, in_memory};
 use mraft::{Answer, GroupSpec, HostEvent, Machines, NO_SLOT, NodeHost, NotApplied};
-use mraft_types::{GroupId, Payload, SlotRange, SlotSet};
+use mraft_disk::MemoryDisk;
+use mraft_disk::memory::Faults;
+use mraft_types::{GroupId, Payload, ReplicaId, SlotRange, SlotSet};
 
-use crate::support::{Cluster, GROUP, PATIENCE};
+use crate::support::{Cluster, GROUP, PATIENCE, counts};
 
 const OTHER_GROUP: GroupId = GroupId(1);
 
@@ -152,4 +154,42 @@ fn t4_a_panic_while_a_machine_is_opened_is_that_groups_alone() {
     let failure = host.group_status(GROUP).expect("it is listed").failure.expect("it says why");
     assert!(failure.contains("panicked"), "{failure}");
     host.close();
+}
+
+#[test]
+fn d10_a_log_that_cannot_be_read_for_a_follower_ends_its_replica_and_orders_no_snapshot() {
+    let mut cluster = Cluster::prepare(3);
+    let disks = [1, 2].map(|node| (node, MemoryDisk::new()));
+    disks.iter().for_each(|(node, disk)| cluster.put_on(*node, disk.clone()));
+    for node in 1..=3 {
+        let host = cluster.open_with(cluster.config(node), counts()).expect("a fresh directory");
+        host.start_groups(&[cluster.spec()]).expect("a group");
+        cluster.hosts.insert(node, host);
+    }
+    cluster.wait_until("one of the two leads", |cluster| {
+        let to = ReplicaId::new(0, Cluster::node(1));
+        let (answered, answer) = channel();
+        cluster.leader().transfer_leader(GROUP, Some(to), move |answer| _ = answered.send(answer));
+        answer.recv().expect("every request is answered");
+        cluster.leader().node() == Cluster::node(1)
+    });
+    cluster.close(3);
+    // More than stays in memory for followers.
+    let body = "x".repeat(400 << 10);
+    let mut written = 0;
+    while written < 5 {
+        let (answered, answer) = channel();
+        let payload = Payload::copy_from(body.as_bytes());
+        cluster.leader().propose(GROUP, NO_SLOT, payload, PATIENCE, move |answer| _ = answered.send(answer));
+        written += u64::from(matches!(answer.recv(), Ok(Answer::Applied { .. })));
+    }
+    for (_, disk) in &disks {
+        disk.set_faults(Faults { reads_fail: true, ..Faults::default() });
+    }
+    let host = cluster.open_with(cluster.config(3), counts()).expect("its own directory");
+    cluster.hosts.insert(3, host);
+    cluster.wait_until("who was asked for old entries says why it stopped", |cluster| {
+        let of = |host: &NodeHost| host.group_status(GROUP).ok().and_then(|status| status.failure);
+        cluster.hosts.values().filter_map(of).any(|why| why.contains("log cannot be read back"))
+    });
 }

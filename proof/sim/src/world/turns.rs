@@ -5,12 +5,13 @@
 //! What touches the disk may be where the process dies ([`World::dies`]): then nothing that follows from it leaves the node.
 
 use mraft::apply_worker::{ApplyMail, ApplyOutput};
-use mraft::core::{HashReport, Input, LogReadOrder, Output, log_read_input};
+use mraft::core::{HashReport, Input, LogReadOrder, Output, log_read_input, read_back};
 use mraft::persist::{LogDone, LogHealth, LogJob};
 use mraft::{Answer, NotApplied, Ticket};
 use mraft_engine::effect::Notice;
 use mraft_engine::event::{Event, NodeEvent};
 use mraft_logstore::Fill;
+use mraft_raft::ReadBack;
 use mraft_types::{NodeId, Payload};
 use mraft_wire::{FRAME_HEADER_BYTES, FrameBuilder, Packet, PacketReader};
 
@@ -26,6 +27,8 @@ const SEAL_AFTER_US: u64 = 25_000;
 const FULL_RETRY_US: u64 = 200_000;
 /// Ticks between two host heartbeats.
 const BEAT_TICKS: u64 = 5;
+/// One of so many orders to read old entries finds the queue full.
+const READS_PER_FULL_QUEUE: u64 = 8;
 /// An operator looks after a node whose replicas stopped within this time.
 const OPERATOR_US_MAX: u64 = 1_000_000;
 
@@ -80,11 +83,17 @@ impl World {
 
     pub(super) fn read_log(&mut self, node: usize, boot: u64, order: LogReadOrder) -> Result<(), Broken> {
         let Some(process) = running(&mut self.nodes, node, boot) else { return Ok(()) };
-        let reader = process.log.store().reader();
-        let entries = reader.entries(order.key, order.first, order.last, order.max_bytes).unwrap_or_default();
-        process.core.handle(log_read_input(&order, entries));
+        let found = match order.order.is_multiple_of(READS_PER_FULL_QUEUE) {
+            true => Ok(ReadBack::NotNow),
+            false => read_back(&order, process.log.store().reader().as_ref()),
+        };
         if self.dies(node) {
             return Ok(());
+        }
+        let Some(process) = running(&mut self.nodes, node, boot) else { return Ok(()) };
+        match found {
+            Ok(found) => process.core.handle(log_read_input(&order, found)),
+            Err(reason) => self.mail(node, boot, ApplyMail::Fail(order.of, reason)),
         }
         self.pump(node)
     }
