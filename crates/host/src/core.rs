@@ -382,7 +382,7 @@ impl Core {
             Input::Log(LogDone::InstallStep { of }) => self.install_step_durable(of),
             Input::Log(LogDone::Added { .. } | LogDone::Removed { .. }) => {}
             Input::Log(LogDone::Refused { key, .. }) => {
-                if self.benches.get(&key.group).is_some_and(|bench| bench.key == key) {
+                if self.benches.get(&key.group).is_some_and(|bench| bench.key == *key) {
                     self.stop(key.group, &NotApplied::Stopping);
                 }
             }

@@ -78,8 +78,8 @@ pub enum LogDone {
     /// The log refused what the replica wanted written: it breaks a rule of the log. Nothing more of this replica is written, so it must
     /// stop; the others are not concerned.
     Refused {
-        /// The replica.
-        key: LogKey,
+        /// The replica. In a box, because this is rare and the others are many.
+        key: Box<LogKey>,
         /// Which rule.
         reason: String,
     },
@@ -366,7 +366,7 @@ impl LogWorker {
                 // would be no safer.
                 for GroupWrite { key, .. } in batch {
                     self.refused.insert(key);
-                    done.push(LogDone::Refused { key, reason: reason.clone() });
+                    done.push(LogDone::Refused { key: Box::new(key), reason: reason.clone() });
                 }
                 Ok(())
             }

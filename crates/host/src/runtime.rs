@@ -557,9 +557,10 @@ fn report_done(shared: &Shared, done: &mut Vec<LogDone>) {
                 inputs.push((of.group, Input::Log(done)))
             }
             LogDone::Added { token } | LogDone::Removed { token } => shared.listener.log_done(token),
-            LogDone::Refused { key, ref reason } => {
-                shared.listener.failed(key.group, reason.clone());
-                inputs.push((key.group, Input::Log(done)));
+            LogDone::Refused { ref key, ref reason } => {
+                let group = key.group;
+                shared.listener.failed(group, reason.clone());
+                inputs.push((group, Input::Log(done)));
             }
         }
     }

@@ -192,7 +192,7 @@ fn m3_what_was_done_for_an_earlier_replica_of_the_group_does_not_reach_the_one_i
     let late = [
         Input::Log(LogDone::Persisted { of: earlier, number: u64::MAX }),
         Input::Log(LogDone::InstallStep { of: earlier }),
-        Input::Log(LogDone::Refused { key: earlier_key, reason: "a rule of the log".to_owned() }),
+        Input::Log(LogDone::Refused { key: Box::new(earlier_key), reason: "a rule of the log".to_owned() }),
         Input::Applied { of: earlier, index: 500, persisted: 500, disputed: None },
         Input::Switched { of: earlier },
         Input::StoreFull { of: earlier, full: true },
