@@ -10,26 +10,9 @@ use mraft::{Answer, GroupSpec, HostEvent, NO_SLOT, NodeHost, NotApplied, ReadKin
 use mraft_disk::{DirEntry, Disk, File, Lock, Open, RealDisk};
 use mraft_types::{GroupId, Payload, ReplicaId};
 
-use crate::support::{Cluster, GROUP, PATIENCE};
+use crate::support::{Cluster, GROUP, PATIENCE, ask, ask_leader};
 
 const OTHER_GROUP: GroupId = GroupId(1);
-
-/// Asks once.
-fn ask(host: &NodeHost, group: GroupId, slot: u16, body: &'static str) -> Answer {
-    let (answered, answer) = channel();
-    host.propose(group, slot, Payload::from(body), PATIENCE, move |answer| _ = answered.send(answer));
-    answer.recv().expect("every request is answered")
-}
-
-/// Asks until there is a leader to ask.
-fn ask_leader(host: &NodeHost, group: GroupId, slot: u16, body: &'static str) -> Answer {
-    loop {
-        match ask(host, group, slot, body) {
-            Answer::NotApplied(NotApplied::NotLeader(_)) => std::thread::yield_now(),
-            answer => return answer,
-        }
-    }
-}
 
 /// A disk whose syncs can be made to hang or fail.
 #[derive(Debug)]

@@ -11,7 +11,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use mraft::machines::{Command, InMemoryMachine, in_memory};
-use mraft::{Answer, GroupSpec, HostConfig, HostError, Machines, NO_SLOT, NodeHost, ReadKind};
+use mraft::{Answer, GroupSpec, HostConfig, HostError, Machines, NO_SLOT, NodeHost, NotApplied, ReadKind};
 use mraft_disk::memory::Access;
 use mraft_disk::{Disk, MemoryDisk, RealDisk};
 use mraft_types::{DeploymentId, GroupId, Member, Membership, NodeId, Payload, ReplicaId, Role, SlotSet};
@@ -55,12 +55,13 @@ impl InMemoryMachine for List {
     }
 }
 
-/// Counts commands.
+/// Counts commands, and panics at one of them.
 #[derive(Default)]
 pub struct Count(u64);
 
 impl InMemoryMachine for Count {
-    fn apply(&mut self, _command: &Command<'_>, answer: &mut Vec<u8>) {
+    fn apply(&mut self, command: &Command<'_>, answer: &mut Vec<u8>) {
+        assert_ne!(command.body, b"boom", "the machine has a bug");
         self.0 += 1;
         answer.extend_from_slice(&self.0.to_le_bytes());
     }
@@ -84,6 +85,23 @@ pub fn counts() -> Machines {
     Machines::new().with("list", |context| {
         Ok(in_memory(context.disk.clone(), context.directory.clone(), 1_000_000, Count::default()))
     })
+}
+
+/// Asks once.
+pub fn ask(host: &NodeHost, group: GroupId, slot: u16, body: &'static str) -> Answer {
+    let (answered, answer) = channel();
+    host.propose(group, slot, Payload::from(body), PATIENCE, move |answer| _ = answered.send(answer));
+    answer.recv().expect("every request is answered")
+}
+
+/// Asks until there is a leader to ask.
+pub fn ask_leader(host: &NodeHost, group: GroupId, slot: u16, body: &'static str) -> Answer {
+    loop {
+        match ask(host, group, slot, body) {
+            Answer::NotApplied(NotApplied::NotLeader(_)) => std::thread::yield_now(),
+            answer => return answer,
+        }
+    }
 }
 
 /// Something that a memory disk waits at while it is shut.

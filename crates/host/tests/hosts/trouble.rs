@@ -5,68 +5,20 @@
 use std::sync::mpsc::channel;
 
 use mraft::machines::{Command, InMemoryMachine, in_memory};
-use mraft::{Answer, GroupSpec, HostEvent, Machines, NO_SLOT, NodeHost, NotApplied};
+use mraft::{Answer, GroupSpec, HostEvent, Machines, NO_SLOT, NodeHost};
 use mraft_disk::MemoryDisk;
 use mraft_disk::memory::Faults;
 use mraft_types::{GroupId, Payload, ReplicaId, SlotRange, SlotSet};
 
-use crate::support::{Cluster, GROUP, PATIENCE, counts};
+use crate::support::{Cluster, GROUP, PATIENCE, ask, ask_leader, counts};
 
 const OTHER_GROUP: GroupId = GroupId(1);
-
-/// Counts commands, and panics at one of them.
-#[derive(Default)]
-struct Fragile(u64);
-
-impl InMemoryMachine for Fragile {
-    fn apply(&mut self, command: &Command<'_>, answer: &mut Vec<u8>) {
-        assert_ne!(command.body, b"boom", "the machine has a bug");
-        self.0 += 1;
-        answer.extend_from_slice(&self.0.to_le_bytes());
-    }
-
-    fn query(&self, _query: &[u8], answer: &mut Vec<u8>) {
-        answer.extend_from_slice(&self.0.to_le_bytes());
-    }
-
-    fn save(&self, state: &mut Vec<u8>) {
-        state.extend_from_slice(&self.0.to_le_bytes());
-    }
-
-    fn restore(&mut self, state: &[u8]) -> Result<(), String> {
-        self.0 = u64::from_le_bytes(state.try_into().map_err(|_| "a count has eight bytes")?);
-        Ok(())
-    }
-}
-
-fn fragile() -> Machines {
-    Machines::new().with("list", |context| {
-        Ok(in_memory(context.disk.clone(), context.directory.clone(), 0, Fragile::default()))
-    })
-}
-
-/// Asks once.
-fn ask(host: &NodeHost, group: GroupId, slot: u16, body: &'static str) -> Answer {
-    let (answered, answer) = channel();
-    host.propose(group, slot, Payload::from(body), PATIENCE, move |answer| _ = answered.send(answer));
-    answer.recv().expect("every request is answered")
-}
-
-/// Asks until there is a leader to ask.
-fn ask_leader(host: &NodeHost, group: GroupId, slot: u16, body: &'static str) -> Answer {
-    loop {
-        match ask(host, group, slot, body) {
-            Answer::NotApplied(NotApplied::NotLeader(_)) => std::thread::yield_now(),
-            answer => return answer,
-        }
-    }
-}
 
 #[test]
 fn t4_a_panic_in_one_groups_machine_stops_that_replica_and_no_other() {
     let mut cluster = Cluster::start(1);
     cluster.close(1);
-    let host = NodeHost::open(cluster.config(1), fragile(), None).expect("its own directory");
+    let host = NodeHost::open(cluster.config(1), counts(), None).expect("its own directory");
     host.start_groups(&[GroupSpec { group: OTHER_GROUP, ..cluster.spec() }]).expect("a second group");
     let answer = ask_leader(&host, GROUP, NO_SLOT, "boom");
     assert!(!matches!(answer, Answer::Applied { .. }), "{answer:?}");
@@ -85,7 +37,7 @@ fn e5_a_command_of_a_slot_that_the_group_does_not_have_changes_nothing() {
     let mut cluster = Cluster::start(1);
     let slots = SlotSet::from_ranges(vec![SlotRange { first: 0, last: 99 }]).expect("a range");
     cluster.close(1);
-    let host = NodeHost::open(cluster.config(1), fragile(), None).expect("its own directory");
+    let host = NodeHost::open(cluster.config(1), counts(), None).expect("its own directory");
     host.start_groups(&[GroupSpec { group: OTHER_GROUP, slots, ..cluster.spec() }]).expect("a second group");
     assert!(matches!(ask_leader(&host, OTHER_GROUP, 100, "x"), Answer::Moved { .. }));
     let Answer::Applied { result, .. } = ask_leader(&host, OTHER_GROUP, 99, "x") else {
