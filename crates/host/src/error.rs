@@ -72,6 +72,11 @@ pub enum HostError {
         /// The limit.
         max: u64,
     },
+    /// The disk stopped every replica of the node.
+    Stopped {
+        /// What it did.
+        reason: String,
+    },
     /// The host is closing.
     Closed,
 }
@@ -107,6 +112,9 @@ impl fmt::Display for HostError {
             HostError::GroupExists(group) => write!(f, "group {group} is on this node already"),
             HostError::NoSuchGroup(group) => write!(f, "group {group} is not on this node"),
             HostError::Limit { what, max } => write!(f, "too many {what}: the limit is {max}"),
+            HostError::Stopped { reason } => {
+                write!(f, "{reason}: mend the disk and start the node again")
+            }
             HostError::Closed => f.write_str("the host is closing"),
         }
     }

@@ -611,11 +611,12 @@ impl Inner {
         let token = self.next_token.fetch_add(1, Ordering::Relaxed);
         let (done, durable) = sync_channel(1);
         self.log_waits.lock().unwrap_or_else(PoisonError::into_inner).insert(token, done);
-        let shared = self.shared()?;
-        if shared.log.send(job(token)).is_err() {
-            return Err(HostError::Closed);
-        }
-        let result = wait(&durable);
+        // The disk may have stopped the log before this was in the list that is emptied then.
+        let sent = self
+            .is_served_by_disk()
+            .and_then(|()| self.shared()?.log.send(job(token)).map_err(|_| HostError::Closed));
+        let result =
+            sent.and_then(|()| wait(&durable).or_else(|error| self.is_served_by_disk().and(Err(error))));
         self.log_waits.lock().unwrap_or_else(PoisonError::into_inner).remove(&token);
         result
     }
@@ -623,6 +624,11 @@ impl Inner {
     pub(crate) fn shared(&self) -> Result<Arc<Shared>, HostError> {
         self.shared.read().unwrap_or_else(PoisonError::into_inner).clone().ok_or(HostError::Closed)
     }
+    /// An error with the reason once the disk stopped every replica: then the log does nothing more.
+    pub(crate) fn is_served_by_disk(&self) -> Result<(), HostError> {
+        self.stopped_by_disk().map_or(Ok(()), |reason| Err(HostError::Stopped { reason }))
+    }
+
 
     pub(crate) fn metrics(&self) -> &Metrics {
         &self.metrics

@@ -79,6 +79,7 @@ impl Inner {
 
     /// Every replica stopped: nobody is sent here for one, and nothing is looked up in a state that stands still.
     fn lead_and_show_nothing(&self) {
+        self.log_waits.lock().unwrap_or_else(PoisonError::into_inner).clear();
         for known in self.leaders_mut().values_mut() {
             known.leader = None;
         }
@@ -228,8 +229,6 @@ impl Listener for Inner {
             ),
             LogHealth::Failed(error) => {
                 let reason = error.to_string();
-                self.stalled.store(true, Ordering::Relaxed);
-                self.lead_and_show_nothing();
                 (Some(format!("{reason}; every replica of this node stopped")), HostEvent::LogFailed(reason))
             }
         };
@@ -238,6 +237,11 @@ impl Listener for Inner {
             None => tracing::info!("the log has room again"),
         }
         *self.disk_trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
+        if matches!(health, LogHealth::Failed(_)) {
+            // The reason is there before anybody is told that there is one.
+            self.stalled.store(true, Ordering::Relaxed);
+            self.lead_and_show_nothing();
+        }
         self.tell(&event);
     }
 

@@ -146,6 +146,7 @@ impl Inner {
         if records.is_empty() {
             return Ok(());
         }
+        self.is_served_by_disk()?;
         let _changing = self.replica_changes.lock().unwrap_or_else(PoisonError::into_inner);
         let shared = self.shared()?;
         if let Some(unknown) = records.iter().find(|record| !self.machines.0.contains_key(&record.machine)) {

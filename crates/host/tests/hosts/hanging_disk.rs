@@ -7,10 +7,11 @@ use std::sync::mpsc::channel;
 use std::sync::{Arc, Condvar, Mutex};
 
 use mraft::{Answer, GroupSpec, HostEvent, NO_SLOT, NodeHost, NotApplied, ReadKind, ReplicaState};
+use mraft_disk::memory::Access;
 use mraft_disk::{DirEntry, Disk, File, Lock, Open, RealDisk};
 use mraft_types::{GroupId, Payload, ReplicaId};
 
-use crate::support::{Cluster, GROUP, PATIENCE, ask, ask_leader};
+use crate::support::{self, Cluster, GROUP, Gatekeeper, PATIENCE, ask, ask_leader};
 
 const OTHER_GROUP: GroupId = GroupId(1);
 
@@ -239,7 +240,33 @@ fn d10_an_error_of_the_log_stops_every_replica_and_the_process_says_so() {
     gate.0.set(Syncs::Work);
     let answer = ask(&cluster.hosts[&1], GROUP, NO_SLOT, "c");
     assert!(matches!(answer, Answer::NotApplied(NotApplied::Disk(_))), "{answer:?}");
+    let third = GroupSpec { group: GroupId(2), ..cluster.spec() };
+    let refused = cluster.hosts[&1].start_groups(&[third]).expect_err("nothing starts on a log that failed");
+    assert!(refused.to_string().contains("every replica of this node stopped"), "{refused}");
+    assert!(
+        !cluster.hosts[&1].groups().contains(&GroupId(2)),
+        "what was refused is not done at the next start"
+    );
     cluster.close(1);
     cluster.open(1).expect("what was acknowledged is there");
     assert!(cluster.read().starts_with('a'));
+}
+
+#[test]
+fn t1_whoever_waits_for_the_log_when_its_disk_is_found_to_hang_is_told_why() {
+    let (gate, disk) = support::Gate::on_a_disk(|access| access == Access::Sync);
+    let mut cluster = Cluster::prepare(1);
+    cluster.put_on(1, disk);
+    let mut config = cluster.config(1);
+    (config.slow_disk_ms, config.stalled_disk_ms) = (STALLED_MS - 1, STALLED_MS);
+    cluster.found(1, config);
+    cluster.write("a");
+    let _opens = Gatekeeper(Arc::clone(&gate));
+    gate.set_shut(true);
+    let host = &cluster.hosts[&1];
+    host.propose(GROUP, NO_SLOT, Payload::from("b"), PATIENCE, |_| {});
+    cluster.wait_until("the log hangs in its disk", |_| gate.holds_up());
+    let other = GroupSpec { group: OTHER_GROUP, ..cluster.spec() };
+    let refused = host.start_groups(&[other]).expect_err("the log does not come to it");
+    assert!(refused.to_string().contains("every replica of this node stopped"), "{refused}");
 }

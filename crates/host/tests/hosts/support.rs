@@ -109,15 +109,21 @@ pub fn ask_leader(host: &NodeHost, group: GroupId, slot: u16, body: &'static str
 pub struct Gate {
     is_shut: Mutex<bool>,
     opened: Condvar,
+    waiting: AtomicU32,
 }
 
 impl Gate {
     /// A disk of which some accesses to the log's segments wait at a gate, which is open.
     pub fn on_a_disk(waits: fn(Access<'_>) -> bool) -> (Arc<Gate>, MemoryDisk) {
+        Gate::before("segment-", waits)
+    }
+
+    /// The same before files with this in their path.
+    pub fn before(part: &'static str, waits: fn(Access<'_>) -> bool) -> (Arc<Gate>, MemoryDisk) {
         let (gate, disk) = (Arc::new(Gate::default()), MemoryDisk::new());
         let own = Arc::clone(&gate);
         disk.set_before(move |path, access| {
-            if path.to_string_lossy().contains("segment-") && waits(access) {
+            if path.to_string_lossy().contains(part) && waits(access) {
                 own.pass();
             }
         });
@@ -129,9 +135,16 @@ impl Gate {
         self.opened.notify_all();
     }
 
-    fn pass(&self) {
+    /// Whether somebody waits at it.
+    pub fn holds_up(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) > 0
+    }
+
+    pub fn pass(&self) {
         let shut = self.is_shut.lock().expect("no panic");
+        self.waiting.fetch_add(1, Ordering::Relaxed);
         drop(self.opened.wait_while(shut, |is_shut| *is_shut).expect("no panic"));
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
