@@ -33,7 +33,7 @@ use crate::metrics::Metrics;
 use crate::peer_table::PeerTable;
 use crate::peers::{Peers, RequestHandler};
 use crate::persist::{LogHealth, LogJob, LogWorker};
-use crate::registry::{GroupRecord, Registry};
+use crate::registry::{GroupRecord, Published, Registry};
 use crate::restore::{first_log, log_key, new_log};
 use crate::runtime::{Listener, Pace, Runtime, Shared};
 use crate::status::{GroupStatus, HostStatus};
@@ -127,7 +127,9 @@ pub(crate) struct Inner {
     pub(crate) identity: Identity,
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) machines: Machines,
+    /// Held while the list of groups is changed, which takes as long as the disk takes; who only wants to know asks `groups`.
     pub(crate) registry: Mutex<Registry>,
+    pub(crate) groups: Published,
     /// Held while replicas come or go: each takes several steps, and waits for other threads in between.
     pub(crate) replica_changes: Mutex<()>,
     pub(crate) runtime: Mutex<Option<Runtime>>,
@@ -205,6 +207,7 @@ impl NodeHost {
             identity: identity.clone(),
             disk: Arc::clone(&disk),
             machines,
+            groups: registry.published(),
             registry: Mutex::new(registry),
             replica_changes: Mutex::default(),
             runtime: Mutex::new(None),
@@ -270,13 +273,13 @@ impl NodeHost {
     /// removed from their group.
     pub fn remove_replica(&self, group: GroupId) -> Result<(), HostError> {
         let record =
-            self.inner.registry().records().get(&group).cloned().ok_or(HostError::NoSuchGroup(group))?;
+            self.inner.groups.get().records.get(&group).cloned().ok_or(HostError::NoSuchGroup(group))?;
         self.inner.remove_replica(group, record.replica)
     }
 
     /// The groups here, in order.
     pub fn groups(&self) -> Vec<GroupId> {
-        self.inner.registry().records().keys().copied().collect()
+        self.inner.groups.get().records.keys().copied().collect()
     }
 
     /// A queue for answers in batches.
@@ -489,7 +492,7 @@ impl Drop for NodeHost {
 impl Inner {
     fn start(self: &Arc<Inner>, log: SegmentLog) -> Result<(), HostError> {
         let mut worker = LogWorker::new(Box::new(log));
-        let records: Vec<GroupRecord> = self.registry().records().values().cloned().collect();
+        let records: Vec<GroupRecord> = self.groups.get().records.values().cloned().collect();
         let mut recovered: BTreeMap<_, _> =
             worker.store().recovered().into_iter().map(|recovered| (recovered.key, recovered)).collect();
         let mut first = Vec::new();
@@ -592,7 +595,7 @@ impl Inner {
 
     /// From here on frames go out and come in.
     fn connect(&self, peers: Arc<Peers>) {
-        for record in self.registry().records().values() {
+        for record in self.groups.get().records.values() {
             if let Some(genesis) = &record.genesis {
                 peers.learn(&genesis.membership);
             }
@@ -621,14 +624,14 @@ impl Inner {
         result
     }
 
-    pub(crate) fn shared(&self) -> Result<Arc<Shared>, HostError> {
-        self.shared.read().unwrap_or_else(PoisonError::into_inner).clone().ok_or(HostError::Closed)
-    }
     /// An error with the reason once the disk stopped every replica: then the log does nothing more.
     pub(crate) fn is_served_by_disk(&self) -> Result<(), HostError> {
         self.stopped_by_disk().map_or(Ok(()), |reason| Err(HostError::Stopped { reason }))
     }
 
+    pub(crate) fn shared(&self) -> Result<Arc<Shared>, HostError> {
+        self.shared.read().unwrap_or_else(PoisonError::into_inner).clone().ok_or(HostError::Closed)
+    }
 
     pub(crate) fn metrics(&self) -> &Metrics {
         &self.metrics

@@ -77,7 +77,7 @@ impl Inner {
         self.tell(&HostEvent::LogFailed(reason));
     }
 
-    /// Every replica stopped: nobody is sent here for one, and nothing is looked up in a state that stands still.
+    /// Every replica stopped: nobody is sent here for one, nothing is looked up in a state that stands still, and nobody waits for the log.
     fn lead_and_show_nothing(&self) {
         self.log_waits.lock().unwrap_or_else(PoisonError::into_inner).clear();
         for known in self.leaders_mut().values_mut() {
@@ -104,7 +104,7 @@ impl Inner {
         let peers = self.peers.read().unwrap_or_else(PoisonError::into_inner).clone();
         let Some(peers) = peers else { return };
         for (group, replica) in waiting {
-            let record = self.registry().records().get(&group).cloned();
+            let record = self.groups.get().records.get(&group).cloned();
             let Some(record) = record.filter(|_| peers.is_connected(replica.node())) else { continue };
             peers.start_replica(group, record.uid, replica, &record.machine);
         }

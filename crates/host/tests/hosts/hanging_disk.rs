@@ -270,3 +270,31 @@ fn t1_whoever_waits_for_the_log_when_its_disk_is_found_to_hang_is_told_why() {
     let refused = host.start_groups(&[other]).expect_err("the log does not come to it");
     assert!(refused.to_string().contains("every replica of this node stopped"), "{refused}");
 }
+
+#[test]
+fn t1_a_node_says_how_it_is_while_the_list_of_its_groups_hangs_in_the_disk() {
+    let (gate, disk) = support::Gate::before("group-list", |access| access == Access::Sync);
+    let mut cluster = Cluster::prepare(1);
+    cluster.put_on(1, disk);
+    cluster.found(1, cluster.config(1));
+    cluster.write("a");
+    let opens = Gatekeeper(Arc::clone(&gate));
+    gate.set_shut(true);
+    let (cluster, gate) = (&cluster, &gate);
+    let host = &cluster.hosts[&1];
+    std::thread::scope(|threads| {
+        let other = GroupSpec { group: OTHER_GROUP, ..cluster.spec() };
+        let founding = threads.spawn(move || host.start_groups(&[other]));
+        cluster.wait_until("the list hangs in the disk", |_| gate.holds_up());
+        let (said, status) = channel();
+        threads.spawn(move || {
+            let is_well = host.group_status(GROUP).is_ok();
+            said.send((host.status().groups, host.groups(), is_well)).expect("somebody listens");
+        });
+        let said = status.recv_timeout(PATIENCE).expect("nobody waits for the disk");
+        assert_eq!(said, (1, vec![GROUP], true), "what is not durable is not there");
+        drop(opens);
+        founding.join().expect("no panic").expect("the disk took it");
+    });
+    assert_eq!(host.groups(), [GROUP, OTHER_GROUP]);
+}
