@@ -40,6 +40,9 @@ use crate::status::{GroupStatus, HostStatus};
 
 /// How long a caller of a blocking method waits for the threads of a healthy host.
 const INTERNAL_WAIT: Duration = Duration::from_secs(60);
+/// How long after its deadline a proposal is answered for whoever has it: the core, as long as it has it, says at the deadline itself what
+/// it knows, and that is more.
+const LATE_ANSWER_GRACE: Duration = Duration::from_secs(1);
 /// A truncation frees a tenth of the overhead, but need not wait for more entries than this.
 const TRUNCATE_STEP_ENTRIES_MAX: u64 = 1_000;
 
@@ -287,13 +290,15 @@ impl NodeHost {
         self.inner.completions.queue().ok_or(HostError::Limit { what: "completion queues", max: 1 << 24 })
     }
 
-    /// Proposes commands; each is answered through its ticket.
+    /// Proposes commands; each is answered through its ticket, at its deadline at the latest unless it is with the state machine by then:
+    /// whoever owns the queue stops waiting for one that hangs.
     pub fn propose_batch(&self, group: GroupId, proposals: Vec<Proposal>) {
         self.inner.input(group, Event::Propose(proposals));
     }
 
     /// Proposes one command; `answered` is called once, on a thread of the host: it must neither
-    /// block nor panic.
+    /// block nor panic. It is called soon after `within` at the latest, also when the state machine hangs: the outcome is
+    /// unknown then.
     pub fn propose(
         &self,
         group: GroupId,
@@ -303,11 +308,12 @@ impl NodeHost {
         answered: impl FnOnce(Answer) + Send + 'static,
     ) {
         let (metrics, began) = (Arc::clone(&self.inner.metrics), Instant::now());
-        let ticket = self.inner.completions.call(move |answer| {
+        let deadline_tick = self.inner.deadline_tick(within);
+        let expires_tick = deadline_tick.saturating_add(self.inner.deadline_ticks(LATE_ANSWER_GRACE));
+        let ticket = self.inner.completions.call_until(expires_tick, move |answer| {
             metrics.answered(began.elapsed());
             answered(answer);
         });
-        let deadline_tick = self.inner.deadline_tick(within);
         self.inner.input(group, Event::Propose(vec![Proposal { ticket, slot, deadline_tick, body }]));
     }
 
@@ -679,10 +685,12 @@ impl Inner {
     }
 
     pub(crate) fn deadline_tick(&self, within: Duration) -> u64 {
-        let ticks =
-            u64::try_from(within.as_millis()).unwrap_or(u64::MAX).div_ceil(self.config.tick_ms.max(1));
         let now = self.shared().map_or(0, |shared| shared.now().tick);
-        now.saturating_add(ticks).saturating_add(1)
+        now.saturating_add(self.deadline_ticks(within)).saturating_add(1)
+    }
+
+    fn deadline_ticks(&self, within: Duration) -> u64 {
+        u64::try_from(within.as_millis()).unwrap_or(u64::MAX).div_ceil(self.config.tick_ms.max(1))
     }
 
     pub(crate) fn registry(&self) -> MutexGuard<'_, Registry> {

@@ -114,6 +114,9 @@ impl Inner {
 impl Listener for Inner {
     fn beat(&self, disk_age: Duration) {
         self.watch_disk(disk_age);
+        if let Ok(shared) = self.shared() {
+            self.completions.expire(shared.now().tick);
+        }
         self.ask_learners();
     }
 

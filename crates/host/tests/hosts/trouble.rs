@@ -2,15 +2,17 @@
 
 //! What one group's or one node's trouble costs the others: nothing.
 
+use std::sync::Arc;
 use std::sync::mpsc::channel;
+use std::time::Duration;
 
 use mraft::machines::{Command, InMemoryMachine, in_memory};
-use mraft::{Answer, GroupSpec, HostEvent, Machines, NO_SLOT, NodeHost};
+use mraft::{Answer, GroupSpec, HostEvent, Machines, NO_SLOT, NodeHost, NotApplied, Unknown};
 use mraft_disk::MemoryDisk;
 use mraft_disk::memory::Faults;
 use mraft_types::{GroupId, Payload, ReplicaId, SlotRange, SlotSet};
 
-use crate::support::{Cluster, GROUP, PATIENCE, ask, ask_leader, counts};
+use crate::support::{Cluster, Count, GROUP, Gate, Gatekeeper, PATIENCE, ask, ask_leader, counts};
 
 const OTHER_GROUP: GroupId = GroupId(1);
 
@@ -144,4 +146,59 @@ fn d10_a_log_that_cannot_be_read_for_a_follower_ends_its_replica_and_orders_no_s
         let of = |host: &NodeHost| host.group_status(GROUP).ok().and_then(|status| status.failure);
         cluster.hosts.values().filter_map(of).any(|why| why.contains("log cannot be read back"))
     });
+}
+
+/// Waits at a gate before it takes a command.
+struct Held(Arc<Gate>, Count);
+
+impl InMemoryMachine for Held {
+    fn apply(&mut self, command: &Command<'_>, answer: &mut Vec<u8>) {
+        self.0.pass();
+        self.1.apply(command, answer);
+    }
+    fn query(&self, query: &[u8], answer: &mut Vec<u8>) {
+        self.1.query(query, answer);
+    }
+    fn save(&self, state: &mut Vec<u8>) {
+        self.1.save(state);
+    }
+    fn restore(&mut self, state: &[u8]) -> Result<(), String> {
+        self.1.restore(state)
+    }
+}
+
+#[test]
+fn e4_a_command_whose_state_machine_hangs_is_unknown_at_its_deadline_and_answered_once() {
+    let gate = Arc::new(Gate::default());
+    let own = Arc::clone(&gate);
+    let machines = Machines::new().with("list", move |context| {
+        let held = Held(Arc::clone(&own), Count::default());
+        Ok(in_memory(context.disk.clone(), context.directory.clone(), 0, held))
+    });
+    let mut cluster = Cluster::prepare(1);
+    let host = cluster.open_with(cluster.config(1), machines).expect("a fresh directory");
+    host.start_groups(&[cluster.spec()]).expect("a group");
+    cluster.hosts.insert(1, host);
+    let host = &cluster.hosts[&1];
+    assert!(matches!(ask_leader(host, GROUP, NO_SLOT, "a"), Answer::Applied { .. }));
+    let opens = Gatekeeper(Arc::clone(&gate));
+    gate.set_shut(true);
+    let (answered, first) = channel();
+    host.propose(GROUP, NO_SLOT, Payload::from("b"), PATIENCE, move |answer| _ = answered.send(answer));
+    cluster.wait_until("the machine hangs", |_| gate.holds_up());
+    let (answered, second) = channel();
+    host.propose(GROUP, NO_SLOT, Payload::from("c"), Duration::from_millis(100), move |answer| {
+        answered.send(answer).expect("somebody listens");
+    });
+    let answer = second.recv_timeout(PATIENCE).expect("nobody waits for a state machine for ever");
+    // On a machine that is very busy it was not even proposed.
+    let is_late = |answer: &Answer| {
+        matches!(answer, Answer::Unknown(Unknown::Deadline) | Answer::NotApplied(NotApplied::Deadline))
+    };
+    assert!(is_late(&answer), "{answer:?}");
+    assert!(gate.holds_up(), "it still hangs");
+    drop(opens);
+    assert!(matches!(first.recv(), Ok(Answer::Applied { .. })), "it had more time");
+    assert!(matches!(ask(host, GROUP, NO_SLOT, "d"), Answer::Applied { .. }), "it goes on");
+    assert!(second.try_recv().is_err(), "one answer was all there is");
 }
