@@ -251,7 +251,7 @@ mod tests {
     use mraft_types::{GroupUid, NodeId, ReplicaId};
 
     use super::*;
-    use crate::config::{Inputs, MEMORY_CEILING_BYTES_MIN, load};
+    use crate::config::{Inputs, KEYS, MEMORY_CEILING_BYTES_MIN, load};
 
     /// The configuration that a file with this text makes.
     fn configured(text: &str) -> NodeConfig {
@@ -291,6 +291,81 @@ mod tests {
             configured("raft_address = '10.0.0.1:5000'\nnode_id = 9\ninitial_members.0.9 = '10.0.0.1:5000'");
         let own = Budget::of(&named, &listed(1_000));
         assert_eq!(own.flush_bytes, shared.flush_bytes, "the one that is named is listed too");
+    }
+
+    const WITH_TLS: &str = "mutual_tls = true\nca_file = 'a'\ncert_file = 'b'\nkey_file = 'c'";
+
+    /// What the host is told: the key, and two files that differ in nothing else.
+    const TOLD: [(&str, &str, &str); 30] = [
+        ("data_dir", "", "data_dir = 'elsewhere'"),
+        ("wal_dir", "", "wal_dir = 'wal'"),
+        ("node_id", "", "node_id = 7"),
+        ("deployment_id", "", "deployment_id = 7"),
+        ("ip", "", "ip = '10.0.0.1'"),
+        ("raft_port", "", "raft_port = 5000"),
+        ("raft_address", "", "raft_address = '10.0.0.1:5000'"),
+        ("memory_ceiling_bytes", "", "memory_ceiling_bytes = '1GiB'"),
+        ("rtt_ms", "", "rtt_ms = 50"),
+        ("election_rtt", "", "election_rtt = 70"),
+        ("heartbeat_rtt", "", "heartbeat_rtt = 7"),
+        ("check_quorum", "", "check_quorum = false"),
+        ("compare_every_ms", "", "compare_every_ms = 0"),
+        ("compare_content_every_ms", "", "compare_content_every_ms = 0"),
+        ("max_in_mem_log_size", "", "max_in_mem_log_size = '128MiB'"),
+        ("log_segment_bytes", "", "log_segment_bytes = '128MiB'"),
+        ("snapshot_entries", "", "snapshot_entries = 7"),
+        ("compaction_overhead", "", "compaction_overhead = 7"),
+        ("disable_auto_compactions", "", "disable_auto_compactions = true"),
+        ("slow_disk_ms", "", "slow_disk_ms = 7"),
+        ("stalled_disk_ms", "", "stalled_disk_ms = 7000"),
+        ("listen_address", "", "listen_address = '0.0.0.0:13890'"),
+        ("mutual_tls", "", WITH_TLS),
+        ("ca_file", WITH_TLS, "mutual_tls = true\nca_file = 'x'\ncert_file = 'b'\nkey_file = 'c'"),
+        ("cert_file", WITH_TLS, "mutual_tls = true\nca_file = 'a'\ncert_file = 'x'\nkey_file = 'c'"),
+        ("key_file", WITH_TLS, "mutual_tls = true\nca_file = 'a'\ncert_file = 'b'\nkey_file = 'x'"),
+        ("max_send_queue_size", "", "max_send_queue_size = '64MiB'"),
+        ("max_receive_queue_size", "", "max_receive_queue_size = '64MiB'"),
+        ("max_snapshot_send_bytes_per_second", "", "max_snapshot_send_bytes_per_second = '1MiB'"),
+        ("max_snapshot_recv_bytes_per_second", "", "max_snapshot_recv_bytes_per_second = '1MiB'"),
+    ];
+
+    /// What is somebody else's, and whose.
+    const ELSEWHERE: [(&str, &str); 18] = [
+        ("shutdown_grace_ms", "the node's end"),
+        ("initial_members", "the founding of groups and the routing table"),
+        ("join", "the founding of groups and the routing table"),
+        ("is_observer", "the configuration, which takes one value only"),
+        ("is_witness", "the configuration, which takes one value only"),
+        ("ordered_config_change", "the doors"),
+        ("max_value_bytes", "the doors"),
+        ("entry_compression", "the configuration, which takes one value only"),
+        ("quiesce", "the configuration, which takes one value only"),
+        ("snapshot_compression", "the configuration, which takes one value only"),
+        ("http_port", "the doors"),
+        ("http_listen", "the doors"),
+        ("http_tls_cert_file", "the doors"),
+        ("http_tls_key_file", "the doors"),
+        ("request_timeout_ms", "the doors"),
+        ("log_dir", "the logs"),
+        ("log_level", "the logs"),
+        ("enable_metrics", "the doors"),
+    ];
+
+    #[test]
+    fn every_setting_reaches_the_host_or_is_somebody_elses() {
+        let told: BTreeSet<&str> = TOLD.iter().map(|(key, ..)| *key).collect();
+        let elsewhere: BTreeSet<&str> = ELSEWHERE.iter().map(|(key, _)| *key).collect();
+        for key in KEYS {
+            assert!(told.contains(key.name) != elsewhere.contains(key.name), "{} is whose?", key.name);
+        }
+        assert_eq!(told.len() + elsewhere.len(), KEYS.len(), "one of these is no key any more");
+        let host = |text| {
+            let config = configured(text);
+            format!("{:?}", host_config(&config, &Budget::of(&config, &GroupList::default())))
+        };
+        for (key, before, after) in TOLD {
+            assert_ne!(host(before), host(after), "{key} does not reach the host");
+        }
     }
 
     #[test]
