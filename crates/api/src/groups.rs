@@ -253,6 +253,24 @@ pub struct RetireAnswer {
     pub groups: Vec<u64>,
 }
 
+/// Answer to `POST /v1/nodes/{node}/clear-conflict`: what the node that served forgot (rule M6). It is said to every node that refuses
+/// `node`, because each has a table of its own.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClearConflictAnswer {
+    /// The node that it was about.
+    pub node: u64,
+    /// Node id of who forgot.
+    pub served_by: u64,
+    /// Whether anything was forgotten. Otherwise nothing is known of the node, or it is connected and no other directory claims its id.
+    pub changed: bool,
+    /// Instance id of the directory that the node is or was known as.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub known: Option<String>,
+    /// Instance id of the directory that claimed the node's id and was refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claimed: Option<String>,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -29,8 +29,8 @@ pub mod text;
 pub use client::{Client, ClientConfig, ClientError, Condition, ConfigError, Got, ScanRequest};
 pub use code::{ErrorCode, Outcome};
 pub use groups::{
-    AddLearnerRequest, ChangeAnswer, GroupDetail, GroupSummary, GroupsAnswer, MemberRow, NodeName,
-    NodeRequest, RetireAnswer, VerifyAnswer, VerifyRow,
+    AddLearnerRequest, ChangeAnswer, ClearConflictAnswer, GroupDetail, GroupSummary, GroupsAnswer, MemberRow,
+    NodeName, NodeRequest, RetireAnswer, VerifyAnswer, VerifyRow,
 };
 pub use kv::{
     BatchAnswer, BatchOperation, BatchRequest, BatchResult, Consistency, DeleteAnswer, ScanAnswer, ScanEntry,
@@ -38,4 +38,4 @@ pub use kv::{
 };
 pub use problem::Problem;
 pub use seed::{SeedEnvelope, SeedInfo};
-pub use status::{NodeStatus, PeerStatus};
+pub use status::{InstanceConflict, NodeStatus, PeerStatus};

@@ -30,6 +30,8 @@ pub const GROUP_TRANSFER: &str = "/v1/groups/{group}/transfer";
 pub const GROUP_VERIFY: &str = "/v1/groups/{group}/verify";
 /// One node; DELETE removes it for good.
 pub const NODE: &str = "/v1/nodes/{node}";
+/// Clears what the asked node knows of another one's directory.
+pub const NODE_CLEAR_CONFLICT: &str = "/v1/nodes/{node}/clear-conflict";
 /// The contract as a document.
 pub const OPENAPI: &str = "/v1/openapi.json";
 /// Whether the process should be kept.
@@ -62,7 +64,7 @@ pub fn of_group(route: &str, group: u64) -> String {
     route.replace("{group}", &group.to_string())
 }
 
-/// The route of one node.
-pub fn of_node(node: NodeId) -> String {
-    NODE.replace("{node}", &node.to_string())
+/// A route of one node: [`NODE`] or one below it.
+pub fn of_node(route: &str, node: NodeId) -> String {
+    route.replace("{node}", &node.to_string())
 }

@@ -47,6 +47,9 @@ pub struct NodeStatus {
     pub memory_ceiling_bytes: u64,
     /// The other nodes.
     pub peers: Vec<PeerStatus>,
+    /// Node ids that two directories claim (rule M6): refused until an operator decides.
+    #[serde(default)]
+    pub conflicts: Vec<InstanceConflict>,
     /// What an operator should know, one sentence each: a door without TLS on a public address, a slow disk, ignored settings.
     pub warnings: Vec<String>,
 }
@@ -66,4 +69,17 @@ pub struct PeerStatus {
     /// Why not: what was refused, with both values.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+}
+
+/// A node id that two directories claim, as this node was told.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstanceConflict {
+    /// The node id.
+    pub node: u64,
+    /// Instance id of the directory that it is known as here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub known: Option<String>,
+    /// Instance id of the directory that claims it and is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claimed: Option<String>,
 }

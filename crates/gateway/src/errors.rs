@@ -13,7 +13,7 @@ use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, StatusCode};
 use mraft_api::problem::PROBLEM_MEDIA_TYPE;
 use mraft_api::{ErrorCode, Problem, Served, headers};
-use mraft_types::ChangeRefused;
+use mraft_types::{ChangeRefused, GroupId};
 
 use crate::http::answer::{Response, name_of, put_served};
 use crate::needs::{Failure, NodeError};
@@ -209,6 +209,11 @@ fn said_of(error: &NodeError) -> Said {
             why.clone(),
             "read the key, or look at the group, to see what became of it",
         ),
+        NodeError::NodeListed { node, groups } => hinted(
+            Code::ChangeRefused,
+            format!("node {node} is still a member of group {}", listed(groups)),
+            "remove it there first (POST /v1/groups/{group}/remove); the node that it was may still be counted on",
+        ),
         NodeError::Refused(why) => said(Code::ChangeRefused, why.clone()),
         NodeError::NotInThisRelease(what) => {
             said(Code::NotInThisRelease, format!("{what} comes with a later release"))
@@ -217,6 +222,10 @@ fn said_of(error: &NodeError) -> Said {
             hinted(Code::Internal, what.clone(), "this is a defect; please report it with the node's log")
         }
     }
+}
+
+fn listed(groups: &[GroupId]) -> String {
+    groups.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 fn said_of_change(refused: &ChangeRefused) -> Said {
@@ -238,7 +247,7 @@ fn said_of_change(refused: &ChangeRefused) -> Said {
 #[cfg(test)]
 mod tests {
     use mraft_api::Outcome;
-    use mraft_types::{GroupId, NodeId, ReplicaId};
+    use mraft_types::{NodeId, ReplicaId};
 
     use super::*;
 
@@ -277,6 +286,12 @@ mod tests {
             (NodeError::DiskStalled(text()), 503, "disk_stalled", NotApplied),
             (NodeError::NotStarted, 503, "not_started", NotApplied),
             (NodeError::Unknown(text()), 504, "outcome_unknown", Unknown),
+            (
+                NodeError::NodeListed { node: replica().node(), groups: vec![GroupId(3)] },
+                409,
+                "change_refused",
+                NotApplied,
+            ),
             (NodeError::Refused(text()), 409, "change_refused", NotApplied),
             (NodeError::NotInThisRelease("it"), 501, "not_in_this_release", NotApplied),
             (NodeError::Internal(text()), 500, "internal", Unknown),

@@ -12,8 +12,8 @@ use std::pin::Pin;
 use std::time::{Duration, Instant};
 
 use mraft_api::{
-    ChangeAnswer, Condition, Consistency, GroupDetail, GroupSummary, NodeName, NodeStatus, RetireAnswer,
-    Served, VerifyAnswer,
+    ChangeAnswer, ClearConflictAnswer, Condition, Consistency, GroupDetail, GroupSummary, NodeName,
+    NodeStatus, RetireAnswer, Served, VerifyAnswer,
 };
 use mraft_types::{ChangeRefused, GroupId, Index, NodeId, Payload, ReplicaId};
 
@@ -56,6 +56,9 @@ pub trait Node: Send + Sync + 'static {
     /// Writes a node's tombstone into every group (row S13). Refused while a group lists the node, and without `force` when nobody
     /// ever saw a node of that id.
     fn retire(&self, node: NodeId, force: bool, deadline: Instant) -> Reply<RetireAnswer>;
+
+    /// Forgets, on this node alone, which directory another node is (rule M6). Refused while a group here lists that node.
+    fn clear_conflict(&self, node: NodeId, deadline: Instant) -> Reply<ClearConflictAnswer>;
 
     /// Named checks; answers at once.
     fn health(&self) -> Health;
@@ -334,6 +337,13 @@ pub enum NodeError {
     NotStarted,
     /// It was proposed or sent on, and what became of it is not known: why.
     Unknown(String),
+    /// Groups here list the node, so which directory it is stays known (rule M6).
+    NodeListed {
+        /// The node.
+        node: NodeId,
+        /// The groups.
+        groups: Vec<GroupId>,
+    },
     /// Refused for another reason, which no retry changes.
     Refused(String),
     /// Comes with a later release: what.

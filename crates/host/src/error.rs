@@ -6,7 +6,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use mraft_types::GroupId;
+use mraft_types::{GroupId, NodeId};
 
 /// Errors of a host.
 #[derive(Debug)]
@@ -65,6 +65,13 @@ pub enum HostError {
     GroupExists(GroupId),
     /// The group is not here.
     NoSuchGroup(GroupId),
+    /// Groups here list the node as a member, so what is known of it stays known (rule M6).
+    NodeListed {
+        /// The node.
+        node: NodeId,
+        /// All of these groups.
+        groups: Vec<GroupId>,
+    },
     /// A named limit would be exceeded.
     Limit {
         /// Of what.
@@ -111,6 +118,10 @@ impl fmt::Display for HostError {
             HostError::Machine { group, reason } => write!(f, "group {group}: {reason}"),
             HostError::GroupExists(group) => write!(f, "group {group} is on this node already"),
             HostError::NoSuchGroup(group) => write!(f, "group {group} is not on this node"),
+            HostError::NodeListed { node, groups } => {
+                let groups: Vec<String> = groups.iter().map(ToString::to_string).collect();
+                write!(f, "group {} lists node {node}: remove it from its groups first", groups.join(", "))
+            }
             HostError::Limit { what, max } => write!(f, "too many {what}: the limit is {max}"),
             HostError::Stopped { reason } => {
                 write!(f, "{reason}: mend the disk and start the node again")

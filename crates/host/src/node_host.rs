@@ -31,7 +31,7 @@ use crate::events::{EventReceiver, Events, HostEvent};
 use crate::identity::{self, Claim, Identity};
 use crate::metrics::Metrics;
 use crate::peer_table::PeerTable;
-use crate::peers::{Peers, RequestHandler};
+use crate::peers::{ClearedConflict, Peers, RequestHandler};
 use crate::persist::{LogHealth, LogJob, LogWorker};
 use crate::registry::{GroupRecord, Published, Registry};
 use crate::restore::{first_log, log_key, new_log};
@@ -200,7 +200,9 @@ impl NodeHost {
         let locks = crate::files::lock_directories(disk.as_ref(), &data, &wal)?;
         let mut identity = identity::boot(disk.as_ref(), &data, &wal, &claim, fresh)?;
         let registry = Registry::open(Arc::clone(&disk), &data)?;
-        let options = LogOptions::new(config.log_segment_bytes, crate::random::salts());
+        let kept_max = usize::try_from(config.log_segments_target).unwrap_or(usize::MAX).saturating_add(2);
+        let options = LogOptions::new(config.log_segment_bytes, crate::random::salts())
+            .with_segments_kept_max(kept_max);
         let log = SegmentLog::open(Arc::clone(&disk), &log_directory, options)?;
         registry.check_against(&log.recovered())?;
         let completions = Completions::new();
@@ -405,8 +407,8 @@ impl NodeHost {
 
     /// Clears what is known of a node id: which directory it is, that two claim it, how far its log was (rules M6, M7). For an operator who
     /// knows that the earlier directory is gone for good; to be said on every node, because they tell each other. Refused while a group
-    /// here lists the node: its votes may be counted on.
-    pub fn clear_conflict(&self, node: NodeId) -> Result<(), HostError> {
+    /// here lists the node: its votes may be counted on. A node that is connected and that no other directory claims is left alone.
+    pub fn clear_conflict(&self, node: NodeId) -> Result<ClearedConflict, HostError> {
         self.inner.clear_conflict(node)
     }
 

@@ -3,8 +3,9 @@
 //! What a node remembers of the others (rules M6, M7): which directory each node id is, how far its log was, and which nodes are in
 //! dispute or gone for good.
 //!
-//! New rows are durable before the connection that brought them is used. How far a peer's log was is written with the next row or at
-//! the close: forgetting a little of it only narrows what rule M7 can notice.
+//! New rows are durable before the connection that brought them is used. How far a peer's log was, and which refused directory claims a
+//! known node id, is written with the next row or at the close: forgetting a little of the one only narrows what rule M7 can notice, and
+//! the other is told again at the next hello.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -17,15 +18,17 @@ use mraft_wire::{Accepted, Expected, PeerRecord};
 
 use crate::error::HostError;
 use crate::files;
+use crate::peers::InstanceConflict;
 
 const TABLE_MAGIC: [u8; 8] = *b"mraftprs";
 const TABLE_FILE: &str = "peers";
-const TABLE_VERSION: u8 = 1;
+/// From version 2 on the claims follow.
+const TABLE_VERSION: u8 = 2;
 const TABLE_BYTES_MAX: usize = 1 << 20;
 /// Rows of each part: as many as a hello carries.
 const NODES_MAX: usize = mraft_wire::hello::INSTANCES_MAX;
 // A table that may be written can be read again.
-const _: () = assert!(NODES_MAX * (24 + 32 + 8 + 8) + 64 <= TABLE_BYTES_MAX);
+const _: () = assert!(NODES_MAX * (24 + 32 + 8 + 8 + 24) + 64 <= TABLE_BYTES_MAX);
 
 /// The table, with its file.
 ///
@@ -45,6 +48,8 @@ struct Content {
     records: BTreeMap<NodeId, PeerRecord>,
     conflicting: BTreeSet<NodeId>,
     retired: BTreeSet<NodeId>,
+    /// By node, the directory that was refused because another is known of it; only of nodes in `instances`.
+    claims: BTreeMap<NodeId, InstanceId>,
 }
 
 impl PeerTable {
@@ -87,6 +92,7 @@ impl PeerTable {
         let is_new_boot = self.record(peer).is_none_or(|before| before.boot_counter != record.boot_counter);
         if accepted.learned.is_empty() && accepted.conflicts.is_empty() && !is_new_boot {
             self.heard(peer, record.durable_seq);
+            self.content().claims.remove(&peer);
             return Ok(());
         }
         self.change(|content| {
@@ -103,6 +109,9 @@ impl PeerTable {
             content.records.insert(peer, PeerRecord { durable_seq, ..record });
             content.instances.extend(&accepted.learned);
             content.conflicting.extend(accepted.conflicts.iter().map(|(node, ..)| *node));
+            // Whoever is accepted is the one that is known.
+            content.claims.remove(&peer);
+            content.claims.extend(accepted.conflicts.iter().map(|(node, _, said)| (*node, *said)));
             Ok(())
         })
     }
@@ -112,6 +121,29 @@ impl PeerTable {
         if let Some(record) = self.content().records.get_mut(&peer) {
             record.durable_seq = record.durable_seq.max(durable_seq);
         }
+    }
+
+    /// A node was refused that says it is this directory.
+    pub(crate) fn claimed(&self, node: NodeId, instance: InstanceId) {
+        let mut content = self.content();
+        if content.instances.get(&node).is_some_and(|known| *known != instance) {
+            content.claims.insert(node, instance);
+        }
+    }
+
+    /// Nodes that two directories claim; those that are gone for good are refused whoever they are.
+    pub(crate) fn conflicts(&self) -> Vec<InstanceConflict> {
+        let content = self.content();
+        let nodes: BTreeSet<&NodeId> = content.conflicting.iter().chain(content.claims.keys()).collect();
+        nodes
+            .into_iter()
+            .filter(|node| !content.retired.contains(node))
+            .map(|node| InstanceConflict {
+                node: *node,
+                known: content.instances.get(node).copied(),
+                claimed: content.claims.get(node).copied(),
+            })
+            .collect()
     }
 
     /// A group's committed membership says that these nodes are gone for good.
@@ -136,6 +168,7 @@ impl PeerTable {
             content.instances.remove(&node);
             content.records.remove(&node);
             content.conflicting.remove(&node);
+            content.claims.remove(&node);
             Ok(())
         })
     }
@@ -151,7 +184,8 @@ impl PeerTable {
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut copy = self.content().clone();
         change(&mut copy)?;
-        let rows = [copy.instances.len(), copy.records.len(), copy.conflicting.len(), copy.retired.len()];
+        let Content { instances, records, conflicting, retired, claims } = &copy;
+        let rows = [instances.len(), records.len(), conflicting.len(), retired.len(), claims.len()];
         if rows.into_iter().any(|rows| rows > NODES_MAX) {
             return Err(HostError::Limit { what: "nodes of one deployment", max: NODES_MAX as u64 });
         }
@@ -184,13 +218,18 @@ fn encode(content: &Content) -> Vec<u8> {
         out.put_varint(nodes.len() as u64);
         nodes.iter().for_each(|node| out.put_u64(node.get()));
     }
+    out.put_varint(content.claims.len() as u64);
+    for (node, instance) in &content.claims {
+        out.put_u64(node.get());
+        out.put_raw(&instance.0);
+    }
     out
 }
 
 fn decode(bytes: &[u8]) -> Result<Content, DecodeError> {
     let mut reader = Reader::new(bytes);
     let version = reader.u8("peers.version")?;
-    if version != TABLE_VERSION {
+    if !(1..=TABLE_VERSION).contains(&version) {
         return Err(DecodeError::Unknown("peers.version", u64::from(version)));
     }
     let mut content = Content::default();
@@ -212,6 +251,11 @@ fn decode(bytes: &[u8]) -> Result<Content, DecodeError> {
     }
     for _ in 0..reader.bounded("peers.retired", NODES_MAX)? {
         content.retired.insert(read_node(&mut reader)?);
+    }
+    let claims = if version == 1 { 0 } else { reader.bounded("peers.claims", NODES_MAX)? };
+    for _ in 0..claims {
+        let node = read_node(&mut reader)?;
+        content.claims.insert(node, InstanceId(reader.id128("peers.claim")?));
     }
     reader.finish()?;
     Ok(content)
@@ -298,6 +342,55 @@ mod tests {
         other.learned.insert(node(2), InstanceId([9; 16]));
         assert!(matches!(table.accept(node(2), record(1, 0), &other), Err(HostError::Refused { .. })));
         assert_eq!(table.instances()[&node(2)], InstanceId([2; 16]));
+    }
+
+    #[test]
+    fn m6_who_claims_a_node_id_is_told_until_its_directory_is_back_or_the_node_is_gone_for_good() {
+        let disk = fresh();
+        let table = table(&disk);
+        let (known, other) = (InstanceId([2; 16]), InstanceId([9; 16]));
+        table.accept(node(2), record(1, 0), &brings([2])).expect("written");
+        table.claimed(node(2), known);
+        table.claimed(node(3), other);
+        assert_eq!(table.conflicts(), [], "nobody is known as another directory");
+        table.claimed(node(2), other);
+        let conflict = InstanceConflict { node: node(2), known: Some(known), claimed: Some(other) };
+        assert_eq!(table.conflicts(), [conflict]);
+        table.write().expect("written");
+        assert_eq!(super::tests::table(&disk).conflicts(), [conflict], "a restart still knows both");
+        table.accept(node(2), record(1, 0), &brings([])).expect("the known one is back");
+        assert_eq!(table.conflicts(), []);
+        table.claimed(node(2), other);
+        table.retire(&BTreeSet::from([node(2)])).expect("written");
+        assert_eq!(table.conflicts(), [], "it is refused whoever it is");
+    }
+
+    #[test]
+    fn m6_a_dispute_about_a_third_node_is_told_with_both_directories() {
+        let disk = fresh();
+        let table = table(&disk);
+        let (known, said) = (InstanceId([3; 16]), InstanceId([9; 16]));
+        table.accept(node(2), record(1, 0), &brings([2, 3])).expect("written");
+        let disputes = Accepted { conflicts: vec![(node(3), known, said)], ..brings([]) };
+        table.accept(node(2), record(1, 0), &disputes).expect("written");
+        disk.crash(1);
+        let conflict = InstanceConflict { node: node(3), known: Some(known), claimed: Some(said) };
+        assert_eq!(super::tests::table(&disk).conflicts(), [conflict]);
+    }
+
+    #[test]
+    fn a_table_of_version_1_is_read_without_claims() {
+        let disk = fresh();
+        let mut content = Content::default();
+        content.instances.insert(node(2), InstanceId([2; 16]));
+        content.conflicting.insert(node(2));
+        let mut bytes = encode(&content);
+        bytes[0] = 1;
+        assert_eq!(bytes.pop(), Some(0), "no claims");
+        let path = Path::new("/data").join(TABLE_FILE);
+        files::replace(disk.as_ref(), &path, TABLE_MAGIC, &bytes).expect("written");
+        let unnamed = InstanceConflict { node: node(2), known: Some(InstanceId([2; 16])), claimed: None };
+        assert_eq!(table(&disk).conflicts(), [unnamed]);
     }
 
     #[test]

@@ -2,8 +2,10 @@
 
 //! The other nodes: who they are, messages to them, questions and answers between hosts.
 //!
-//! What comes in from them is in `door.rs`, snapshots in either direction are in `snapshots.rs`.
+//! What comes in from them is in `door.rs`, snapshots in either direction are in `snapshots.rs`, and node ids
+//! that two directories claim are in `conflicts.rs`.
 
+mod conflicts;
 mod door;
 mod snapshots;
 
@@ -18,6 +20,7 @@ use mraft_transport::{Handler, Listening, Transport, is_exposed_without_tls};
 use mraft_types::{Membership, NodeId, Payload};
 use mraft_wire::{FrameBuilder, HostBeat, Request, RequestKind, Response, SnapshotHeader, TopologyStamp};
 
+pub use self::conflicts::{ClearedConflict, InstanceConflict};
 use self::door::Door;
 use self::snapshots::Source;
 use crate::apply_worker::SnapshotSend;
@@ -189,13 +192,6 @@ impl Peers {
         if let Err(error) = begun {
             tracing::error!("cannot remember which nodes were removed for good: {error}");
         }
-    }
-
-    /// Forgets which directory a node id is and how far it was, durably. The caller has seen to it that no group lists the node.
-    pub(crate) fn forget(&self, node: NodeId) -> Result<(), HostError> {
-        self.transport.remove_peer(node);
-        self.door.refusals.lock().unwrap_or_else(PoisonError::into_inner).remove(&node);
-        self.door.table.forget(node)
     }
 
     /// Makes a node a peer that is in no group here yet.

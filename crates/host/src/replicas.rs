@@ -13,7 +13,7 @@ use mraft_engine::error::NotApplied;
 use mraft_engine::event::Event;
 use mraft_engine::machine::StateMachine;
 use mraft_logstore::Recovered;
-use mraft_types::{CondemnedReason, GroupId, GroupUid, Membership, NodeId, Payload, ReplicaId};
+use mraft_types::{CondemnedReason, GroupId, GroupUid, InstanceId, Membership, NodeId, Payload, ReplicaId};
 
 use crate::apply_worker::ApplyMail;
 use crate::core::Input;
@@ -22,7 +22,7 @@ use crate::events::HostEvent;
 use crate::meta::GroupMeta;
 use crate::node_host::{GroupSpec, Inner, Leadership, MachineContext, wait};
 use crate::panics::caught;
-use crate::peers::Reply;
+use crate::peers::{ClearedConflict, Reply};
 use crate::persist::LogJob;
 use crate::registry::GroupRecord;
 use crate::restore::{RestoredReplica, first_log, log_key, restore};
@@ -284,10 +284,10 @@ impl Inner {
         groups.into_iter().for_each(|group| self.input(group, Event::Condemn { reason }));
     }
 
-    pub(crate) fn clear_conflict(&self, node: NodeId) -> Result<(), HostError> {
-        let refused = |reason: String| Err(HostError::Refused { reason });
+    pub(crate) fn clear_conflict(&self, node: NodeId) -> Result<ClearedConflict, HostError> {
         if node == self.config.node {
-            return refused(format!("node {node} is this one: clear it on the others"));
+            let reason = format!("node {node} is this one: clear it on the others");
+            return Err(HostError::Refused { reason });
         }
         // While no replica comes or goes.
         let _changing = self.replica_changes.lock().unwrap_or_else(PoisonError::into_inner);
@@ -295,20 +295,32 @@ impl Inner {
         let founding = founding
             .iter()
             .filter_map(|(group, record)| Some((*group, record.genesis.as_ref()?.membership.clone())));
-        // The membership in force counts, and the founding of a group whose replica is not running.
+        // The last committed membership counts, so that a removal that may still be lost is none yet; and the founding of a group whose
+        // replica is not running.
         let mut memberships: BTreeMap<GroupId, Membership> = founding.collect();
         memberships.extend(self.memberships().clone());
         let lists = |(group, members): (&GroupId, &Membership)| {
             members.members.keys().any(|id| id.node() == node).then_some(*group)
         };
-        if let Some(group) = memberships.iter().find_map(lists) {
-            return refused(format!("group {group} lists node {node}: remove it from its groups first"));
+        let groups: Vec<GroupId> = memberships.iter().filter_map(lists).collect();
+        if !groups.is_empty() {
+            return Err(HostError::NodeListed { node, groups });
         }
         let peers = self.peers.read().unwrap_or_else(PoisonError::into_inner).clone();
-        peers.ok_or(HostError::Closed)?.forget(node)?;
-        tracing::warn!(%node, "an operator cleared what was known of this node id: another directory may come under it");
-        self.tell(&HostEvent::ConflictCleared(node));
-        Ok(())
+        let cleared = peers.ok_or(HostError::Closed)?.clear(node)?;
+        let shown =
+            |instance: Option<InstanceId>| instance.map_or_else(|| "none".to_owned(), |id| id.to_string());
+        let (known, claimed) = (shown(cleared.known), shown(cleared.claimed));
+        if cleared.changed {
+            tracing::warn!(
+                %node, known, claimed,
+                "an operator cleared what was known of this node id: whichever directory comes first under it is taken"
+            );
+            self.tell(&HostEvent::ConflictCleared(node));
+        } else {
+            tracing::info!(%node, known, claimed, "an operator asked to clear this node id, and there was nothing to clear");
+        }
+        Ok(cleared)
     }
 
     /// Deletes what a removal left behind that a crash interrupted.

@@ -63,6 +63,10 @@ const JOIN_POLL: Duration = Duration::from_millis(1);
 
 /// Chores at once: replicas that join or are deleted, each with waits of its own. One more is refused, and asked for again.
 const CHORES_MAX: usize = 64;
+/// A filling rests so many times as long as its last step took, unless the log needs the file soon.
+const FILL_RESTS: u32 = 8;
+/// How often it looks meanwhile.
+const FILL_POLL: Duration = Duration::from_millis(2);
 
 /// Who sends frames to peers and streams snapshots: the transport, behind what a host needs of it.
 pub(crate) trait Outbox: Send + Sync {
@@ -618,7 +622,15 @@ fn report_log(shared: &Shared, full: &mut bool, health: LogHealth) {
 fn fill_thread(shared: &Shared, fills: &Receiver<Option<Fill>>) {
     while let Ok(Some(fill)) = fills.recv() {
         // The log is closed only when the host closes; the next start finds the file.
-        let _ = shared.log.send(LogJob::Filled(fill.run()));
+        let mut began = Instant::now();
+        let filled = fill.run_with_rests(|is_needed_soon| {
+            let until = Instant::now() + began.elapsed() * FILL_RESTS;
+            while Instant::now() < until && !is_needed_soon() && !shared.stop.load(Ordering::Relaxed) {
+                std::thread::sleep(FILL_POLL);
+            }
+            began = Instant::now();
+        });
+        let _ = shared.log.send(LogJob::Filled(filled));
     }
 }
 

@@ -31,7 +31,7 @@ impl SegmentLog {
         let (list, files, recovery) = look(disk.as_ref(), directory, Some(options.segment_bytes))?;
         disk.create_dir_all(directory).map_err(LogError::Failed)?;
         let list = own_list(disk.as_ref(), directory, list)?;
-        let space = own_files(disk, directory, &files, &recovery, options.segment_bytes)?;
+        let space = own_files(disk, directory, &files, &recovery, &options)?;
         let next_use = files.uses.keys().next_back().map_or(1, |newest| newest + 1);
         let mut log = SegmentLog {
             carry_allowance_bytes: options.segment_bytes,
@@ -158,7 +158,7 @@ fn own_files(
     directory: &Path,
     files: &Directory,
     recovery: &Recovery,
-    segment_bytes: u64,
+    options: &LogOptions,
 ) -> Result<Space, LogError> {
     let open = |path: &Path| {
         let file = disk.open(path, Open::Write).map_err(LogError::Failed)?;
@@ -188,13 +188,15 @@ fn own_files(
     Ok(Space {
         disk,
         directory,
-        segment_bytes,
+        segment_bytes: options.segment_bytes,
         uses,
         free,
         preparing: None,
         lends: false,
         lent: false,
         next_file,
+        kept_max: options.segments_kept_max,
+        written_bytes: Arc::default(),
         recycled: 0,
     })
 }

@@ -12,11 +12,15 @@ use crate::batch::BLOCK_BYTES;
 /// Segments in use above which replicas that pin the oldest one are carried forward.
 const SEGMENTS_TARGET: u64 = 16;
 
+/// Files that stay, in use or free: enough that a log of the usual length always finds one that is filled.
+const SEGMENTS_KEPT_MAX: usize = 10;
+
 /// How a log is laid out, and where its salts come from.
 pub struct LogOptions {
     pub(crate) segment_bytes: u64,
     pub(crate) batch_bytes_max: usize,
     pub(crate) segments_target: u64,
+    pub(crate) segments_kept_max: usize,
     pub(crate) salts: Box<dyn FnMut() -> u64 + Send>,
 }
 
@@ -27,6 +31,7 @@ impl LogOptions {
             segment_bytes,
             batch_bytes_max: BATCH_BYTES_MAX,
             segments_target: SEGMENTS_TARGET,
+            segments_kept_max: SEGMENTS_KEPT_MAX,
             salts,
         }
     }
@@ -42,6 +47,14 @@ impl LogOptions {
     #[must_use]
     pub fn with_segments_target(mut self, segments_target: u64) -> LogOptions {
         self.segments_target = segments_target.max(2);
+        self
+    }
+
+    /// With more files than this, free ones are deleted; two free ones are always kept. It should be what a busy log uses before its
+    /// groups let go of what they persisted, and two more, so that nothing is deleted only to be filled again.
+    #[must_use]
+    pub fn with_segments_kept_max(mut self, segments_kept_max: usize) -> LogOptions {
+        self.segments_kept_max = segments_kept_max;
         self
     }
 

@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use mraft_disk::{Disk, is_full};
 
@@ -16,9 +17,6 @@ use crate::segment::{Fill, Filled, Preparing, SegmentFile};
 
 /// Free files that are always made ready: the next one and the reserve.
 pub(crate) const FREE_TARGET: usize = 2;
-/// More free files than this are deleted, so that a burst does not hold the disk for ever.
-const FREE_MAX: usize = 4;
-
 /// What a batch is for. While the disk is full, the reserve is the only room that is left, and nobody knows for how long.
 ///
 /// Bound: of the reserve, entries take nothing and rescues at most the first half. The second half takes a batch of hard states and marks
@@ -48,6 +46,11 @@ pub(crate) struct Space {
     /// A file is being filled by somebody else.
     pub(crate) lent: bool,
     pub(crate) next_file: u64,
+    /// With more files than this, free ones are deleted, so that a burst does not hold the disk for ever. Fewer would make a busy log
+    /// fill files that it had a moment ago.
+    pub(crate) kept_max: usize,
+    /// Bytes of batches written since the log was opened, for those who fill.
+    pub(crate) written_bytes: Arc<AtomicU64>,
     /// Files recycled since the log was opened.
     pub(crate) recycled: u64,
 }
@@ -92,7 +95,8 @@ impl Space {
         };
         self.lent = true;
         let disk = Arc::clone(&self.disk);
-        Ok(Some(Fill { preparing, disk, segment_bytes: self.segment_bytes }))
+        let written_bytes = Arc::clone(&self.written_bytes);
+        Ok(Some(Fill { preparing, disk, segment_bytes: self.segment_bytes, written_bytes }))
     }
 
     /// It was filled, or could not be.
@@ -105,7 +109,7 @@ impl Space {
 
     /// Deletes one file that is too many; `false` when there is none.
     pub(crate) fn shrink(&mut self) -> Result<bool, LogError> {
-        if self.free.len() <= FREE_MAX {
+        if self.free.len() <= FREE_TARGET || self.uses.len() + self.free.len() <= self.kept_max {
             return Ok(false);
         }
         if let Some(file) = self.free.pop_front() {

@@ -6,6 +6,7 @@
 //! needs it. Readers see a record only when it is durable. After a failed write or sync nothing more is written (rule D10).
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, RwLock};
 
 use mraft_types::{HardState, LogStart};
@@ -295,6 +296,7 @@ impl SegmentLog {
             write(&self.shared).uses.insert(active.use_number, own);
         }
         active.offset += self.buffer.len() as u64;
+        self.space.written_bytes.fetch_add(self.buffer.len() as u64, Ordering::Relaxed);
         self.highest_seq = numbers.batch_seq;
         self.proven_seq = numbers.batch_seq;
         self.oldest_written = numbers.oldest_use;

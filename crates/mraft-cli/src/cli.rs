@@ -55,7 +55,8 @@ pub enum Command {
     args_conflicts_with_subcommands = true,
     subcommand_precedence_over_arg = true,
     after_help = "Examples:\n  mraft node --config node.toml\n  mraft node 13891 13890 --config start.json --data-dir /var/lib/mraft\n  \
-                  mraft node --data-dir /var/lib/mraft        (a restart needs nothing else)\n  mraft node remove 10.0.0.3:13890"
+                  mraft node --data-dir /var/lib/mraft        (a restart needs nothing else)\n  mraft node remove 10.0.0.3:13890\n  \
+                  mraft node clear-conflict 10.0.0.3:13890 --url http://10.0.0.1:13891 --url http://10.0.0.2:13891"
 )]
 pub struct NodeArgs {
     /// A command about a node instead of running one.
@@ -107,6 +108,24 @@ pub enum NodeCommand {
         #[arg(long)]
         force: bool,
         /// How to reach the cluster.
+        #[command(flatten)]
+        client: ClientArgs,
+    },
+    /// Let a node whose directory was wiped or restored come back: forget which directory it was
+    #[command(
+        long_about = "Let a node whose directory was wiped or restored come back: forget which directory it was.\n\nNodes refuse whoever \
+                      comes under a known node id with another directory, and an old copy of the known one (`mraft status` shows both \
+                      instances). If the earlier directory is gone for good, remove the node's replicas from all groups (`mraft group ID \
+                      remove NODE`), then say this to every other node: each has a table of its own, tells the others of it when they \
+                      connect, and refuses the command while one of its groups lists the node. Every --url is asked, not only the first \
+                      that answers. Saying it again is harmless.",
+        after_help = "Example:\n  mraft node clear-conflict 10.0.0.3:13890 --url http://10.0.0.1:13891 --url http://10.0.0.2:13891"
+    )]
+    ClearConflict {
+        /// The node: its id, or its ip:raft_port
+        #[arg(value_name = "NODE")]
+        node: NodeId,
+        /// Whom to tell.
         #[command(flatten)]
         client: ClientArgs,
     },
@@ -435,6 +454,9 @@ pub struct BenchHostArgs {
     /// How long
     #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub seconds: u64,
+    /// How long the same goes on before, unmeasured: until the log has its files it fills new ones, beside the writes
+    #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(0..=3_600))]
+    pub warmup_seconds: u64,
     /// Threads of clients
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=1_024))]
     pub client_threads: u64,
@@ -589,6 +611,19 @@ mod tests {
         }
         assert!(parse("mraft node remove").is_err());
         assert!(parse("mraft node 8001 remove 7").is_err());
+    }
+
+    #[test]
+    fn m6_a_conflict_is_cleared_on_every_node_that_is_named() {
+        let line = "mraft node clear-conflict 10.0.0.3:13890 --url http://a:1 --url http://b:1 -o json";
+        let Ok(Command::Node(NodeArgs { command: Some(NodeCommand::ClearConflict { client, .. }), .. })) =
+            parse(line)
+        else {
+            panic!("{line}")
+        };
+        assert_eq!(client.urls, ["http://a:1", "http://b:1"]);
+        assert!(parse("mraft node clear-conflict").is_err());
+        assert!(parse("mraft node clear-conflict 7 --force").is_err());
     }
 
     #[test]

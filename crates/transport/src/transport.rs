@@ -144,6 +144,8 @@ impl Transport {
         let peer = self.shared.peers.write().unwrap_or_else(PoisonError::into_inner).remove(&node);
         self.shared.resolver.remove(node);
         self.shared.close_inbound(node);
+        // Whoever comes under this id later is somebody else, also if he is refused for the same reason.
+        self.shared.forget_refusal(node);
         if let Some(peer) = peer {
             peer.remove();
         }

@@ -39,6 +39,17 @@ fn another_deployment_is_refused_and_both_sides_name_both_values() {
 }
 
 #[test]
+fn a_refusal_of_a_node_that_was_removed_is_told_again_when_it_comes_back() {
+    let (one, two) = (TestNode::start(1), TestNode::start(2));
+    one.recorder.behaves().unknown.insert(two.id);
+    one.knows(&two);
+    let told = Happening::Refused(refusal(&one));
+    one.transport.remove_peer(two.id);
+    one.knows(&two);
+    one.recorder.wait_for_count(&told, 2);
+}
+
+#[test]
 fn the_dialer_refuses_in_its_turn_and_the_dialed_side_hears_why() {
     let (one, two) = (TestNode::start(1), TestNode::start(2));
     one.recorder.behaves().unknown.insert(two.id);

@@ -272,12 +272,13 @@ fn check_instances_of_both(ours: &Hello, theirs: &Hello) -> Result<(), HelloRefu
 
 /// Rules M6 and M7: the same boot is never compared with itself, because a hello may arrive after beats that were sent
 /// later; a later boot continues where the remembered one was, in counter and in durable_seq.
+///
+/// Less durable is told before the same counter is: a copy that is one start old counts up to the counter of that start. Whoever lacks
+/// what was promised in this directory's name must not vote again, whether the other one still runs or not; a clone that lacks nothing
+/// may be the original.
 fn check_boot(hello: &Hello, record: &PeerRecord) -> Result<(), HelloRefused> {
     if (hello.boot_counter, hello.boot_nonce) == (record.boot_counter, record.boot_nonce) {
         return Ok(());
-    }
-    if hello.boot_counter == record.boot_counter {
-        return Err(HelloRefused::Clone { node: hello.node, boot_counter: hello.boot_counter });
     }
     if hello.boot_counter < record.boot_counter || hello.durable_seq < record.durable_seq {
         return Err(HelloRefused::OldCopy {
@@ -285,6 +286,9 @@ fn check_boot(hello: &Hello, record: &PeerRecord) -> Result<(), HelloRefused> {
             remembered: (record.boot_counter, record.durable_seq),
             now: (hello.boot_counter, hello.durable_seq),
         });
+    }
+    if hello.boot_counter == record.boot_counter {
+        return Err(HelloRefused::Clone { node: hello.node, boot_counter: hello.boot_counter });
     }
     Ok(())
 }

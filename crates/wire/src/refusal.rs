@@ -66,14 +66,14 @@ pub enum HelloRefused {
         /// Its instance, there.
         theirs: InstanceId,
     },
-    /// Two processes run on copies of one directory (rule M6).
+    /// Two processes run on copies of one directory, and this one lacks nothing that is known of the other (rule M6).
     Clone {
         /// The node.
         node: NodeId,
         /// The counter that both have.
         boot_counter: u64,
     },
-    /// The node runs on an old copy of its directory: less is durable than it once said (rule M7).
+    /// The node runs on an old copy of its directory: less is durable than it once said (rule M7). The boot counters may be the same.
     OldCopy {
         /// The node.
         node: NodeId,
@@ -136,7 +136,7 @@ impl fmt::Display for HelloRefused {
                 write!(
                     f,
                     "node {node} is instance {ours} here, {theirs} there: a wiped or copied directory cannot come back under an old id; \
-                     remove node {node}, then start with another node id or Raft port"
+                     remove node {node} from its groups, then start with another node id or Raft port, or clear the conflict on every other node"
                 )
             }
             HelloRefused::Clone { node, boot_counter } => {
@@ -145,13 +145,23 @@ impl fmt::Display for HelloRefused {
                     "node {node} was started twice with boot counter {boot_counter}: a copy of its directory runs elsewhere"
                 )
             }
-            HelloRefused::OldCopy { node, remembered, now } => write!(
-                f,
-                "node {node} runs on an old copy of its directory: boot {} with durable_seq {} is remembered, boot {} with durable_seq {} speaks",
-                remembered.0, remembered.1, now.0, now.1
-            ),
+            HelloRefused::OldCopy { node, remembered, now } => {
+                write!(
+                    f,
+                    "node {node} runs on an old copy of its directory: boot {} with durable_seq {} is remembered, boot {} with durable_seq {} \
+                     speaks",
+                    remembered.0, remembered.1, now.0, now.1
+                )?;
+                if remembered.0 == now.0 {
+                    write!(f, "; it was started twice with that boot counter")?;
+                }
+                Ok(())
+            }
             HelloRefused::Conflicting { node } => {
-                write!(f, "node {node} was seen with two directories; refused until an operator clears it")
+                write!(
+                    f,
+                    "node {node} was seen with two directories; refused until an operator clears the conflict on every node"
+                )
             }
             HelloRefused::UnknownNode { node } => write!(f, "node {node} is not known"),
             HelloRefused::Retired { node } => write!(f, "node {node} was removed for good"),

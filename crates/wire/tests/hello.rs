@@ -88,12 +88,24 @@ fn m6_tables_are_merged_and_a_dispute_about_a_third_node_is_reported() {
 
 #[test]
 fn m6_two_processes_on_copies_of_one_directory_are_told_apart() {
-    let record = PeerRecord { boot_nonce: 1, ..hello(2, 1).record() };
+    let clone = Err(HelloRefused::Clone { node: node(2), boot_counter: 4 });
+    for durable_seq in [0, 99, 100] {
+        let record = PeerRecord { boot_nonce: 1, durable_seq, ..hello(2, 1).record() };
+        let expected = Expected { record: Some(record), ..Expected::default() };
+        assert_eq!(check(&hello(1, 2), &hello(2, 1), &expected), clone, "it lacks nothing that is known");
+    }
+}
+
+#[test]
+fn m7_a_copy_that_starts_with_the_counter_of_the_only_later_start_is_an_old_one() {
+    let record = PeerRecord { boot_counter: 4, boot_nonce: 1, durable_seq: 101 };
     let expected = Expected { record: Some(record), ..Expected::default() };
-    assert_eq!(
-        check(&hello(1, 2), &hello(2, 1), &expected),
-        Err(HelloRefused::Clone { node: node(2), boot_counter: 4 })
-    );
+    let refused = check(&hello(1, 2), &hello(2, 1), &expected).expect_err("refused");
+    assert_eq!(refused, HelloRefused::OldCopy { node: node(2), remembered: (4, 101), now: (4, 100) });
+    let theirs = Hello { record_of_receiver: Some(record), ..hello(2, 1) };
+    let told = judge(&theirs).expect_err("refused");
+    assert_eq!(told, HelloRefused::OldCopy { node: node(1), remembered: (4, 101), now: (4, 100) });
+    assert!(told.to_string().contains("started twice"), "{told}");
 }
 
 #[test]

@@ -11,7 +11,8 @@ use crate::client::connection::Answer;
 use crate::client::{Call, Client, ClientError};
 use crate::code::ErrorCode;
 use crate::groups::{
-    AddLearnerRequest, ChangeAnswer, GroupDetail, GroupsAnswer, NodeRequest, RetireAnswer, VerifyAnswer,
+    AddLearnerRequest, ChangeAnswer, ClearConflictAnswer, GroupDetail, GroupsAnswer, NodeRequest,
+    RetireAnswer, VerifyAnswer,
 };
 use crate::headers;
 use crate::kv::{BatchAnswer, BatchRequest, Consistency, DeleteAnswer, ScanAnswer, Served, WriteAnswer};
@@ -158,8 +159,15 @@ impl Client {
 
     /// Removes a node for good; with `force` also one that nobody ever saw.
     pub async fn retire_node(&self, node: NodeId, force: bool) -> Result<RetireAnswer, ClientError> {
-        let call = Call::write(Method::DELETE, paths::of_node(node), Vec::new());
+        let call = Call::write(Method::DELETE, paths::of_node(paths::NODE, node), Vec::new());
         self.call_json(if force { call.parameter("force", b"true") } else { call }).await
+    }
+
+    /// Has the node that answers forget which directory `node` is (rule M6). Each node has a table of its own: of a client with several
+    /// endpoints one is asked, so each node is asked by a client of its own.
+    pub async fn clear_conflict(&self, node: NodeId) -> Result<ClearConflictAnswer, ClientError> {
+        let route = paths::of_node(paths::NODE_CLEAR_CONFLICT, node);
+        self.call_json(Call::write(Method::POST, route, Vec::new())).await
     }
 
     /// Whether the node that answers is ready.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! `/v1/groups` and `/v1/nodes`: memberships and their changes. Every change may be repeated without harm.
+//! `/v1/groups` and `/v1/nodes`: memberships and their changes, and who a node is. Every change may be repeated without harm.
 
 use std::sync::Arc;
 
@@ -72,10 +72,14 @@ pub(super) async fn verify(State(door): State<Arc<Shared>>, request: Request) ->
 pub(super) async fn retire(State(door): State<Arc<Shared>>, request: Request) -> Answered {
     let query = Query::parse(request.uri().query(), &["force", "timeout_ms"])?;
     let (force, deadline) = (query.switch("force")?, query.deadline(&door.limits)?);
-    let text = segment(&request)?;
-    let node: NodeId =
-        text.parse().map_err(|error| Refused::new(ErrorCode::BadRequest, format!("in the path: {error}")))?;
+    let node = node_of(&request)?;
     json(&ask(door.node.retire(node, force, deadline.into_std()), deadline, true).await?)
+}
+
+pub(super) async fn clear_conflict(State(door): State<Arc<Shared>>, request: Request) -> Answered {
+    let deadline = deadline_of(&door, &request)?;
+    let node = node_of(&request)?;
+    json(&ask(door.node.clear_conflict(node, deadline.into_std()), deadline, true).await?)
 }
 
 async fn change(door: &Shared, group: GroupId, change: Change, deadline: Instant) -> Answered {
@@ -100,6 +104,12 @@ fn group_of(request: &Request) -> Result<GroupId, Box<Refused>> {
         Refused::new(ErrorCode::BadRequest, "in the path: a group id is a number")
             .with_hint("GET /v1/groups lists all groups")
     })
+}
+
+fn node_of(request: &Request) -> Result<NodeId, Box<Refused>> {
+    segment(request)?
+        .parse()
+        .map_err(|error| Refused::new(ErrorCode::BadRequest, format!("in the path: {error}")))
 }
 
 /// The third segment of the path, which names a group or a node.

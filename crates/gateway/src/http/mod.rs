@@ -48,6 +48,7 @@ fn table() -> Routes {
         .on(Method::POST, paths::GROUP_TRANSFER, groups::transfer)
         .on(Method::POST, paths::GROUP_VERIFY, groups::verify)
         .on(Method::DELETE, paths::NODE, groups::retire)
+        .on(Method::POST, paths::NODE_CLEAR_CONFLICT, groups::clear_conflict)
         .on(Method::GET, paths::OPENAPI, openapi::get)
         .on(Method::GET, paths::LIVEZ, health::livez)
         .on(Method::GET, paths::READYZ, health::readyz)

@@ -93,6 +93,7 @@ async fn the_operators_calls_speak_the_contract() {
     assert!(client.transfer(1, &request).await.expect("transferred").changed);
     assert!(client.verify(1).await.expect("verified").equal);
     assert_eq!(client.retire_node(node.node, false).await.expect("retired").node, 8);
+    assert!(client.clear_conflict(node.node).await.expect("cleared").changed);
     assert!(client.metrics().await.expect("metrics").ends_with("# EOF\n"));
     assert!(client.ready().await.expect("checks").ready);
     house.node.unready("why");

@@ -2,8 +2,12 @@
 
 //! `/v1/status`, `/v1/groups`, `/v1/nodes`, and what no route takes.
 
-use mraft_api::{ChangeAnswer, GroupDetail, GroupsAnswer, NodeStatus, RetireAnswer, VerifyAnswer};
+use mraft_api::{
+    ChangeAnswer, ClearConflictAnswer, ErrorCode, GroupDetail, GroupsAnswer, NodeStatus, RetireAnswer,
+    VerifyAnswer,
+};
 use mraft_gateway::needs::NodeError;
+use mraft_types::{GroupId, NodeId};
 
 use crate::harness::{code, door};
 use crate::node::NODE;
@@ -89,6 +93,42 @@ async fn a_node_is_removed_for_good_by_id_or_address() {
     assert_eq!(house.delete("/v1/nodes/8?force=perhaps").await.refused(), code(400, "bad_parameter"));
     house.delete("/v1/nodes/8?force=true").await;
     assert_eq!(house.node.asked().last().map(String::as_str), Some("retire 8 by force"));
+}
+
+#[tokio::test]
+async fn m6_what_is_known_of_a_node_is_cleared_by_id_or_address() {
+    let house = door().await;
+    for (node, id) in
+        [("8", 8), ("10.1.2.3:13890", 10_999_445_009_986), ("10.1.2.3%3A13890", 10_999_445_009_986)]
+    {
+        let cleared = house.post(&format!("/v1/nodes/{node}/clear-conflict"), "").await;
+        let answer: ClearConflictAnswer = cleared.json();
+        assert_eq!((answer.node, answer.served_by, answer.changed), (id, NODE, true));
+        assert_eq!((answer.known.as_deref(), answer.claimed), (Some("0a"), None));
+        assert_eq!(house.node.asked().last(), Some(&format!("clear conflict {id}")));
+    }
+    let asked = house.node.asked().len();
+    for (path, refused) in [
+        ("/v1/nodes/zero/clear-conflict", code(400, "bad_request")),
+        ("/v1/nodes/8/clear-conflict?force=true", code(400, "unknown_parameter")),
+    ] {
+        assert_eq!(house.post(path, "").await.refused(), refused, "{path}");
+    }
+    assert_eq!(house.get("/v1/nodes/8/clear-conflict").await.header("allow"), "POST");
+    assert_eq!(house.node.asked().len(), asked);
+}
+
+#[tokio::test]
+async fn m6_a_node_that_groups_list_is_not_cleared_and_the_hint_says_what_to_do_first() {
+    let house = door().await;
+    let node = NodeId::new(8).expect("a node id");
+    house.node.fail(NodeError::NodeListed { node, groups: vec![GroupId(0), GroupId(3)] });
+    let refused = house.post("/v1/nodes/8/clear-conflict", "").await;
+    assert_eq!(refused.header("mraft-outcome"), "not_applied");
+    let problem = refused.problem();
+    assert_eq!((problem.status, problem.code), (409, ErrorCode::ChangeRefused));
+    assert!(problem.detail.contains("node 8 is still a member of group 0, 3"), "{}", problem.detail);
+    assert!(problem.hint.is_some_and(|hint| hint.contains("/remove")));
 }
 
 #[tokio::test]

@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use mraft_api::{
-    ChangeAnswer, Condition, Consistency, GroupDetail, GroupSummary, MemberRow, NodeStatus, RetireAnswer,
-    Served, VerifyAnswer,
+    ChangeAnswer, ClearConflictAnswer, Condition, Consistency, GroupDetail, GroupSummary, MemberRow,
+    NodeStatus, RetireAnswer, Served, VerifyAnswer,
 };
 use mraft_gateway::needs::*;
 use mraft_types::{GroupId, NodeId, Payload, SlotSet, slot_of_key};
@@ -292,6 +292,17 @@ impl Node for Shared {
     fn retire(&self, node: NodeId, force: bool, _: Instant) -> Reply<RetireAnswer> {
         let asked = if force { format!("retire {node} by force") } else { format!("retire {node}") };
         self.0.answer(asked, |_| Ok(RetireAnswer { node: node.get(), groups: vec![0] }))
+    }
+
+    fn clear_conflict(&self, node: NodeId, _: Instant) -> Reply<ClearConflictAnswer> {
+        let answer = ClearConflictAnswer {
+            node: node.get(),
+            served_by: NODE,
+            changed: true,
+            known: Some("0a".to_owned()),
+            claimed: None,
+        };
+        self.0.answer(format!("clear conflict {node}"), |_| Ok(answer))
     }
 
     fn health(&self) -> Health {

@@ -164,14 +164,13 @@ impl Handler for Door {
         theirs: &Hello,
         dialed: Option<NodeId>,
     ) -> Result<Accepted, HelloRefused> {
-        let accepted = check(ours, theirs, &self.table.expected(theirs.node, dialed))?;
+        let accepted = check(ours, theirs, &self.table.expected(theirs.node, dialed))
+            .inspect_err(|refused| self.note_claim(theirs, refused))?;
         if dialed.is_none() && self.peers().is_some_and(|peers| !peers.takes_in(theirs.node)) {
             tracing::warn!(node = %theirs.node, limit = STRANGERS_MAX, "too many nodes that are in no group here");
             return Err(HelloRefused::UnknownNode { node: theirs.node });
         }
-        for (node, known, said) in &accepted.conflicts {
-            tracing::error!(%node, %known, %said, "two directories claim one node id; the node is refused until an operator decides");
-        }
+        self.tell_disputes(&accepted);
         match self.table.accept(theirs.node, theirs.record(), &accepted) {
             Ok(()) => {
                 self.compare_topology(theirs, accepted.topology);
@@ -240,7 +239,6 @@ impl Handler for Door {
     }
 
     fn refused(&self, refusal: &Refusal) {
-        let side = if refusal.by_peer { "the peer refuses this node" } else { "this node refuses the peer" };
         if let HelloRefused::OldCopy { node, remembered, now } = &refusal.reason
             && *node == self.identity.node
             && now.0 == self.identity.boot_counter
@@ -249,18 +247,11 @@ impl Handler for Door {
             tracing::error!(
                 by = %refusal.node, remembered_boot = remembered.0, remembered_seq = remembered.1, boot = now.0, seq = now.1,
                 "this directory is an old copy of itself: its replicas forgot what they had promised and are condemned; remove them from \
-                 their groups, have the peers forget this node, and add it again"
+                 their groups, clear what each peer knows of this node (mraft node clear-conflict), and add it again"
             );
             inner.condemn_all(CondemnedReason::OldCopy);
         }
-        let reason = match &refusal.reason {
-            // Whoever found it out: this directory is not the one that the others know under this id (rule M6).
-            HelloRefused::Instance { node, ours, theirs } if *node == self.identity.node => format!(
-                "node {node} belongs to instance {theirs}, this directory is {ours}: remove node {node}, then start with another node \
-                 id or Raft port"
-            ),
-            reason => format!("{side}: {reason}"),
-        };
+        let reason = self.refused_because(refusal);
         let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
         // The dialling repeats itself; the log line need not.
         if refusals.get(&refusal.node) != Some(&reason) {

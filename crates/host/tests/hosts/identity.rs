@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::support::{Cluster, GROUP};
-use mraft::{GroupSpec, HostConfig, HostError, NodeHost, ReplicaState, TlsFiles};
+use mraft::peers::InstanceConflict;
+use mraft::{GroupSpec, HostConfig, HostError, HostEvent, NodeHost, ReplicaState, TlsFiles};
 use mraft_disk::{Disk, MemoryDisk};
 use mraft_types::{DeploymentId, SlotRange, SlotSet};
 
@@ -150,21 +151,39 @@ fn m4_another_founding_of_a_group_that_is_here_is_refused_with_both_member_lists
 
 #[test]
 fn m7_the_replicas_of_an_old_copy_of_a_directory_are_condemned_for_good() {
+    an_old_copy_is_condemned(2);
+}
+
+#[test]
+fn m7_an_old_copy_that_starts_with_the_boot_counter_of_the_only_later_start_is_condemned_too() {
+    an_old_copy_is_condemned(1);
+}
+
+/// Brings back a copy that is this many starts old, all of which the peers came to know.
+fn an_old_copy_is_condemned(starts_since: usize) {
     let mut cluster = Cluster::start(3);
     cluster.write("a");
     cluster.close(1);
     let copy = cluster.data(1).with_extension("copy");
     crate::restart::copy(&cluster.data(1), &copy);
-    // The peers come to know two later starts: one would look like a clone.
-    for written in ["b", "c"] {
+    let mut written = 1;
+    for _ in 0..starts_since {
         cluster.open(1).expect("its own directory");
-        cluster.write(written);
-        let expected = format!("a{written}").len();
-        cluster.wait_until("it follows", |cluster| Cluster::stale(&cluster.hosts[&1]).len() >= expected);
-        cluster.wait_until("its peers know it", |cluster| {
-            let peers = cluster.hosts[&1].peers().expect("open");
-            peers.status().iter().all(|peer| peer.is_connected)
-        });
+        for text in ["b", "c", "d"] {
+            cluster.write(text);
+            written += 1;
+            // One log batch after the other, so that the copy lacks more than a start writes by itself.
+            cluster.wait_until("it follows", |cluster| Cluster::stale(&cluster.hosts[&1]).len() >= written);
+        }
+        for peer in [2, 3] {
+            // A hello after the writes tells how far the log is, without waiting for a beat.
+            cluster.close(peer);
+            cluster.open(peer).expect("its own directory");
+            cluster.wait_until("it talks to the others", |cluster| {
+                let peers = cluster.hosts[&peer].peers().expect("open");
+                peers.status().iter().all(|peer| peer.is_connected)
+            });
+        }
         cluster.close(1);
     }
     std::fs::remove_dir_all(cluster.data(1)).expect("nobody has it open");
@@ -191,9 +210,52 @@ fn m6_what_is_known_of_a_node_is_cleared_only_when_no_group_lists_it() {
     assert!(listed.contains("lists node 2"), "{listed}");
     let own = host.clear_conflict(Cluster::node(1)).expect_err("itself").to_string();
     assert!(own.contains("is this one"), "{own}");
-    host.clear_conflict(Cluster::node(9)).expect("nobody lists it");
-    let cleared = mraft::HostEvent::ConflictCleared(Cluster::node(9));
-    assert!(std::iter::from_fn(|| events.try_next()).any(|event| event == cleared));
+    let unknown = host.clear_conflict(Cluster::node(9)).expect("nobody lists it");
+    assert_eq!((unknown.changed, unknown.known), (false, None), "nothing is known of it");
+    let cleared = |event| matches!(event, HostEvent::ConflictCleared(_));
+    assert!(!std::iter::from_fn(|| events.try_next()).any(cleared), "and nothing was done");
+}
+
+#[test]
+fn m6_a_wiped_directory_is_refused_until_an_operator_clears_the_conflict() {
+    let mut cluster = Cluster::start(1);
+    let (own, other) = (Cluster::node(1), Cluster::node(2));
+    let instance = |cluster: &Cluster| cluster.hosts[&2].status().instance;
+    let talk = |cluster: &mut Cluster| {
+        cluster.open(2).expect("it opens");
+        let peers = cluster.hosts[&2].peers().expect("open");
+        peers.add(own, &cluster.address(1)).expect("an address");
+    };
+    let are_connected = |cluster: &Cluster| {
+        let one = cluster.hosts[&1].peers().expect("open").is_connected(other);
+        one && cluster.hosts[&2].peers().expect("open").is_connected(own)
+    };
+    talk(&mut cluster);
+    cluster.wait_until("they talk", are_connected);
+    let known = instance(&cluster);
+    let well = cluster.hosts[&1].clear_conflict(other).expect("nobody lists it");
+    assert_eq!((well.changed, well.known, well.claimed), (false, Some(known), None), "nobody disputes it");
+    assert!(are_connected(&cluster), "it is left alone");
+
+    cluster.close(2);
+    std::fs::remove_dir_all(cluster.data(2)).expect("nobody has it open");
+    talk(&mut cluster);
+    let claimed = instance(&cluster);
+    let conflicts = |cluster: &Cluster| cluster.hosts[&1].peers().expect("open").conflicts();
+    cluster.wait_until("the other directory is refused", |cluster| !conflicts(cluster).is_empty());
+    let conflict = InstanceConflict { node: other, known: Some(known), claimed: Some(claimed) };
+    assert_eq!(conflicts(&cluster), [conflict], "both are named");
+
+    let host = &cluster.hosts[&1];
+    let events = host.events();
+    let cleared = host.clear_conflict(other).expect("nobody lists it");
+    assert_eq!((cleared.changed, cleared.known, cleared.claimed), (true, Some(known), Some(claimed)));
+    let told = HostEvent::ConflictCleared(other);
+    assert!(std::iter::from_fn(|| events.try_next()).any(|event| event == told));
+    cluster.wait_until("it is accepted", are_connected);
+    let again = cluster.hosts[&1].clear_conflict(other).expect("nobody lists it");
+    assert_eq!((again.changed, again.known), (false, Some(claimed)), "saying it twice changes nothing");
+    assert_eq!(conflicts(&cluster), []);
 }
 
 #[test]

@@ -14,7 +14,7 @@ use mraft_types::{DeploymentId, GroupId, Member, Membership, NodeId, Payload, Re
 use serde::Serialize;
 
 use super::latency::Latencies;
-use super::machine::{Machine, Stolen, measure};
+use super::machine::{Holdups, Machine, Stolen, measure};
 use crate::cli::StateMachine;
 
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -34,6 +34,7 @@ pub(crate) struct HostOptions {
     pub(crate) reads: bool,
     pub(crate) state_machine: StateMachine,
     pub(crate) seconds: u64,
+    pub(crate) warmup_seconds: u64,
     pub(crate) client_threads: usize,
     pub(crate) directory: PathBuf,
     pub(crate) base_port: u16,
@@ -56,6 +57,10 @@ pub(crate) struct HostReport {
     pub(crate) latency_p50_us: u64,
     pub(crate) latency_p99_us: u64,
     pub(crate) latency_max_us: u64,
+    /// Of the operations during which the hypervisor did not take the processors away.
+    pub(crate) undisturbed_latency_p99_us: u64,
+    /// Share of the operations during which it did, in percent.
+    pub(crate) disturbed_percent: f64,
     pub(crate) cpu_cores: f64,
     pub(crate) cpu_us_per_op: f64,
     pub(crate) fsyncs_per_second: f64,
@@ -98,30 +103,30 @@ pub(crate) fn run(options: &HostOptions) -> Result<HostReport, HostError> {
     let hosts = open_hosts(options, &[1, 2, 3])?;
     spread_leaders(&hosts, &wait_for_leaders(&hosts, options.groups, DEADLINE)?)?;
     let led = wait_for_leaders(&hosts, options.groups, DEADLINE)?;
-    let stop = AtomicBool::new(false);
-    let (cpu_before, syncs_before) = (cpu_seconds(), syncs(&hosts));
-    let applied_before = applied_by(&hosts);
-    let (began, stolen) = (Instant::now(), Stolen::begin());
-    let (latencies, not_applied) = std::thread::scope(|scope| {
+    let phase = Phase::default();
+    let (before, tally) = std::thread::scope(|scope| {
         let clients: Vec<_> = (0..options.client_threads.max(1))
             .map(|thread| {
                 let own: Vec<(GroupId, usize)> =
                     led.iter().copied().skip(thread).step_by(options.client_threads.max(1)).collect();
-                let (hosts, stop) = (&hosts, &stop);
-                scope.spawn(move || drive(hosts, &own, options, stop))
+                let (hosts, phase) = (&hosts, &phase);
+                scope.spawn(move || drive(hosts, &own, options, phase))
             })
             .collect();
+        std::thread::sleep(Duration::from_secs(options.warmup_seconds));
+        phase.counts.store(true, Ordering::Relaxed);
+        let before = Before::take(&hosts);
         std::thread::sleep(Duration::from_secs(options.seconds));
-        stop.store(true, Ordering::Relaxed);
-        let (mut all, mut refused) = (Latencies::new(), 0);
+        phase.is_over.store(true, Ordering::Relaxed);
+        let mut all = Tally::default();
         for client in clients {
             let panicked = |_| Err(io(std::io::Error::other("a client of the benchmark panicked")));
-            let (latencies, not_applied) = client.join().unwrap_or_else(panicked)?;
-            all.add(&latencies);
-            refused += not_applied;
+            all.add(&client.join().unwrap_or_else(panicked)?);
         }
-        Ok::<_, HostError>((all, refused))
+        Ok::<_, HostError>((before, all))
     })?;
+    let Before { cpu_seconds: cpu_before, syncs: syncs_before, applied: applied_before, began, stolen } =
+        before;
     machine.steal_percent = stolen.percent();
     let seconds = began.elapsed().as_secs_f64();
     let cpu = cpu_seconds() - cpu_before;
@@ -131,6 +136,9 @@ pub(crate) fn run(options: &HostOptions) -> Result<HostReport, HostError> {
     };
     let hosts_applied = applied_by(&hosts);
     hosts.iter().for_each(NodeHost::close);
+    let Tally { undisturbed, disturbed, not_applied } = &tally;
+    let mut latencies = undisturbed.clone();
+    latencies.add(disturbed);
     let operations = latencies.count;
     if operations == 0 {
         let nothing = format!("not one operation succeeded; {not_applied} were not applied");
@@ -147,10 +155,12 @@ pub(crate) fn run(options: &HostOptions) -> Result<HostReport, HostError> {
         seconds,
         operations,
         ops_per_second: operations as f64 / seconds,
-        not_applied,
+        not_applied: *not_applied,
         latency_p50_us: latencies.quantile_us(0.5),
         latency_p99_us: latencies.quantile_us(0.99),
         latency_max_us: latencies.max_us,
+        undisturbed_latency_p99_us: undisturbed.quantile_us(0.99),
+        disturbed_percent: disturbed.count as f64 * 100.0 / operations as f64,
         cpu_cores: cpu / seconds,
         cpu_us_per_op: cpu * 1e6 / operations.max(1) as f64,
         fsyncs_per_second: batches as f64 / seconds / 3.0,
@@ -161,6 +171,34 @@ pub(crate) fn run(options: &HostOptions) -> Result<HostReport, HostError> {
         },
         machine,
     })
+}
+
+/// Where a run is: it warms up, counts, and is over.
+#[derive(Default)]
+struct Phase {
+    counts: AtomicBool,
+    is_over: AtomicBool,
+}
+
+/// How everything that is counted stood when the warming up ended.
+struct Before {
+    cpu_seconds: f64,
+    syncs: (u64, u64, u64),
+    applied: u64,
+    began: Instant,
+    stolen: Stolen,
+}
+
+impl Before {
+    fn take(hosts: &[NodeHost]) -> Before {
+        Before {
+            cpu_seconds: cpu_seconds(),
+            syncs: syncs(hosts),
+            applied: applied_by(hosts),
+            began: Instant::now(),
+            stolen: Stolen::begin(),
+        }
+    }
 }
 
 /// Opens the hosts with these numbers out of three that all groups live on.
@@ -269,17 +307,18 @@ fn spread_leaders(hosts: &[NodeHost], led: &[(GroupId, usize)]) -> Result<(), Ho
     Ok(())
 }
 
-/// Keeps `outstanding` operations of each group under way until told to stop.
+/// Keeps `outstanding` operations of each group under way until the run is over; what ended while it warmed up does not count.
 fn drive(
     hosts: &[NodeHost],
     groups: &[(GroupId, usize)],
     options: &HostOptions,
-    stop: &AtomicBool,
-) -> Result<(Latencies, u64), HostError> {
+    phase: &Phase,
+) -> Result<Tally, HostError> {
+    let mut tally = Tally::default();
     if groups.is_empty() {
-        return Ok((Latencies::new(), 0));
+        return Ok(tally);
     }
-    let mut tally = Tally { latencies: Latencies::new(), not_applied: 0, again: vec![0; groups.len()] };
+    let mut again = vec![0; groups.len()];
     let queues = hosts.iter().map(NodeHost::completion_queue).collect::<Result<Vec<_>, _>>()?;
     let bodies = bodies(options);
     let next_body = std::cell::Cell::new(0);
@@ -306,17 +345,23 @@ fn drive(
         under_way += options.outstanding;
     }
     let mut answers = Vec::new();
+    let mut holdups = Holdups::begin(now_us());
+    let mut counts = false;
     let own_hosts: Vec<usize> =
         (0..hosts.len()).filter(|host| groups.iter().any(|(_, at)| at == host)).collect();
     while under_way > 0 {
-        let is_over = stop.load(Ordering::Relaxed);
+        let is_over = phase.is_over.load(Ordering::Relaxed);
+        if !counts && phase.counts.load(Ordering::Relaxed) {
+            counts = true;
+            tally = Tally::default();
+        }
         let mut idle = true;
         for host in &own_hosts {
             queues[*host].take(&mut answers);
             idle &= answers.is_empty();
-            under_way -= tally.take(&mut answers, now_us());
+            under_way -= tally.take(&mut answers, now_us(), &mut holdups, &mut again);
         }
-        for (at, count) in tally.again.iter_mut().enumerate().filter(|(_, count)| **count > 0) {
+        for (at, count) in again.iter_mut().enumerate().filter(|(_, count)| **count > 0) {
             if !is_over {
                 send(at, *count);
                 under_way += *count;
@@ -325,10 +370,10 @@ fn drive(
         }
         if idle {
             queues[own_hosts[0]].wait(&mut answers, Duration::from_micros(200));
-            under_way -= tally.take(&mut answers, now_us());
+            under_way -= tally.take(&mut answers, now_us(), &mut holdups, &mut again);
         }
     }
-    Ok((tally.latencies, tally.not_applied))
+    Ok(tally)
 }
 
 /// Bits of a tag, of which a completion queue has 40, that say when the operation began, in steps of [`STEP_US`].
@@ -351,26 +396,44 @@ fn read_tag(tag: u64, now_us: u64) -> (usize, u64) {
 }
 
 /// What came back so far.
+#[derive(Default)]
 struct Tally {
-    latencies: Latencies,
+    undisturbed: Latencies,
+    /// Those of operations that ran into a time when the processors were taken away.
+    disturbed: Latencies,
     not_applied: u64,
-    /// By group, operations that ended and are to be sent again.
-    again: Vec<usize>,
 }
 
 impl Tally {
-    /// Takes in answers; how many.
-    fn take(&mut self, answers: &mut Vec<(u64, Answer)>, now_us: u64) -> usize {
+    /// Takes in answers; how many. `again` counts by group what ended and is to be sent again.
+    fn take(
+        &mut self,
+        answers: &mut Vec<(u64, Answer)>,
+        now_us: u64,
+        holdups: &mut Holdups,
+        again: &mut [usize],
+    ) -> usize {
+        holdups.look(now_us);
         let count = answers.len();
         for (tag, answer) in answers.drain(..) {
             let (at, us) = read_tag(tag, now_us);
             match answer {
-                Answer::Applied { .. } | Answer::ReadReady { .. } => self.latencies.record(us),
+                Answer::Applied { .. } | Answer::ReadReady { .. } => {
+                    let is_disturbed = holdups.met(now_us.saturating_sub(us));
+                    let latencies = if is_disturbed { &mut self.disturbed } else { &mut self.undisturbed };
+                    latencies.record(us);
+                }
                 _ => self.not_applied += 1,
             }
-            self.again[at] += 1;
+            again[at] += 1;
         }
         count
+    }
+
+    fn add(&mut self, other: &Tally) {
+        self.undisturbed.add(&other.undisturbed);
+        self.disturbed.add(&other.disturbed);
+        self.not_applied += other.not_applied;
     }
 }
 

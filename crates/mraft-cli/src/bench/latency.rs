@@ -55,6 +55,12 @@ impl Latencies {
     }
 }
 
+impl Default for Latencies {
+    fn default() -> Latencies {
+        Latencies::new()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -58,6 +58,45 @@ impl Stolen {
     }
 }
 
+/// A client of a benchmark that does not get to run for so long asks whether its processor was taken away.
+const HOLDUP_MIN_US: u64 = 3_000;
+
+/// When the hypervisor took the processors away, as one busy thread of a run saw it: the thread missed [`HOLDUP_MIN_US`] or more, and the
+/// system counted stolen time meanwhile. Waiting for a lock, a disk or another thread of this system is not that.
+pub(crate) struct Holdups {
+    looked_us: u64,
+    stolen: Option<u64>,
+    ended_us: Option<u64>,
+}
+
+impl Holdups {
+    /// From here on.
+    pub(crate) fn begin(now_us: u64) -> Holdups {
+        Holdups { looked_us: now_us, stolen: stolen_time(), ended_us: None }
+    }
+
+    /// Looks whether one ended since the last look.
+    pub(crate) fn look(&mut self, now_us: u64) {
+        let missed_us = now_us - std::mem::replace(&mut self.looked_us, now_us);
+        if missed_us < HOLDUP_MIN_US {
+            return;
+        }
+        let stolen = stolen_time();
+        if stolen > std::mem::replace(&mut self.stolen, stolen) {
+            self.ended_us = Some(now_us);
+        }
+    }
+
+    /// Whether something that began then and ends now ran into one.
+    pub(crate) fn met(&self, began_us: u64) -> bool {
+        self.ended_us.is_some_and(|ended_us| began_us < ended_us)
+    }
+}
+
+fn stolen_time() -> Option<u64> {
+    processor_time().map(|(stolen, _)| stolen)
+}
+
 fn processor_time() -> Option<(u64, u64)> {
     read_processor_time(&std::fs::read_to_string("/proc/stat").ok()?)
 }

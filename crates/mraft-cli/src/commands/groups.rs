@@ -144,6 +144,16 @@ fn status_text(status: &NodeStatus) -> String {
         text.push('\n');
         text.push_str(&peers.render());
     }
+    if !status.conflicts.is_empty() {
+        let mut conflicts = Table::new(&["CONFLICT", "KNOWN AS INSTANCE", "CLAIMED BY INSTANCE"]);
+        let instance = |id: &Option<String>| id.clone().unwrap_or_else(|| "unknown".to_owned());
+        for conflict in &status.conflicts {
+            conflicts.row([short(conflict.node), instance(&conflict.known), instance(&conflict.claimed)]);
+        }
+        text.push('\n');
+        text.push_str(&conflicts.render());
+        text.push_str("refused until `mraft node clear-conflict NODE` is said to every node\n");
+    }
     for warning in &status.warnings {
         text.push_str(&fields(&[("warning:", warning.clone())]));
     }
@@ -249,7 +259,7 @@ fn short(node: u64) -> String {
 }
 
 /// A node id both ways (row S10): the number, and the address if it is made of one that can be.
-fn shown(node: u64) -> String {
+pub(super) fn shown(node: u64) -> String {
     match NodeId::new(node) {
         Some(id) if id.to_address().port() != 0 && !id.to_address().ip().is_unspecified() => {
             format!("{node} ({})", id.to_address())
@@ -268,7 +278,7 @@ fn mib(bytes: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use mraft_api::{MemberRow, PeerStatus, VerifyRow};
+    use mraft_api::{InstanceConflict, MemberRow, PeerStatus, VerifyRow};
 
     use super::*;
 
@@ -334,6 +344,19 @@ mod tests {
             text.contains("deployment 1 is not 2") && text.ends_with("warning:  HTTP is plain\n"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn m6_a_status_shows_both_directories_of_a_conflict_and_the_way_out() {
+        let conflict =
+            InstanceConflict { node: NODE, known: Some("0a".to_owned()), claimed: Some("0b".to_owned()) };
+        let old = InstanceConflict { node: 8, known: Some("0c".to_owned()), claimed: None };
+        let text = status_text(&NodeStatus { conflicts: vec![conflict, old], ..NodeStatus::default() });
+        let expected = "CONFLICT         KNOWN AS INSTANCE  CLAIMED BY INSTANCE\n\
+                        127.0.0.1:13890  0a                 0b\n\
+                        8                0c                 unknown\n\
+                        refused until `mraft node clear-conflict NODE` is said to every node\n";
+        assert!(text.ends_with(expected), "{text}");
     }
 
     #[test]

@@ -5,6 +5,7 @@
 mod bench;
 mod client;
 mod config;
+mod conflict;
 mod dev;
 mod groups;
 mod inspect;
@@ -22,6 +23,7 @@ pub fn run(cli: Cli) -> Result<Exit, CommandError> {
     match cli.command {
         Command::Node(args) => match args.command {
             Some(NodeCommand::Remove { node, force, client }) => groups::remove_node(node, force, &client),
+            Some(NodeCommand::ClearConflict { node, client }) => conflict::clear(node, &client),
             None => node::run(&args.run),
         },
         Command::Dev(args) => dev::run(&args),
@@ -39,7 +41,7 @@ pub fn run(cli: Cli) -> Result<Exit, CommandError> {
 pub fn format(cli: &Cli) -> Format {
     let client = match &cli.command {
         Command::Node(args) => match &args.command {
-            Some(NodeCommand::Remove { client, .. }) => client,
+            Some(NodeCommand::Remove { client, .. } | NodeCommand::ClearConflict { client, .. }) => client,
             None => return Format::Table,
         },
         Command::Status(client) | Command::Groups(client) => client,

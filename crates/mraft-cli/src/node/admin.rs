@@ -72,6 +72,7 @@ impl Service {
                     reason: peer.refusal,
                 })
                 .collect(),
+            conflicts: self.conflicts_now(),
             warnings,
         }
     }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use mraft_api::{
-    ChangeAnswer, Condition, Consistency, GroupDetail, GroupSummary, NodeStatus, RetireAnswer, Served,
-    VerifyAnswer,
+    ChangeAnswer, ClearConflictAnswer, Condition, Consistency, GroupDetail, GroupSummary, NodeStatus,
+    RetireAnswer, Served, VerifyAnswer,
 };
 use mraft_gateway::needs::{
     Change, Failure, Found, Health, Node, NodeError, Operation, OperationResult, PageAnswer, PageEntry,
@@ -165,6 +165,11 @@ impl Node for Doors {
     fn retire(&self, node: NodeId, force: bool, deadline: Instant) -> Reply<RetireAnswer> {
         let service = Arc::clone(&self.0);
         Box::pin(async move { service.retire_everywhere(node, force, deadline).await })
+    }
+
+    fn clear_conflict(&self, node: NodeId, deadline: Instant) -> Reply<ClearConflictAnswer> {
+        let service = Arc::clone(&self.0);
+        Box::pin(async move { service.clear_conflict_here(node, deadline).await })
     }
 
     fn health(&self) -> Health {

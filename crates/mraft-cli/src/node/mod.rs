@@ -10,6 +10,7 @@
 //! | `here.rs` | a question that the replica here answers |
 //! | `admin.rs` | status, health, metrics, memberships, verification |
 //! | `retire.rs` | removing a node for good |
+//! | `conflict.rs` | a node id that two directories claim |
 //! | `serving.rs` | the door as a part of the process |
 //! | `exchange.rs`, `failure.rs` | questions and answers between nodes, as bytes |
 //! | `freshness.rs` | how old what a stale read finds may be |
@@ -19,6 +20,7 @@
 
 mod admin;
 mod certificates;
+mod conflict;
 mod doors;
 mod exchange;
 mod failure;

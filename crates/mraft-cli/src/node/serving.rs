@@ -111,6 +111,9 @@ mod tests {
         fn retire(&self, _: NodeId, _: bool, _: Instant) -> Reply<RetireAnswer> {
             panic!("asked")
         }
+        fn clear_conflict(&self, _: NodeId, _: Instant) -> Reply<ClearConflictAnswer> {
+            panic!("asked")
+        }
         fn health(&self) -> Health {
             panic!("asked")
         }

@@ -94,13 +94,14 @@ fn a_node_that_is_gone_is_replaced_with_commands() {
 }
 
 #[test]
-fn m6_a_wiped_directory_does_not_come_back_under_its_old_id() {
+fn m6_a_wiped_directory_does_not_come_back_under_its_old_id_until_an_operator_says_so() {
     let directory = tempfile::tempdir().expect("a directory");
     let base = free_base_port().to_string();
     let arguments = ["--base-port", &base, "--groups", "2", "--respawn-after", "never"];
     let mut dev = Dev::start(directory.path(), &arguments);
     let url = [dev.nodes[0].url.as_str()];
     done(&url, &["kv", "put", "key", "value"]);
+    let known = status(&dev.nodes[1].url)["instance"].clone();
     dev.kill(1);
     let wiped = dev.nodes[1].clone();
     dev.wait_for_line("was killed by signal 9");
@@ -114,15 +115,81 @@ fn m6_a_wiped_directory_does_not_come_back_under_its_old_id() {
         .expect("mraft runs");
     let _node = Guarded(child);
     wait_until("the wiped node says whose directory it is not", || {
-        let status = run(&[&wiped.url], &["status", "-o", "json"]);
-        let text = String::from_utf8_lossy(&status.stdout).into_owned();
+        let text = status(&wiped.url).to_string();
         text.contains("belongs to instance") && text.contains("this directory is")
     });
     wait_until("the wiped node serves nobody", || {
         run(&[&wiped.url], &["kv", "put", "key", "other", "--timeout", "2s"]).status.code() == Some(6)
     });
-    assert_eq!(done(&[&dev.nodes[0].url], &["kv", "get", "key"]), "value");
+    let others = [dev.nodes[0].url.as_str(), dev.nodes[2].url.as_str()];
+    assert_eq!(done(&others, &["kv", "get", "key"]), "value");
+
+    let node: NodeId = wiped.raft.parse().expect("an address is a node id");
+    let conflict = serde_json::json!([{
+        "node": node.get(), "known": known, "claimed": status(&wiped.url)["instance"],
+    }]);
+    for other in others {
+        wait_until("a node shows both directories", || status(other)["conflicts"] == conflict);
+    }
+    let clear = ["node", "clear-conflict", &wiped.raft];
+    let refused = ends(&others, &clear, 1);
+    assert!(refused.contains("not cleared on 2 of 2 nodes"), "{refused}");
+    assert!(refused.contains("is still a member of group 0, 1"), "{refused}");
+    let path = format!("/v1/nodes/{node}/clear-conflict");
+    let problem = http(others[0], "POST", &path, &[], b"");
+    assert_eq!((problem.status, problem.header("mraft-outcome")), (409, Some("not_applied")));
+    assert!(problem.json()["hint"].as_str().is_some_and(|hint| hint.contains("remove it there first")));
+    for other in others {
+        assert_eq!(status(other)["conflicts"], conflict, "a refusal changes nothing");
+    }
+
+    for group in ["0", "1"] {
+        done(&others, &["group", group, "remove", &wiped.raft]);
+    }
+    for (other, by) in others.into_iter().zip([&dev.nodes[0].raft, &dev.nodes[2].raft]) {
+        let by: NodeId = by.parse().expect("an address is a node id");
+        let mut said = Vec::new();
+        wait_until("the node has seen that its groups list the other one no longer", || {
+            let output = run(&[other], &[clear.as_slice(), &["-o", "json"]].concat());
+            said = output.stdout;
+            output.status.success()
+        });
+        let expected = serde_json::json!([{
+            "node": node.get(), "served_by": by.get(), "changed": true,
+            "known": conflict[0]["known"], "claimed": conflict[0]["claimed"],
+        }]);
+        assert_eq!(serde_json::from_slice::<serde_json::Value>(&said).expect("JSON"), expected);
+    }
+    for other in others {
+        wait_until("the other directory is accepted", || {
+            let status = status(other);
+            let is_it = |peer: &&serde_json::Value| peer["node"] == node.get();
+            let peer = status["peers"].as_array().and_then(|peers| peers.iter().find(is_it));
+            status["conflicts"] == serde_json::json!([]) && peer.is_some_and(|peer| peer["connected"] == true)
+        });
+    }
+    let again = done(&others, &clear);
+    assert_eq!(again.matches("has nothing to clear").count(), 2, "{again}");
+    let unknown = done(&others, &["node", "clear-conflict", "7"]);
+    assert_eq!(unknown.matches("knows nothing of node 7").count(), 2, "{unknown}");
+    assert!(unknown.contains("say it to each that refuses the node"), "{unknown}");
+
+    for group in ["0", "1"] {
+        let added = done(&others, &["group", group, "add-learner", &wiped.raft]);
+        assert!(added.contains(&format!("{node}#1")), "{added}");
+        wait_until("it is a member as another replica", || {
+            run(&others, &["group", group, "promote", &wiped.raft]).status.success()
+        });
+    }
+    wait_until("it serves what was written before it was wiped", || {
+        run(&[&wiped.url], &["kv", "get", "key"]).stdout == b"value"
+    });
     assert!(dev.stop().success());
+}
+
+/// What a node says of itself; nothing while it does not answer.
+fn status(url: &str) -> serde_json::Value {
+    serde_json::from_slice(&run(&[url], &["status", "-o", "json"]).stdout).unwrap_or_default()
 }
 
 #[test]
