@@ -14,7 +14,11 @@
 //!
 //! None of them ends before the host does: a panic that no group's own guard caught ends the process (`panics.rs`, rule T4).
 //!
+//! The threads beside the way of a write are in `beside.rs`.
+//!
 //! A step worker never syncs a file and never runs a state machine (decision 3); the log thread sends nothing (rule D5).
+
+mod beside;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -32,6 +36,7 @@ use mraft_raft::ReadBack;
 use mraft_types::{GroupId, NodeId, ReplicaId};
 use mraft_wire::HostBeat;
 
+use self::beside::{fill_thread, snapshot_thread, ticker};
 use crate::apply::{Applier, HashView};
 use crate::apply_worker::{ApplyMail, ApplyOutput, ApplyWorker, SnapshotSend};
 use crate::completions::Completions;
@@ -40,7 +45,7 @@ use crate::core::{
 };
 use crate::mailbox::{Mailbox, WaitingBytes};
 use crate::metrics::Metrics;
-use crate::panics::{CaughtView, caught, or_abort};
+use crate::panics::{caught, or_abort};
 use crate::persist::{LogDone, LogHealth, LogJob, LogWorker};
 
 /// A seal follows within this time after writing stops (rule L3).
@@ -63,11 +68,6 @@ const JOIN_POLL: Duration = Duration::from_millis(1);
 
 /// Chores at once: replicas that join or are deleted, each with waits of its own. One more is refused, and asked for again.
 const CHORES_MAX: usize = 64;
-/// A filling rests so many times as long as its last step took, unless the log needs the file soon.
-const FILL_RESTS: u32 = 8;
-/// How often it looks meanwhile.
-const FILL_POLL: Duration = Duration::from_millis(2);
-
 /// Who sends frames to peers and streams snapshots: the transport, behind what a host needs of it.
 pub(crate) trait Outbox: Send + Sync {
     /// Sends messages to a node, in one frame where they fit. What cannot be sent is dropped and counted: Raft repeats itself.
@@ -618,22 +618,6 @@ fn report_log(shared: &Shared, full: &mut bool, health: LogHealth) {
     shared.listener.log_health(&health);
 }
 
-/// Fills the log's next segment with zeros, beside the log's own thread.
-fn fill_thread(shared: &Shared, fills: &Receiver<Option<Fill>>) {
-    while let Ok(Some(fill)) = fills.recv() {
-        // The log is closed only when the host closes; the next start finds the file.
-        let mut began = Instant::now();
-        let filled = fill.run_with_rests(|is_needed_soon| {
-            let until = Instant::now() + began.elapsed() * FILL_RESTS;
-            while Instant::now() < until && !is_needed_soon() && !shared.stop.load(Ordering::Relaxed) {
-                std::thread::sleep(FILL_POLL);
-            }
-            began = Instant::now();
-        });
-        let _ = shared.log.send(LogJob::Filled(filled));
-    }
-}
-
 /// Applies what is committed and answers the callers.
 fn apply_thread(shared: &Shared, thread: usize, mut worker: ApplyWorker) {
     let mut mail = Vec::new();
@@ -738,55 +722,6 @@ fn run_job(shared: &Shared, of: Incarnation, job: Box<dyn BackgroundJob>) {
     };
     // The apply thread is gone only when the host closes; what the job persisted stays persisted.
     let _ = shared.apply(of.group).send(mail);
-}
-
-/// Streams snapshots, one at a time.
-fn snapshot_thread(shared: &Shared, sends: &Mutex<Receiver<Option<SnapshotSend>>>) {
-    loop {
-        let next = sends.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok(Some(SnapshotSend { of, order, meta, view })) = next else { return };
-        if shared.stop.load(Ordering::Relaxed) {
-            return;
-        }
-        let to = order.to;
-        let (view, panicked) = CaughtView::over(view);
-        let send = SnapshotSend { of, order, meta, view };
-        let ok = shared.outbox().is_some_and(|outbox| outbox.stream(send));
-        if let Some(reason) = panicked.get() {
-            // The apply thread is gone only when the host closes.
-            let _ = shared.apply(of.group).send(ApplyMail::Fail(of, reason.clone()));
-        }
-        let event = Event::SnapshotSent { to, ok };
-        shared.deliver_inputs(vec![(of.group, Input::Own(of, event))]);
-    }
-}
-
-/// Moves the logical clock. After a pause of the process the missed ticks are dropped (rule T1): they would let every timeout pass
-/// at once although nobody had a chance to speak.
-fn ticker(shared: &Shared, pace: &Pace) {
-    let every = pace.tick;
-    let mut next = Instant::now() + every;
-    let mut random = crate::random::seed();
-    while !shared.stop.load(Ordering::Relaxed) {
-        let now = Instant::now();
-        if let Some(wait) = next.checked_duration_since(now) {
-            std::thread::sleep(wait);
-        }
-        next = (next + every).max(Instant::now());
-        let tick = shared.tick.fetch_add(1, Ordering::Relaxed) + 1;
-        if tick.is_multiple_of(pace.beat_ticks.max(1)) {
-            shared.listener.beat(shared.disk_age());
-            if let Some(outbox) = shared.outbox() {
-                outbox.beat(HostBeat {
-                    durable_seq: shared.durable_seq(),
-                    disk_age_ms: millis(shared.disk_age()),
-                    unix_ms: shared.now().unix_ms,
-                });
-            }
-        }
-        random = crate::random::next(random);
-        shared.broadcast(|| Input::Node(NodeEvent::Tick { random }));
-    }
 }
 
 /// What proposals weigh in a mailbox: their bodies, and a place for each.
