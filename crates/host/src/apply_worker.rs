@@ -45,7 +45,7 @@ pub enum ApplyMail {
         done: SyncSender<Result<(), String>>,
     },
     /// From the core.
-    Order(GroupId, ApplyOrder),
+    Order(Incarnation, ApplyOrder),
     /// A snapshot is coming in: open a directory for it.
     Stage {
         /// The group.
@@ -54,11 +54,11 @@ pub enum ApplyMail {
         directory: u64,
         /// The sender's meta.
         meta: Vec<u8>,
-        /// Gets the stage.
-        reply: SyncSender<Result<Box<dyn SnapshotStage>, String>>,
+        /// Gets the stage, and whose it is.
+        reply: SyncSender<Result<StageOf, String>>,
     },
     /// A staged directory that never became whole, or that nobody wants.
-    Discard(GroupId, u64),
+    Discard(Incarnation, u64),
     /// A background job ended.
     BackgroundDone(Incarnation, Result<(), MachineError>),
     /// What was done for the replica elsewhere panicked, so that its state is not to be trusted (rule T4), or found that its log cannot be
@@ -92,6 +92,9 @@ pub enum ApplyMail {
         done: SyncSender<Option<CheckpointHash>>,
     },
 }
+
+/// A stage, and whose state machine opened it.
+pub type StageOf = (Incarnation, Box<dyn SnapshotStage>);
 
 /// A snapshot to be streamed to a peer.
 pub struct SnapshotSend {
@@ -202,14 +205,15 @@ impl ApplyWorker {
                 // Nobody waits any more when the caller gave up: nothing is lost by that.
                 let _ = done.try_send(ended);
             }
-            ApplyMail::Order(group, order) => self.order(group, order, out),
+            ApplyMail::Order(of, order) => self.order(of, order, out),
             ApplyMail::Stage { group, directory, meta, reply } => {
                 let stage = self.caught(group, out, |applier, _| {
-                    applier.machine().stage(directory, &meta).map_err(|error| error.to_string())
+                    let stage = applier.machine().stage(directory, &meta);
+                    stage.map(|stage| (applier.incarnation(), stage)).map_err(|error| error.to_string())
                 });
                 let _ = reply.try_send(stage.unwrap_or_else(|| Err("the group is not here".to_owned())));
             }
-            ApplyMail::Discard(group, directory) => self.order(group, ApplyOrder::Discard { directory }, out),
+            ApplyMail::Discard(of, directory) => self.order(of, ApplyOrder::Discard { directory }, out),
             // What is late is nothing to the replica that has the place by now.
             ApplyMail::BackgroundDone(of, _) | ApplyMail::Fail(of, _) | ApplyMail::Hashed(of, _)
                 if !self.is_here(of) => {}
@@ -323,7 +327,8 @@ impl ApplyWorker {
             self.set_paused(false, out);
         }
         for (group, orders) in std::mem::take(&mut self.held) {
-            orders.into_iter().for_each(|order| self.order(group, order, out));
+            let Some(of) = self.appliers.get(&group).map(Applier::incarnation) else { continue };
+            orders.into_iter().for_each(|order| self.order(of, order, out));
             self.weigh(group, out);
             if !self.is_paused {
                 self.keep_to_budget(out);
@@ -408,13 +413,16 @@ impl ApplyWorker {
         });
     }
 
-    fn order(&mut self, group: GroupId, order: ApplyOrder, out: &mut ApplyOutput) {
-        if self.appliers.contains_key(&group) && (self.is_paused || self.held.contains_key(&group)) {
+    fn order(&mut self, of: Incarnation, order: ApplyOrder, out: &mut ApplyOutput) {
+        let group = of.group;
+        if !self.is_here(of) {
+            return answer_stopped([order], out);
+        }
+        if self.is_paused || self.held.contains_key(&group) {
             self.held.entry(group).or_default().push_back(order);
             return;
         }
         let log = Arc::clone(&self.log);
-        let of = self.appliers.get(&group).map(Applier::incarnation);
         self.touched.insert(group);
         match order {
             ApplyOrder::Job(mut job) => {
@@ -427,16 +435,14 @@ impl ApplyWorker {
                 });
                 out.answers = std::mem::take(&mut applied.answers);
                 out.commands += applied.commands;
-                if let Some(of) = of {
-                    out.hashes.extend(applied.views.into_iter().map(|view| (of, view)));
-                    compare(of, applied.hashes, applied.diverged, out);
-                }
+                out.hashes.extend(applied.views.into_iter().map(|view| (of, view)));
+                compare(of, applied.hashes, applied.diverged, out);
                 answer_unknown(tickets, out);
             }
             ApplyOrder::Switch { directory } => {
                 let is_full = self.or_full(group, out, |applier, out| {
                     applier.switch(directory)?;
-                    out.inputs.push((group, Input::Switched { of: applier.incarnation() }));
+                    out.inputs.push((group, Input::Switched { of }));
                     Ok(())
                 });
                 if is_full {
@@ -446,15 +452,14 @@ impl ApplyWorker {
             ApplyOrder::Discard { directory } => {
                 self.guarded(group, out, |applier, _| Ok(applier.machine().discard(directory)?));
             }
-            ApplyOrder::Send(order) => self.send(group, order, out),
+            ApplyOrder::Send(order) => self.send(of, order, out),
         }
     }
 
-    fn send(&mut self, group: GroupId, order: SnapshotOrder, out: &mut ApplyOutput) {
-        let to = order.to;
+    fn send(&mut self, of: Incarnation, order: SnapshotOrder, out: &mut ApplyOutput) {
+        let (group, to) = (of.group, order.to);
         // Without the machine there is no replica that waits for the end.
-        let opened = self.caught(group, out, |applier, _| (applier.incarnation(), applier.view()));
-        let Some((of, view)) = opened else { return };
+        let Some(view) = self.caught(group, out, |applier, _| applier.view()) else { return };
         match view {
             Ok((meta, view)) if meta.applied.index >= order.at_least => {
                 let index = meta.applied.index;
@@ -550,7 +555,7 @@ fn answer_unknown(tickets: impl Iterator<Item = EntryTickets>, out: &mut ApplyOu
     out.answers.extend(unanswered.map(|ticket| (ticket, Answer::Unknown(Unknown::Stopped))));
 }
 
-fn answer_stopped(orders: VecDeque<ApplyOrder>, out: &mut ApplyOutput) {
+fn answer_stopped(orders: impl IntoIterator<Item = ApplyOrder>, out: &mut ApplyOutput) {
     for order in orders {
         if let ApplyOrder::Job(job) = order {
             answer_unknown(job.tickets.into_iter(), out);

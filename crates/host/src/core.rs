@@ -116,8 +116,8 @@ pub enum Input {
     Truncate(GroupId),
     /// A snapshot lies staged and synced in this directory (rule N1, step 1).
     Staged {
-        /// The group.
-        group: GroupId,
+        /// Whose state machine staged it.
+        of: Incarnation,
         /// The leader that sent it.
         from: ReplicaId,
         /// The replica here that it was sent to.
@@ -162,7 +162,7 @@ impl fmt::Debug for Look {
     }
 }
 
-/// An order to the apply side. Orders of one group are carried out in the order in which they were given.
+/// An order to the apply side. Orders of one replica are carried out in the order in which they were given; those of one that is gone are not.
 #[derive(Debug)]
 pub enum ApplyOrder {
     /// Apply entries.
@@ -251,7 +251,7 @@ pub struct Output {
     /// For the log, in this order.
     pub log: Vec<LogJob>,
     /// For the state machines, in this order per group.
-    pub applies: Vec<(GroupId, ApplyOrder)>,
+    pub applies: Vec<(Incarnation, ApplyOrder)>,
     /// For the callers.
     pub answers: Vec<(Ticket, Answer)>,
     /// For whoever reads the log back.
@@ -414,15 +414,15 @@ impl Core {
                 }
             }
             Input::Truncate(group) => self.truncate(group),
-            Input::Staged { group, from, to, term, start, directory } => {
+            Input::Staged { of, from, to, term, start, directory } => {
                 // One at a time: the core was told of the first and will ask for that very one. A second is sent again if it is needed.
                 let takes = |bench: &&mut Bench| bench.staged.is_none() && bench.key.replica == to;
-                let Some(bench) = self.benches.get_mut(&group).filter(takes) else {
-                    self.out.applies.push((group, ApplyOrder::Discard { directory }));
+                let Some(bench) = self.bench_of(of).filter(takes) else {
+                    self.out.applies.push((of, ApplyOrder::Discard { directory }));
                     return;
                 };
                 bench.staged = Some((start.clone(), directory));
-                self.engine.handle_event(group, Event::SnapshotReceived { from, term, start });
+                self.engine.handle_event(of.group, Event::SnapshotReceived { from, term, start });
             }
             Input::Switched { of } => self.switched(of),
             Input::ViewOpened { of, to, index } => {
@@ -458,8 +458,8 @@ impl Core {
                 let tickets = event.into_tickets().into_iter();
                 self.out.answers.extend(tickets.map(|ticket| (ticket, Answer::NotApplied(reason.clone()))));
             }
-            Input::Staged { group, directory, .. } => {
-                self.out.applies.push((group, ApplyOrder::Discard { directory }));
+            Input::Staged { of, directory, .. } => {
+                self.out.applies.push((of, ApplyOrder::Discard { directory }));
             }
             Input::Look(Look(look)) => look(self),
             Input::Node(_)
@@ -549,7 +549,7 @@ impl Core {
                 let (of, number) = (bench.incarnation, write.number);
                 self.out.log.push(LogJob::Write { of, number, write: group_write(bench.key, write) });
             }
-            Effect::Apply(job) => self.out.applies.push((group, ApplyOrder::Job(job))),
+            Effect::Apply(job) => self.out.applies.push((bench.incarnation, ApplyOrder::Job(job))),
             Effect::ReadLog { order, to, first, last, max_bytes } => {
                 let Bench { key, incarnation: of, .. } = *bench;
                 self.out.log_reads.push(LogReadOrder { of, order, key, to, first, last, max_bytes });
@@ -562,7 +562,7 @@ impl Core {
                 }
                 bench.sending.insert(to, None);
                 let order = SnapshotOrder { to, from: bench.key.replica, uid: bench.key.uid, at_least, term };
-                self.out.applies.push((group, ApplyOrder::Send(order)));
+                self.out.applies.push((bench.incarnation, ApplyOrder::Send(order)));
             }
             Effect::Install { start } => {
                 let Some((_, directory)) = bench.staged.take_if(|(staged, _)| *staged == start) else {
@@ -574,7 +574,7 @@ impl Core {
             }
             Effect::DropSnapshot { start } => {
                 if let Some((_, directory)) = bench.staged.take_if(|(staged, _)| *staged == start) {
-                    self.out.applies.push((group, ApplyOrder::Discard { directory }));
+                    self.out.applies.push((bench.incarnation, ApplyOrder::Discard { directory }));
                 }
             }
             Effect::Answer(..) | Effect::Send { .. } | Effect::TellHash { .. } | Effect::Notice(_) => {}
@@ -587,7 +587,7 @@ impl Core {
         match bench.installing.take() {
             Some(Installing { start, directory, step: InstallStep::Begin }) => {
                 bench.installing = Some(Installing { start, directory, step: InstallStep::Switch });
-                self.out.applies.push((group, ApplyOrder::Switch { directory }));
+                self.out.applies.push((of, ApplyOrder::Switch { directory }));
             }
             Some(Installing { start, step: InstallStep::Done, .. }) => {
                 bench.persisted = bench.persisted.max(start.position.index);

@@ -540,7 +540,7 @@ impl Inner {
         let (mut appliers, mut discards) = (Vec::new(), Vec::new());
         for (group, mut replica) in replicas {
             first.extend(replica.first.take());
-            discards.extend(replica.discard.map(|directory| (group, directory)));
+            discards.extend(replica.discard.map(|directory| (replica.seat.incarnation, directory)));
             self.memberships().insert(group, replica.seat.raft.membership().clone());
             if replica.seat.raft.condemned() != Some(CondemnedReason::Divergence) {
                 self.lookups_mut().insert(group, replica.applier.lookup());
@@ -581,9 +581,9 @@ impl Inner {
         )
         .map_err(|error| HostError::io(&self.config.data_directory, error))?;
         let shared = Arc::clone(runtime.shared());
-        for (group, directory) in discards {
+        for (of, directory) in discards {
             // Nobody closes the mailboxes before the runtime is handed over.
-            let _ = shared.apply(group).send(ApplyMail::Discard(group, directory));
+            let _ = shared.apply(of.group).send(ApplyMail::Discard(of, directory));
         }
         *self.shared.write().unwrap_or_else(PoisonError::into_inner) = Some(shared);
         *self.runtime.lock().unwrap_or_else(PoisonError::into_inner) = Some(runtime);

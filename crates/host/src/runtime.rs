@@ -301,16 +301,15 @@ impl Shared {
         }
         if self.applies.len() == 1 {
             if !applies.is_empty() {
-                self.applies[0]
-                    .send_all(applies.into_iter().map(|(group, order)| ApplyMail::Order(group, order)));
+                self.applies[0].send_all(applies.into_iter().map(|(of, order)| ApplyMail::Order(of, order)));
             }
         } else {
             let mut by_thread: BTreeMap<usize, Vec<ApplyMail>> = BTreeMap::new();
-            for (group, order) in applies {
+            for (of, order) in applies {
                 by_thread
-                    .entry(share(group, self.applies.len()))
+                    .entry(share(of.group, self.applies.len()))
                     .or_default()
-                    .push(ApplyMail::Order(group, order));
+                    .push(ApplyMail::Order(of, order));
             }
             for (thread, mail) in by_thread {
                 self.applies[thread].send_all(mail);

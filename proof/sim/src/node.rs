@@ -261,7 +261,8 @@ impl Node {
                 }
             }
             first.extend(replica.first);
-            discards.extend(replica.discard.map(|directory| ApplyMail::Discard(record.group, directory)));
+            let of = replica.seat.incarnation;
+            discards.extend(replica.discard.map(|directory| ApplyMail::Discard(of, directory)));
             lookups.insert(record.group, replica.applier.lookup());
             core.handle(Input::Start(Box::new(replica.seat)));
             apply.handle(ApplyMail::Add(record.group, Box::new(replica.applier)), &mut Default::default());

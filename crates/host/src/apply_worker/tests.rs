@@ -203,7 +203,7 @@ fn entry(index: Index, commands: &[PackedCommand<'_>]) -> Entry {
 fn ordered(group: GroupId, entry: Entry, tickets: Vec<EntryTickets>) -> ApplyMail {
     let (first, last) = (entry.index, entry.index);
     let job = ApplyJob { first, last, entries: Some(vec![entry]), tickets };
-    ApplyMail::Order(group, ApplyOrder::Job(job))
+    ApplyMail::Order(incarnation(group), ApplyOrder::Job(job))
 }
 
 fn handle(worker: &mut ApplyWorker, mail: ApplyMail) -> ApplyOutput {
@@ -271,7 +271,10 @@ fn t2_what_a_group_that_stopped_held_is_not_counted_any_more() {
     let (done, _removed) = std::sync::mpsc::sync_channel(1);
     worker.handle(ApplyMail::Remove { group: GROUP, persist: false, done }, &mut ApplyOutput::default());
     assert_eq!(worker.unpersisted_bytes(), 10 * COMMAND_BYTES);
-    worker.handle(ApplyMail::Order(OTHER, ApplyOrder::Switch { directory: 9 }), &mut ApplyOutput::default());
+    worker.handle(
+        ApplyMail::Order(incarnation(OTHER), ApplyOrder::Switch { directory: 9 }),
+        &mut ApplyOutput::default(),
+    );
     assert_eq!(worker.unpersisted_bytes(), 0, "a machine that fails is dropped");
 }
 
@@ -340,7 +343,7 @@ fn d10_an_installation_that_finds_no_room_waits_and_what_is_behind_it_too() {
     let (mut worker, mood) = worker(&[GROUP], 10 * COMMAND_BYTES);
     mood.set(Mood::FULL);
     let switch = ApplyOrder::Switch { directory: STAGED };
-    let out = handle(&mut worker, ApplyMail::Order(GROUP, switch));
+    let out = handle(&mut worker, ApplyMail::Order(incarnation(GROUP), switch));
     assert!(out.failed.is_empty() && worker.waits_for_room());
     let out = asked(&mut worker, 21, Ticket(5));
     assert!(out.answers.is_empty() && out.failed.is_empty());
@@ -382,10 +385,10 @@ fn t4_a_panic_anywhere_in_a_machine_stops_its_replica_and_no_other() {
     let (staged, stage) = sync_channel(1);
     let (persisted, persist) = sync_channel(1);
     let mail = [
-        ApplyMail::Order(GROUP, ApplyOrder::Send(send)),
+        ApplyMail::Order(incarnation(GROUP), ApplyOrder::Send(send)),
         ApplyMail::Stage { group: GROUP, directory: 1, meta: Vec::new(), reply: staged },
         ApplyMail::Persist { group: GROUP, done: persisted },
-        ApplyMail::Order(GROUP, ApplyOrder::Switch { directory: STAGED }),
+        ApplyMail::Order(incarnation(GROUP), ApplyOrder::Switch { directory: STAGED }),
     ];
     for mail in mail {
         let (mut worker, mood) = worker(&[GROUP, OTHER], 10 * COMMAND_BYTES);
@@ -418,6 +421,12 @@ fn m3_what_ends_late_for_an_earlier_replica_of_the_group_is_nothing_to_the_one_i
         let out = handle(&mut worker, mail);
         assert!(out.failed.is_empty() && out.inputs.is_empty() && out.jobs.is_empty(), "{:?}", out.failed);
     }
+    let next = entry(2, &[PackedCommand::user(NO_SLOT, b"x")]);
+    let tickets = vec![EntryTickets { position: next.position(), tickets: vec![Ticket(5)] }];
+    let job = ApplyJob { first: 2, last: 2, entries: Some(vec![next]), tickets };
+    let out = handle(&mut worker, ApplyMail::Order(earlier, ApplyOrder::Job(job)));
+    assert_eq!(out.answers, [(Ticket(5), Answer::Unknown(Unknown::Stopped))], "it was the earlier one's");
+    assert_eq!((out.commands, out.inputs.len()), (0, 0));
     let out = handle(&mut worker, ApplyMail::Fail(incarnation(GROUP), PANICKED.to_owned()));
     assert!(matches!(&out.failed[..], [(of, _)] if *of == incarnation(GROUP)), "{:?}", out.failed);
 }

@@ -96,13 +96,17 @@ fn d10_after_every_replica_stopped_whoever_asks_is_told_why() {
     let out = core.turn();
     let told = |ticket| (Ticket(ticket), Answer::NotApplied(reason.clone()));
     assert_eq!(out.answers, [told(1), told(2), told(3)]);
-    assert!(matches!(out.applies[..], [(GROUP, ApplyOrder::Discard { directory: 7 })]), "{:?}", out.applies);
+    assert!(
+        matches!(out.applies[..], [(Incarnation { group: GROUP, .. }, ApplyOrder::Discard { directory: 7 })]),
+        "{:?}",
+        out.applies
+    );
     assert!(out.messages.is_empty() && out.log.is_empty(), "{out:?}");
 }
 
 fn staged(index: Index, directory: u64) -> Input {
     let start = LogStart { position: LogPosition { index, term: 2 }, membership: members() };
-    Input::Staged { group: GROUP, from: replica(2), to: replica(1), term: 2, start, directory }
+    Input::Staged { of: own(), from: replica(2), to: replica(1), term: 2, start, directory }
 }
 
 #[test]
@@ -112,7 +116,7 @@ fn n1_a_second_snapshot_that_arrives_before_the_first_is_taken_does_not_stop_the
     core.handle(staged(30, 8));
     let out = core.turn();
     let discarded =
-        |(_, order): &(GroupId, ApplyOrder)| matches!(order, ApplyOrder::Discard { directory: 8 });
+        |(_, order): &(Incarnation, ApplyOrder)| matches!(order, ApplyOrder::Discard { directory: 8 });
     assert!(out.applies.iter().any(discarded), "{:?}", out.applies);
     let begins = |job: &LogJob| match job {
         LogJob::InstallStep { write, .. } => {
@@ -212,11 +216,16 @@ fn m3_what_was_done_for_an_earlier_replica_of_the_group_does_not_reach_the_one_i
 fn m3_a_snapshot_that_an_earlier_replica_of_the_group_was_sent_is_discarded() {
     let mut core = core();
     let start = LogStart { position: LogPosition { index: 20, term: 2 }, membership: members() };
-    let to = ReplicaId::new(1, replica(1).node());
-    core.handle(Input::Staged { group: GROUP, from: replica(2), to, term: 2, start, directory: 7 });
-    let out = core.turn();
-    assert!(matches!(out.applies[..], [(GROUP, ApplyOrder::Discard { directory: 7 })]), "{out:?}");
-    assert!(out.log.is_empty(), "{out:?}");
+    let earlier = Incarnation { number: own().number - 1, ..own() };
+    let (own_id, earlier_id) = (replica(1), ReplicaId::new(1, replica(1).node()));
+    for (of, to) in [(earlier, own_id), (own(), earlier_id)] {
+        let (start, from) = (start.clone(), replica(2));
+        core.handle(Input::Staged { of, from, to, term: 2, start, directory: 7 });
+        let out = core.turn();
+        let discarded = [(of, ApplyOrder::Discard { directory: 7 })];
+        assert_eq!(format!("{:?}", out.applies), format!("{discarded:?}"));
+        assert!(out.log.is_empty(), "{out:?}");
+    }
 }
 
 /// A log that always answers alike.

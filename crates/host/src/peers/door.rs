@@ -283,11 +283,11 @@ impl Handler for Door {
         let (reply, stage) = sync_channel(1);
         let mail = ApplyMail::Stage { group: header.group, directory, meta: header.meta.to_vec(), reply };
         inner.mail(header.group, mail).map_err(|error| error.to_string())?;
-        let stage =
+        let (of, stage) =
             stage.recv_timeout(Duration::from_secs(30)).map_err(|_| "the state machine is busy")??;
         Ok(Box::new(Incoming {
             inner: Arc::downgrade(&inner),
-            group: header.group,
+            of,
             from: header.from,
             to: header.to,
             term: header.term,

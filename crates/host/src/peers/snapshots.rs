@@ -7,7 +7,7 @@ use std::sync::Weak;
 
 use mraft_engine::machine::{MachineError, SnapshotStage, SnapshotView};
 use mraft_transport::{SnapshotReceiver, SnapshotSource};
-use mraft_types::{GroupId, LogStart, Payload, ReplicaId, Term};
+use mraft_types::{LogStart, Payload, ReplicaId, Term};
 use mraft_wire::SNAPSHOT_CHUNK_BYTES_TARGET;
 
 use crate::apply_worker::ApplyMail;
@@ -40,7 +40,7 @@ impl SnapshotSource for Source {
 /// A snapshot that is coming in.
 pub(super) struct Incoming {
     pub(super) inner: Weak<Inner>,
-    pub(super) group: GroupId,
+    pub(super) of: Incarnation,
     pub(super) from: ReplicaId,
     pub(super) to: ReplicaId,
     pub(super) term: Term,
@@ -58,15 +58,15 @@ impl SnapshotReceiver for Incoming {
     fn finish(mut self: Box<Self>) -> Result<(), String> {
         let inner = self.inner.upgrade().ok_or("the node is closing")?;
         let stage = self.stage.take().ok_or("the snapshot is finished")?;
-        let (group, index) = (self.group, self.start.position.index);
+        let (group, index) = (self.of.group, self.start.position.index);
         if let Err(error) = unpanicked(|| stage.finish()) {
-            let _ = inner.mail(group, ApplyMail::Discard(group, self.directory));
+            let _ = inner.mail(group, ApplyMail::Discard(self.of, self.directory));
             return Err(error);
         }
         inner.metrics().count("mraft_snapshots_total", "what", "received");
         inner.tell(&HostEvent::SnapshotReceived { group, index });
         let input = Input::Staged {
-            group,
+            of: self.of,
             from: self.from,
             to: self.to,
             term: self.term,
@@ -84,7 +84,7 @@ impl Drop for Incoming {
         if self.stage.take().is_some()
             && let Some(inner) = self.inner.upgrade()
         {
-            let _ = inner.mail(self.group, ApplyMail::Discard(self.group, self.directory));
+            let _ = inner.mail(self.of.group, ApplyMail::Discard(self.of, self.directory));
         }
     }
 }

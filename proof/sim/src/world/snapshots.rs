@@ -59,6 +59,7 @@ impl World {
         process.staged += 1;
         let directory = process.staged;
         let Some(applier) = process.apply.applier(send.of.group) else { return Ok(false) };
+        let of = applier.incarnation();
         let staged = applier.machine().stage(directory, &send.meta.encode()).and_then(|mut stage| {
             for chunk in &send.chunks {
                 stage.write_chunk(chunk)?;
@@ -77,7 +78,7 @@ impl World {
         }
         let Some(process) = self.nodes[to].process.as_mut() else { return Ok(false) };
         process.core.handle(Input::Staged {
-            group: send.of.group,
+            of,
             from: send.order.from,
             to: send.order.to,
             term: send.order.term,

@@ -182,7 +182,7 @@ impl World {
             }
         }
         process.log_jobs.extend(output.log);
-        process.mail.extend(output.applies.into_iter().map(|(group, order)| ApplyMail::Order(group, order)));
+        process.mail.extend(output.applies.into_iter().map(|(of, order)| ApplyMail::Order(of, order)));
         self.start_log(node, disk_us);
         self.start_apply(node, disk_us / 4 + 1);
         Ok(())
