@@ -62,7 +62,7 @@ const BANNED_IN_PURE: &[(&str, &str)] = &[
     ("HashSet", "its order is not the same everywhere; use BTreeSet"),
 ];
 /// As STYLE.md says.
-const LINES_MAX: usize = 850;
+const LINES_MAX: usize = 800;
 /// Fewer files than this are not the whole house: git could not list it.
 const FILES_MIN: usize = 200;
 

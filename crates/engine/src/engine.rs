@@ -11,7 +11,7 @@ use mraft_types::{GroupId, GroupUid, Index, NodeId};
 use crate::config::Limits;
 use crate::effect::{Answer, Effect, GroupEffect, Notice};
 use crate::error::NotApplied;
-use crate::event::{Event, NodeEvent, Now, Ticket};
+use crate::event::{Event, NodeEvent, Now};
 use crate::group::{Group, Surroundings};
 use crate::log_time::PeerClocks;
 use crate::requests::Answers;
@@ -238,31 +238,9 @@ impl Engine {
     }
 
     fn refuse(&mut self, id: GroupId, event: Event) {
-        let mut refuse = |ticket: Ticket| {
-            let answer = Answer::NotApplied(NotApplied::NoSuchGroup);
-            self.decided.push((id, Effect::Answer(ticket, answer)));
-        };
-        match event {
-            Event::Propose(proposals) => proposals.into_iter().for_each(|proposal| refuse(proposal.ticket)),
-            Event::Read { tickets, .. } => tickets.into_iter().for_each(refuse),
-            Event::Change { ticket, .. }
-            | Event::Transfer { ticket, .. }
-            | Event::ProposeCheckpoint(ticket) => {
-                refuse(ticket);
-            }
-            Event::Message { .. }
-            | Event::Persisted { .. }
-            | Event::Applied { .. }
-            | Event::Hashed(_)
-            | Event::PeerHashed { .. }
-            | Event::LogRead { .. }
-            | Event::SnapshotReceived { .. }
-            | Event::SnapshotInstalled { .. }
-            | Event::SnapshotProgress { .. }
-            | Event::SnapshotSent { .. }
-            | Event::Truncate { .. }
-            | Event::Condemn { .. } => {}
-        }
+        let answer = Answer::NotApplied(NotApplied::NoSuchGroup);
+        let answers = event.into_tickets().into_iter().map(|ticket| (ticket, answer.clone()));
+        self.decided.extend(answers.map(|(ticket, answer)| (id, Effect::Answer(ticket, answer))));
     }
 }
 

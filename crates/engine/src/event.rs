@@ -2,10 +2,9 @@
 
 //! All that can happen to an engine.
 
-use mraft_raft::Message;
+use mraft_raft::{Message, ReadBack};
 use mraft_types::{
-    CondemnedReason, Entry, GroupId, GroupUid, Index, LogStart, MembershipChange, NodeId, Payload, ReplicaId,
-    Term,
+    CondemnedReason, GroupId, GroupUid, Index, LogStart, MembershipChange, NodeId, Payload, ReplicaId, Term,
 };
 
 use crate::comparison::{Dispute, StateHash};
@@ -119,8 +118,8 @@ pub enum Event {
         order: u64,
         /// For which follower.
         to: ReplicaId,
-        /// The entries, or none.
-        entries: Vec<Entry>,
+        /// What came of it.
+        found: ReadBack,
     },
     /// A snapshot lies staged and synced.
     SnapshotReceived {

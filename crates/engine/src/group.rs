@@ -181,8 +181,8 @@ impl Group {
                     self.compare(around, from, hash, out);
                 }
             }
-            Event::LogRead { order, to, entries } => {
-                self.raft.step(mraft_raft::Event::LogRead { order, to, entries });
+            Event::LogRead { order, to, found } => {
+                self.raft.step(mraft_raft::Event::LogRead { order, to, found });
             }
             Event::SnapshotReceived { from, term, start } => {
                 self.raft.step(mraft_raft::Event::SnapshotReceived { from, term, start });

@@ -49,11 +49,13 @@ impl Default for Limits {
             head_bytes_max: 64 << 10,
             head_timeout: Duration::from_secs(30),
             tls_accept_timeout: Duration::from_secs(5),
-            timeout_default: Duration::from_secs(10),
+            timeout_default: Duration::from_millis(TIMEOUT_MS_DEFAULT),
         }
     }
 }
 
+/// How long a request may take that asks for no time of its own, unless whoever runs the door says otherwise.
+pub const TIMEOUT_MS_DEFAULT: u64 = 5_000;
 /// Longest time that a request may ask for.
 pub const TIMEOUT_MS_MAX: u64 = mraft_api::client::TIMEOUT_MS_MAX;
 /// How much longer than the deadline a door waits for the node to say what it knows.

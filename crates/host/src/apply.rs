@@ -21,6 +21,7 @@ use mraft_logstore::{LogError, LogKey, LogReader};
 use mraft_types::codec::{DecodeError, Reader};
 use mraft_types::{Entry, EntryKind, Index, LogPosition, Membership, Payload};
 
+use crate::core::Incarnation;
 use crate::meta::{GroupMeta, check_level};
 
 /// Bytes of entries that are read from the log at once when they are no longer in memory.
@@ -142,6 +143,7 @@ pub type Tickets = Peekable<std::vec::IntoIter<EntryTickets>>;
 /// One group's state machine and its meta.
 pub struct Applier {
     key: LogKey,
+    incarnation: Incarnation,
     machine: Box<dyn StateMachine>,
     meta: GroupMeta,
     meta_bytes: Vec<u8>,
@@ -154,9 +156,15 @@ pub struct Applier {
 
 impl Applier {
     /// Takes over a machine that was opened with this meta.
-    pub fn new(key: LogKey, machine: Box<dyn StateMachine>, meta: GroupMeta) -> Applier {
+    pub fn new(
+        key: LogKey,
+        incarnation: Incarnation,
+        machine: Box<dyn StateMachine>,
+        meta: GroupMeta,
+    ) -> Applier {
         Applier {
             key,
+            incarnation,
             machine,
             meta,
             meta_bytes: Vec::new(),
@@ -164,6 +172,11 @@ impl Applier {
             results: Results::default(),
             checkpoints: VecDeque::new(),
         }
+    }
+
+    /// Under which name the core knows this run of the replica.
+    pub fn incarnation(&self) -> Incarnation {
+        self.incarnation
     }
 
     /// The replicated bookkeeping at the last applied entry.

@@ -26,7 +26,7 @@ use mraft_logstore::LogReader;
 use mraft_types::{CondemnedReason, GroupId, Index};
 
 use crate::apply::{Applied, Applier, ApplyError, CheckpointHash, HashView};
-use crate::core::{ApplyOrder, Input, SnapshotOrder};
+use crate::core::{ApplyOrder, Incarnation, Input, SnapshotOrder};
 use crate::meta::GroupMeta;
 
 const PANICKED: &str = "the state machine panicked; its state is discarded";
@@ -45,7 +45,7 @@ pub enum ApplyMail {
         done: SyncSender<Result<(), String>>,
     },
     /// From the core.
-    Order(GroupId, ApplyOrder),
+    Order(Incarnation, ApplyOrder),
     /// A snapshot is coming in: open a directory for it.
     Stage {
         /// The group.
@@ -54,15 +54,16 @@ pub enum ApplyMail {
         directory: u64,
         /// The sender's meta.
         meta: Vec<u8>,
-        /// Gets the stage.
-        reply: SyncSender<Result<Box<dyn SnapshotStage>, String>>,
+        /// Gets the stage, and whose it is.
+        reply: SyncSender<Result<StageOf, String>>,
     },
     /// A staged directory that never became whole, or that nobody wants.
-    Discard(GroupId, u64),
+    Discard(Incarnation, u64),
     /// A background job ended.
-    BackgroundDone(GroupId, Result<(), MachineError>),
-    /// What was done for the group elsewhere panicked, for this reason: its state is not to be trusted (rule T4).
-    Fail(GroupId, String),
+    BackgroundDone(Incarnation, Result<(), MachineError>),
+    /// What was done for the replica elsewhere panicked, so that its state is not to be trusted (rule T4), or found that its log cannot be
+    /// read (rule D10): it ends for this reason.
+    Fail(Incarnation, String),
     /// Persist now whatever can be persisted (a snapshot request, or room is short).
     Persist {
         /// The group.
@@ -78,7 +79,7 @@ pub enum ApplyMail {
         done: SyncSender<Result<StateHash, String>>,
     },
     /// The content at a checkpoint was hashed, or cannot be read.
-    Hashed(GroupId, Result<StateHash, MachineError>),
+    Hashed(Incarnation, Result<StateHash, MachineError>),
     /// The log holds more segments than it should: every group persists what it can, so that its log can be truncated (rule L5).
     PersistAll,
     /// Looks up what was found at a checkpoint (rule E8).
@@ -92,10 +93,13 @@ pub enum ApplyMail {
     },
 }
 
+/// A stage, and whose state machine opened it.
+pub type StageOf = (Incarnation, Box<dyn SnapshotStage>);
+
 /// A snapshot to be streamed to a peer.
 pub struct SnapshotSend {
-    /// The group.
-    pub group: GroupId,
+    /// Whose.
+    pub of: Incarnation,
     /// To whom, from whom, in which term.
     pub order: SnapshotOrder,
     /// What the view covers.
@@ -112,13 +116,13 @@ pub struct ApplyOutput {
     /// For the groups' cores.
     pub inputs: Vec<(GroupId, Input)>,
     /// For whoever does background work; their ends come back as [`ApplyMail::BackgroundDone`].
-    pub jobs: Vec<(GroupId, Box<dyn BackgroundJob>)>,
+    pub jobs: Vec<(Incarnation, Box<dyn BackgroundJob>)>,
     /// For whoever does background work: content to be hashed; the hashes come back as [`ApplyMail::Hashed`].
-    pub hashes: Vec<(GroupId, HashView)>,
+    pub hashes: Vec<(Incarnation, HashView)>,
     /// For whoever streams snapshots.
     pub sends: Vec<SnapshotSend>,
-    /// Groups whose machine cannot go on: their replicas must be stopped.
-    pub failed: Vec<(GroupId, String)>,
+    /// Whose machine cannot go on: these replicas must be stopped.
+    pub failed: Vec<(Incarnation, String)>,
     /// Commands applied.
     pub commands: u64,
     /// How often this worker had to persist by itself because too much waited in memory.
@@ -201,15 +205,19 @@ impl ApplyWorker {
                 // Nobody waits any more when the caller gave up: nothing is lost by that.
                 let _ = done.try_send(ended);
             }
-            ApplyMail::Order(group, order) => self.order(group, order, out),
+            ApplyMail::Order(of, order) => self.order(of, order, out),
             ApplyMail::Stage { group, directory, meta, reply } => {
                 let stage = self.caught(group, out, |applier, _| {
-                    applier.machine().stage(directory, &meta).map_err(|error| error.to_string())
+                    let stage = applier.machine().stage(directory, &meta);
+                    stage.map(|stage| (applier.incarnation(), stage)).map_err(|error| error.to_string())
                 });
                 let _ = reply.try_send(stage.unwrap_or_else(|| Err("the group is not here".to_owned())));
             }
-            ApplyMail::Discard(group, directory) => self.order(group, ApplyOrder::Discard { directory }, out),
-            ApplyMail::BackgroundDone(group, result) => {
+            ApplyMail::Discard(of, directory) => self.order(of, ApplyOrder::Discard { directory }, out),
+            // What is late is nothing to the replica that has the place by now.
+            ApplyMail::BackgroundDone(of, _) | ApplyMail::Fail(of, _) | ApplyMail::Hashed(of, _)
+                if !self.is_here(of) => {}
+            ApplyMail::BackgroundDone(Incarnation { group, .. }, result) => {
                 self.touched.insert(group);
                 // A machine that takes it calmly would ask for the same work again at once.
                 let had_room = !is_full(&result);
@@ -219,9 +227,7 @@ impl ApplyWorker {
                     self.found_full(group, out);
                 }
             }
-            ApplyMail::Fail(group, reason) => {
-                self.guarded(group, out, |_, _| Err(MachineError::Failed(reason).into()));
-            }
+            ApplyMail::Fail(of, reason) => self.fail(of.group, reason, out),
             ApplyMail::Persist { group, done } => {
                 self.touched.insert(group);
                 let mut persisted = Err("the group is not here".to_owned());
@@ -231,8 +237,8 @@ impl ApplyWorker {
                     if let Ok(persisted) = persisted {
                         // The core has to know how far the machine is before it truncates, and nobody asks for this truncation again.
                         let GroupMeta { applied, disputed, .. } = applier.meta();
-                        let (index, disputed) = (applied.index, *disputed);
-                        out.inputs.push((group, Input::Applied { group, index, persisted, disputed }));
+                        let (of, index, disputed) = (applier.incarnation(), applied.index, *disputed);
+                        out.inputs.push((group, Input::Applied { of, index, persisted, disputed }));
                         out.inputs.push((group, Input::Truncate(group)));
                     }
                     // Whoever asked is told that there is no room; the replica serves as before.
@@ -254,10 +260,10 @@ impl ApplyWorker {
                 });
                 let _ = done.try_send(hash);
             }
-            ApplyMail::Hashed(group, result) => self.guarded(group, out, |applier, out| {
+            ApplyMail::Hashed(of, result) => self.guarded(of.group, out, |applier, out| {
                 let hash = result?;
                 let diverged = applier.hashed(hash);
-                compare(group, vec![hash], diverged, out);
+                compare(of, vec![hash], diverged, out);
                 Ok(())
             }),
             ApplyMail::PersistAll => {
@@ -277,12 +283,12 @@ impl ApplyWorker {
         for group in std::mem::take(&mut self.touched) {
             self.guarded(group, out, |applier, out| {
                 let (index, persisted) = (applier.meta().applied.index, applier.persisted());
-                let disputed = applier.meta().disputed;
-                out.inputs.push((group, Input::Applied { group, index, persisted, disputed }));
+                let (of, disputed) = (applier.incarnation(), applier.meta().disputed);
+                out.inputs.push((group, Input::Applied { of, index, persisted, disputed }));
                 let is_due = snapshot_entries > 0 && index.saturating_sub(persisted) >= snapshot_entries;
                 let urgency = if is_due { Urgency::Pressing } else { Urgency::Normal };
                 if !is_short && let Some(job) = applier.background(urgency) {
-                    out.jobs.push((group, job));
+                    out.jobs.push((of, job));
                 }
                 Ok(())
             });
@@ -321,7 +327,8 @@ impl ApplyWorker {
             self.set_paused(false, out);
         }
         for (group, orders) in std::mem::take(&mut self.held) {
-            orders.into_iter().for_each(|order| self.order(group, order, out));
+            let Some(of) = self.appliers.get(&group).map(Applier::incarnation) else { continue };
+            orders.into_iter().for_each(|order| self.order(of, order, out));
             self.weigh(group, out);
             if !self.is_paused {
                 self.keep_to_budget(out);
@@ -352,8 +359,8 @@ impl ApplyWorker {
         let is_full = self.or_full(group, out, |applier, out| {
             applier.machine().persist()?;
             let (index, persisted) = (applier.meta().applied.index, applier.persisted());
-            let disputed = applier.meta().disputed;
-            out.inputs.push((group, Input::Applied { group, index, persisted, disputed }));
+            let (of, disputed) = (applier.incarnation(), applier.meta().disputed);
+            out.inputs.push((group, Input::Applied { of, index, persisted, disputed }));
             Ok(())
         });
         self.weigh(group, out);
@@ -379,9 +386,10 @@ impl ApplyWorker {
             ),
             false => tracing::info!("there is room on disk again: the groups take writes"),
         }
-        let told =
-            self.appliers.keys().map(|group| (*group, Input::StoreFull { group: *group, full: paused }));
-        out.inputs.extend(told);
+        let told = |(group, applier): (&GroupId, &Applier)| {
+            (*group, Input::StoreFull { of: applier.incarnation(), full: paused })
+        };
+        out.inputs.extend(self.appliers.iter().map(told));
     }
 
     /// Keeps the account of what waits in memory; a group that is gone has nothing any more.
@@ -399,14 +407,18 @@ impl ApplyWorker {
     fn press(&mut self, group: GroupId, out: &mut ApplyOutput) {
         self.guarded(group, out, |applier, out| {
             if let Some(job) = applier.background(Urgency::Pressing) {
-                out.jobs.push((group, job));
+                out.jobs.push((applier.incarnation(), job));
             }
             Ok(())
         });
     }
 
-    fn order(&mut self, group: GroupId, order: ApplyOrder, out: &mut ApplyOutput) {
-        if self.appliers.contains_key(&group) && (self.is_paused || self.held.contains_key(&group)) {
+    fn order(&mut self, of: Incarnation, order: ApplyOrder, out: &mut ApplyOutput) {
+        let group = of.group;
+        if !self.is_here(of) {
+            return answer_stopped([order], out);
+        }
+        if self.is_paused || self.held.contains_key(&group) {
             self.held.entry(group).or_default().push_back(order);
             return;
         }
@@ -423,14 +435,14 @@ impl ApplyWorker {
                 });
                 out.answers = std::mem::take(&mut applied.answers);
                 out.commands += applied.commands;
-                out.hashes.extend(applied.views.into_iter().map(|view| (group, view)));
-                compare(group, applied.hashes, applied.diverged, out);
+                out.hashes.extend(applied.views.into_iter().map(|view| (of, view)));
+                compare(of, applied.hashes, applied.diverged, out);
                 answer_unknown(tickets, out);
             }
             ApplyOrder::Switch { directory } => {
                 let is_full = self.or_full(group, out, |applier, out| {
                     applier.switch(directory)?;
-                    out.inputs.push((group, Input::Switched { group }));
+                    out.inputs.push((group, Input::Switched { of }));
                     Ok(())
                 });
                 if is_full {
@@ -440,21 +452,19 @@ impl ApplyWorker {
             ApplyOrder::Discard { directory } => {
                 self.guarded(group, out, |applier, _| Ok(applier.machine().discard(directory)?));
             }
-            ApplyOrder::Send(order) => self.send(group, order, out),
+            ApplyOrder::Send(order) => self.send(of, order, out),
         }
     }
 
-    fn send(&mut self, group: GroupId, order: SnapshotOrder, out: &mut ApplyOutput) {
-        let to = order.to;
-        let Some(view) = self.caught(group, out, |applier, _| applier.view()) else {
-            out.inputs.push((group, Input::Group(group, Event::SnapshotSent { to, ok: false })));
-            return;
-        };
+    fn send(&mut self, of: Incarnation, order: SnapshotOrder, out: &mut ApplyOutput) {
+        let (group, to) = (of.group, order.to);
+        // Without the machine there is no replica that waits for the end.
+        let Some(view) = self.caught(group, out, |applier, _| applier.view()) else { return };
         match view {
             Ok((meta, view)) if meta.applied.index >= order.at_least => {
                 let index = meta.applied.index;
-                out.inputs.push((group, Input::ViewOpened { group, to, index }));
-                out.sends.push(SnapshotSend { group, order, meta, view });
+                out.inputs.push((group, Input::ViewOpened { of, to, index }));
+                out.sends.push(SnapshotSend { of, order, meta, view });
             }
             // A view that fails is no reason to stop a replica that serves: the follower is tried again.
             unusable => {
@@ -465,7 +475,7 @@ impl ApplyWorker {
                     Err(error) => error.to_string(),
                 };
                 tracing::warn!(%group, %to, "no snapshot can be made now: {reason}; it is tried again");
-                out.inputs.push((group, Input::Group(group, Event::SnapshotSent { to, ok: false })))
+                out.inputs.push((group, Input::Own(of, Event::SnapshotSent { to, ok: false })))
             }
         }
     }
@@ -517,9 +527,15 @@ impl ApplyWorker {
         result
     }
 
+    /// Whether this run of the replica has not ended yet.
+    fn is_here(&self, of: Incarnation) -> bool {
+        self.appliers.get(&of.group).is_some_and(|applier| applier.incarnation() == of)
+    }
+
     fn fail(&mut self, group: GroupId, failure: String, out: &mut ApplyOutput) {
+        let failed = self.appliers.get(&group).map(|applier| (applier.incarnation(), failure));
         self.drop_group(group, out);
-        out.failed.push((group, failure));
+        out.failed.extend(failed);
     }
 
     fn drop_group(&mut self, group: GroupId, out: &mut ApplyOutput) {
@@ -539,7 +555,7 @@ fn answer_unknown(tickets: impl Iterator<Item = EntryTickets>, out: &mut ApplyOu
     out.answers.extend(unanswered.map(|ticket| (ticket, Answer::Unknown(Unknown::Stopped))));
 }
 
-fn answer_stopped(orders: VecDeque<ApplyOrder>, out: &mut ApplyOutput) {
+fn answer_stopped(orders: impl IntoIterator<Item = ApplyOrder>, out: &mut ApplyOutput) {
     for order in orders {
         if let ApplyOrder::Job(job) = order {
             answer_unknown(job.tickets.into_iter(), out);
@@ -552,13 +568,14 @@ fn is_full<T>(result: &Result<T, MachineError>) -> bool {
 }
 
 /// Tells the core what was found at checkpoints, and what follows when the majority found something else (rule E8).
-fn compare(group: GroupId, hashes: Vec<StateHash>, diverged: Option<StateHash>, out: &mut ApplyOutput) {
-    let found = hashes.into_iter().map(|hash| (group, Input::Group(group, Event::Hashed(hash))));
+fn compare(of: Incarnation, hashes: Vec<StateHash>, diverged: Option<StateHash>, out: &mut ApplyOutput) {
+    let group = of.group;
+    let found = hashes.into_iter().map(|hash| (group, Input::Own(of, Event::Hashed(hash))));
     out.inputs.extend(found);
     if let Some(majority) = diverged {
         tracing::error!(%group, index = majority.index, "the state of this replica is not the majority's");
         let reason = CondemnedReason::Divergence;
-        out.inputs.push((group, Input::Group(group, Event::Condemn { reason })));
+        out.inputs.push((group, Input::Own(of, Event::Condemn { reason })));
     }
 }
 

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use mraft_engine::effect::Answer;
+use mraft_engine::error::Unknown;
 use mraft_engine::event::Ticket;
 
 use crate::mailbox::Mailbox;
@@ -26,7 +27,13 @@ const CALL_SHARDS: usize = 16;
 
 /// One caller's answers, each with its tag.
 type Sink = Arc<Mailbox<(u64, Answer)>>;
-type Call = Box<dyn FnOnce(Answer) + Send>;
+
+/// A function that waits for its answer.
+struct Call {
+    answered: Box<dyn FnOnce(Answer) + Send>,
+    /// The tick after which [`Completions::expire`] answers it.
+    expires_tick: u64,
+}
 
 /// Where answers go.
 pub(crate) struct Completions {
@@ -90,11 +97,33 @@ impl Completions {
         Some(CompletionQueue { sink, mailbox, completions: Arc::clone(self) })
     }
 
-    /// A ticket whose answer is given to `call`, on the thread that has the answer: it must not block.
-    pub(crate) fn call(&self, call: impl FnOnce(Answer) + Send + 'static) -> Ticket {
+    /// A ticket whose answer is given to `answered`, on the thread that has the answer: it must not block.
+    pub(crate) fn call(&self, answered: impl FnOnce(Answer) + Send + 'static) -> Ticket {
+        self.call_until(u64::MAX, answered)
+    }
+
+    /// The same; when no answer is there after this tick, it is that nobody knows.
+    pub(crate) fn call_until(
+        &self,
+        expires_tick: u64,
+        answered: impl FnOnce(Answer) + Send + 'static,
+    ) -> Ticket {
         let tag = self.next_call.fetch_add(1, Ordering::Relaxed) & TAG_MASK;
-        self.shard(tag).lock().unwrap_or_else(PoisonError::into_inner).insert(tag, Box::new(call));
+        let call = Call { answered: Box::new(answered), expires_tick };
+        self.shard(tag).lock().unwrap_or_else(PoisonError::into_inner).insert(tag, call);
         Ticket(CALLS_SINK << TAG_BITS | tag)
+    }
+
+    /// Answers the functions whose time is up: their tickets lie where nothing looks at deadlines, with a state machine that does not come
+    /// back. The answer that comes in the end finds nobody.
+    pub(crate) fn expire(&self, tick: u64) {
+        for shard in &self.calls {
+            let late: Vec<(u64, Call)> = {
+                let mut calls = shard.lock().unwrap_or_else(PoisonError::into_inner);
+                calls.extract_if(|_, call| call.expires_tick < tick).collect()
+            };
+            late.into_iter().for_each(|(_, call)| (call.answered)(Answer::Unknown(Unknown::Deadline)));
+        }
     }
 
     /// Delivers answers.
@@ -116,7 +145,7 @@ impl Completions {
             if sink == CALLS_SINK {
                 let call = self.shard(tag).lock().unwrap_or_else(PoisonError::into_inner).remove(&tag);
                 if let Some(call) = call {
-                    call(answer);
+                    (call.answered)(answer);
                 }
                 continue;
             }
@@ -173,6 +202,23 @@ mod tests {
         second.take(&mut taken);
         assert_eq!(taken, [(7, ready(2))]);
         assert_eq!(*called.lock().expect("no panic"), [ready(3)]);
+    }
+
+    #[test]
+    fn e4_a_function_whose_time_is_up_is_told_that_nobody_knows_and_nothing_more() {
+        let completions = Completions::new();
+        let called = Arc::new(Mutex::new(Vec::new()));
+        let until = |tick: u64| {
+            let called = Arc::clone(&called);
+            completions.call_until(tick, move |answer| called.lock().expect("no panic").push((tick, answer)))
+        };
+        let (early, late) = (until(4), until(5));
+        completions.expire(4);
+        assert_eq!(*called.lock().expect("no panic"), []);
+        completions.expire(5);
+        completions.deliver(vec![(early, ready(1)), (late, ready(2))]);
+        let unknown = Answer::Unknown(Unknown::Deadline);
+        assert_eq!(*called.lock().expect("no panic"), [(4, unknown), (5, ready(2))]);
     }
 
     #[test]

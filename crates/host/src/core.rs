@@ -32,9 +32,9 @@ use mraft_engine::effect::{Answer, ApplyJob, Effect, GroupEffect, Notice};
 use mraft_engine::error::NotApplied;
 use mraft_engine::event::{Event, NodeEvent, Now, Ticket};
 use mraft_engine::{Dispute, Engine, Limits, StateHash};
-use mraft_logstore::{GroupWrite, LogKey, Mark};
-use mraft_raft::{Message, Raft};
-use mraft_types::{Entry, GroupId, GroupUid, HardState, Index, LogStart, NodeId, ReplicaId, Term};
+use mraft_logstore::{GroupWrite, LogError, LogKey, LogReader, Mark};
+use mraft_raft::{Message, Raft, ReadBack};
+use mraft_types::{GroupId, GroupUid, HardState, Index, LogStart, NodeId, ReplicaId, Term};
 
 use crate::persist::{LogDone, LogJob, group_write};
 
@@ -54,11 +54,23 @@ pub struct CoreConfig {
     pub truncates_on_request_only: bool,
 }
 
+/// One run of a replica in this process. What was done for it elsewhere comes back under this name: what is late, because a disk or a
+/// peer held it up, must not be taken for news of the replica that has its place in the group by then (rule M3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Incarnation {
+    /// The group.
+    pub group: GroupId,
+    /// Given out once in a process for each group.
+    pub number: u64,
+}
+
 /// A group that starts here.
 #[derive(Debug)]
 pub struct Seat {
     /// Whose log records are its own.
     pub key: LogKey,
+    /// See [`Incarnation`].
+    pub incarnation: Incarnation,
     /// The core, restored.
     pub raft: Raft,
     /// The group's feature level (rule T3).
@@ -68,8 +80,10 @@ pub struct Seat {
 /// Something happened.
 #[derive(Debug)]
 pub enum Input {
-    /// To one group.
+    /// To one group, whichever replica it has here.
     Group(GroupId, Event),
+    /// To one replica: what its state machine, its log or a stream of its own brought about.
+    Own(Incarnation, Event),
     /// To the node.
     Node(NodeEvent),
     /// The log finished a job.
@@ -80,8 +94,8 @@ pub enum Input {
     LogPressed(bool),
     /// A group's state machine holds more in memory than it may and has no room on disk, or has again: no proposals meanwhile (rule D10).
     StoreFull {
-        /// The group.
-        group: GroupId,
+        /// Whose.
+        of: Incarnation,
         /// Whether it is so.
         full: bool,
     },
@@ -89,8 +103,8 @@ pub enum Input {
     StopAll(NotApplied),
     /// The apply side applied and published up to here.
     Applied {
-        /// The group.
-        group: GroupId,
+        /// Whose.
+        of: Incarnation,
         /// Last applied index.
         index: Index,
         /// What a crash would come back with.
@@ -102,10 +116,12 @@ pub enum Input {
     Truncate(GroupId),
     /// A snapshot lies staged and synced in this directory (rule N1, step 1).
     Staged {
-        /// The group.
-        group: GroupId,
+        /// Whose state machine staged it.
+        of: Incarnation,
         /// The leader that sent it.
         from: ReplicaId,
+        /// The replica here that it was sent to.
+        to: ReplicaId,
         /// Its term then.
         term: Term,
         /// What it covers.
@@ -115,13 +131,13 @@ pub enum Input {
     },
     /// The apply side switched to the staged directory (rule N1, step 5).
     Switched {
-        /// The group.
-        group: GroupId,
+        /// Whose.
+        of: Incarnation,
     },
     /// A view for [`Output::snapshots`] was opened at this index; entries behind it are kept while it is sent (rule N2).
     ViewOpened {
-        /// The group.
-        group: GroupId,
+        /// Whose.
+        of: Incarnation,
         /// For whom.
         to: ReplicaId,
         /// The view's index.
@@ -131,6 +147,8 @@ pub enum Input {
     Start(Box<Seat>),
     /// A group stops; its requests are answered with the reason.
     Stop(GroupId, NotApplied),
+    /// A replica's state machine cannot go on: the same for this one.
+    StopOwn(Incarnation, NotApplied),
     /// Somebody wants to look at the state between two turns: status, tests.
     Look(Look),
 }
@@ -144,7 +162,7 @@ impl fmt::Debug for Look {
     }
 }
 
-/// An order to the apply side. Orders of one group are carried out in the order in which they were given.
+/// An order to the apply side. Orders of one replica are carried out in the order in which they were given; those of one that is gone are not.
 #[derive(Debug)]
 pub enum ApplyOrder {
     /// Apply entries.
@@ -159,7 +177,7 @@ pub enum ApplyOrder {
         /// The directory number.
         directory: u64,
     },
-    /// Open a view and stream it; answered by [`Input::ViewOpened`], then `Event::SnapshotSent`.
+    /// Open a view and stream it; answered by [`Input::ViewOpened`], then [`Input::Own`] with `Event::SnapshotSent`.
     Send(SnapshotOrder),
 }
 
@@ -181,6 +199,8 @@ pub struct SnapshotOrder {
 /// Entries to be read from the log for a follower; answered by `Event::LogRead`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LogReadOrder {
+    /// Who asks.
+    pub of: Incarnation,
     /// Its number, to be repeated in the answer.
     pub order: u64,
     /// Whose log.
@@ -231,7 +251,7 @@ pub struct Output {
     /// For the log, in this order.
     pub log: Vec<LogJob>,
     /// For the state machines, in this order per group.
-    pub applies: Vec<(GroupId, ApplyOrder)>,
+    pub applies: Vec<(Incarnation, ApplyOrder)>,
     /// For the callers.
     pub answers: Vec<(Ticket, Answer)>,
     /// For whoever reads the log back.
@@ -275,6 +295,7 @@ struct Installing {
 #[derive(Debug)]
 struct Bench {
     key: LogKey,
+    incarnation: Incarnation,
     /// As last written: marks of an installation carry it too (rule L4).
     hard_state: HardState,
     /// The one snapshot that lies staged, until the core took or dropped it.
@@ -344,27 +365,30 @@ impl Core {
                 }
                 None => self.engine.handle_event(group, Event::Propose(proposals)),
             },
-            Input::Group(group, event) => {
-                if let Event::SnapshotSent { to, .. } = &event
-                    && let Some(bench) = self.benches.get_mut(&group)
-                {
+            Input::Group(group, event) => self.engine.handle_event(group, event),
+            Input::Own(of, event) => {
+                let Some(bench) = self.bench_of(of) else { return };
+                if let Event::SnapshotSent { to, .. } = &event {
                     bench.sending.remove(to);
                 }
-                self.engine.handle_event(group, event);
+                self.engine.handle_event(of.group, event);
             }
             Input::Node(event) => self.engine.handle_node_event(event),
-            Input::Log(LogDone::Persisted { group, number }) => {
-                self.engine.handle_event(group, Event::Persisted { write: number });
+            Input::Log(LogDone::Persisted { of, number }) => {
+                if self.bench_of(of).is_some() {
+                    self.engine.handle_event(of.group, Event::Persisted { write: number });
+                }
             }
-            Input::Log(LogDone::InstallStep { group }) => self.install_step_durable(group),
+            Input::Log(LogDone::InstallStep { of }) => self.install_step_durable(of),
             Input::Log(LogDone::Added { .. } | LogDone::Removed { .. }) => {}
-            Input::Log(LogDone::Refused { group, .. }) => {
-                self.benches.remove(&group);
-                self.engine.remove_group(group, &NotApplied::Stopping);
+            Input::Log(LogDone::Refused { key, .. }) => {
+                if self.benches.get(&key.group).is_some_and(|bench| bench.key == *key) {
+                    self.stop(key.group, &NotApplied::Stopping);
+                }
             }
             Input::LogFull(full) => self.log_full = full,
-            Input::StoreFull { group, full } => {
-                if let Some(bench) = self.benches.get_mut(&group) {
+            Input::StoreFull { of, full } => {
+                if let Some(bench) = self.bench_of(of) {
                     bench.store_full = full;
                 }
             }
@@ -381,51 +405,61 @@ impl Core {
                 }
                 self.stopped = Some(reason);
             }
-            Input::Applied { group, index, persisted, disputed } => {
-                self.engine.handle_event(group, Event::Applied { index, disputed });
-                if let Some(bench) = self.benches.get_mut(&group) {
-                    bench.persisted = bench.persisted.max(persisted);
-                    if !self.config.truncates_on_request_only || self.log_pressed {
-                        self.truncate(group);
-                    }
+            Input::Applied { of, index, persisted, disputed } => {
+                let Some(bench) = self.bench_of(of) else { return };
+                bench.persisted = bench.persisted.max(persisted);
+                self.engine.handle_event(of.group, Event::Applied { index, disputed });
+                if !self.config.truncates_on_request_only || self.log_pressed {
+                    self.truncate(of.group);
                 }
             }
             Input::Truncate(group) => self.truncate(group),
-            Input::Staged { group, from, term, start, directory } => {
+            Input::Staged { of, from, to, term, start, directory } => {
                 // One at a time: the core was told of the first and will ask for that very one. A second is sent again if it is needed.
-                let Some(bench) = self.benches.get_mut(&group).filter(|bench| bench.staged.is_none()) else {
-                    self.out.applies.push((group, ApplyOrder::Discard { directory }));
+                let takes = |bench: &&mut Bench| bench.staged.is_none() && bench.key.replica == to;
+                let Some(bench) = self.bench_of(of).filter(takes) else {
+                    self.out.applies.push((of, ApplyOrder::Discard { directory }));
                     return;
                 };
                 bench.staged = Some((start.clone(), directory));
-                self.engine.handle_event(group, Event::SnapshotReceived { from, term, start });
+                self.engine.handle_event(of.group, Event::SnapshotReceived { from, term, start });
             }
-            Input::Switched { group } => self.switched(group),
-            Input::ViewOpened { group, to, index } => {
-                if let Some(sending) =
-                    self.benches.get_mut(&group).and_then(|bench| bench.sending.get_mut(&to))
-                {
+            Input::Switched { of } => self.switched(of),
+            Input::ViewOpened { of, to, index } => {
+                if let Some(sending) = self.bench_of(of).and_then(|bench| bench.sending.get_mut(&to)) {
                     *sending = Some(index);
                 }
             }
             Input::Look(Look(look)) => look(self),
             Input::Start(seat) => self.start(*seat),
-            Input::Stop(group, reason) => {
-                self.benches.remove(&group);
-                self.engine.remove_group(group, &reason);
+            Input::Stop(group, reason) => self.stop(group, &reason),
+            Input::StopOwn(of, reason) => {
+                if self.bench_of(of).is_some() {
+                    self.stop(of.group, &reason);
+                }
             }
         }
+    }
+
+    /// The bench of a replica that runs here; none of one that is gone, whoever has its place.
+    fn bench_of(&mut self, of: Incarnation) -> Option<&mut Bench> {
+        self.benches.get_mut(&of.group).filter(|bench| bench.incarnation.number == of.number)
+    }
+
+    fn stop(&mut self, group: GroupId, reason: &NotApplied) {
+        self.benches.remove(&group);
+        self.engine.remove_group(group, reason);
     }
 
     /// Nothing starts again here: the log that everything stands on is gone. The first reason stays.
     fn handle_stopped(&mut self, input: Input, reason: &NotApplied) {
         match input {
-            Input::Group(_, event) => {
+            Input::Group(_, event) | Input::Own(_, event) => {
                 let tickets = event.into_tickets().into_iter();
                 self.out.answers.extend(tickets.map(|ticket| (ticket, Answer::NotApplied(reason.clone()))));
             }
-            Input::Staged { group, directory, .. } => {
-                self.out.applies.push((group, ApplyOrder::Discard { directory }));
+            Input::Staged { of, directory, .. } => {
+                self.out.applies.push((of, ApplyOrder::Discard { directory }));
             }
             Input::Look(Look(look)) => look(self),
             Input::Node(_)
@@ -439,7 +473,8 @@ impl Core {
             | Input::Switched { .. }
             | Input::ViewOpened { .. }
             | Input::Start(_)
-            | Input::Stop(..) => {}
+            | Input::Stop(..)
+            | Input::StopOwn(..) => {}
         }
     }
 
@@ -469,9 +504,10 @@ impl Core {
     }
 
     fn start(&mut self, seat: Seat) {
-        let Seat { key, raft, feature_level } = seat;
+        let Seat { key, incarnation, raft, feature_level } = seat;
         let bench = Bench {
             key,
+            incarnation,
             hard_state: raft.hard_state(),
             staged: None,
             installing: None,
@@ -510,12 +546,13 @@ impl Core {
         match effect {
             Effect::Write(write) => {
                 bench.hard_state = write.hard_state;
-                let number = write.number;
-                self.out.log.push(LogJob::Write { group, number, write: group_write(bench.key, write) });
+                let (of, number) = (bench.incarnation, write.number);
+                self.out.log.push(LogJob::Write { of, number, write: group_write(bench.key, write) });
             }
-            Effect::Apply(job) => self.out.applies.push((group, ApplyOrder::Job(job))),
+            Effect::Apply(job) => self.out.applies.push((bench.incarnation, ApplyOrder::Job(job))),
             Effect::ReadLog { order, to, first, last, max_bytes } => {
-                self.out.log_reads.push(LogReadOrder { order, key: bench.key, to, first, last, max_bytes });
+                let Bench { key, incarnation: of, .. } = *bench;
+                self.out.log_reads.push(LogReadOrder { of, order, key, to, first, last, max_bytes });
             }
             Effect::SendSnapshot { to, at_least, term } => {
                 // One at a time to each peer: the one on its way still needs the entries behind it, and will be of as much use. The core
@@ -525,7 +562,7 @@ impl Core {
                 }
                 bench.sending.insert(to, None);
                 let order = SnapshotOrder { to, from: bench.key.replica, uid: bench.key.uid, at_least, term };
-                self.out.applies.push((group, ApplyOrder::Send(order)));
+                self.out.applies.push((bench.incarnation, ApplyOrder::Send(order)));
             }
             Effect::Install { start } => {
                 let Some((_, directory)) = bench.staged.take_if(|(staged, _)| *staged == start) else {
@@ -537,19 +574,20 @@ impl Core {
             }
             Effect::DropSnapshot { start } => {
                 if let Some((_, directory)) = bench.staged.take_if(|(staged, _)| *staged == start) {
-                    self.out.applies.push((group, ApplyOrder::Discard { directory }));
+                    self.out.applies.push((bench.incarnation, ApplyOrder::Discard { directory }));
                 }
             }
             Effect::Answer(..) | Effect::Send { .. } | Effect::TellHash { .. } | Effect::Notice(_) => {}
         }
     }
 
-    fn install_step_durable(&mut self, group: GroupId) {
-        let Some(bench) = self.benches.get_mut(&group) else { return };
+    fn install_step_durable(&mut self, of: Incarnation) {
+        let group = of.group;
+        let Some(bench) = self.bench_of(of) else { return };
         match bench.installing.take() {
             Some(Installing { start, directory, step: InstallStep::Begin }) => {
                 bench.installing = Some(Installing { start, directory, step: InstallStep::Switch });
-                self.out.applies.push((group, ApplyOrder::Switch { directory }));
+                self.out.applies.push((of, ApplyOrder::Switch { directory }));
             }
             Some(Installing { start, step: InstallStep::Done, .. }) => {
                 bench.persisted = bench.persisted.max(start.position.index);
@@ -559,13 +597,14 @@ impl Core {
         }
     }
 
-    fn switched(&mut self, group: GroupId) {
-        let Some(bench) = self.benches.get_mut(&group) else { return };
+    fn switched(&mut self, of: Incarnation) {
+        let Some(bench) = self.bench_of(of) else { return };
         match bench.installing.take() {
             Some(Installing { start, directory, step: InstallStep::Switch }) => {
                 let mark = Mark::InstallDone(start.clone());
                 bench.installing = Some(Installing { start, directory, step: InstallStep::Done });
-                self.out.log.push(bench.install_job(mark));
+                let job = bench.install_job(mark);
+                self.out.log.push(job);
             }
             other => bench.installing = other,
         }
@@ -596,13 +635,22 @@ impl Bench {
     fn install_job(&self, mark: Mark) -> LogJob {
         let write =
             GroupWrite { key: self.key, hard_state: self.hard_state, entries: Vec::new(), mark: Some(mark) };
-        LogJob::InstallStep { group: self.key.group, write }
+        LogJob::InstallStep { of: self.incarnation, write }
     }
 }
 
-/// Answer to a [`LogReadOrder`] as an input: the entries, or none when the log does not have them.
-pub fn log_read_input(order: &LogReadOrder, entries: Vec<Entry>) -> Input {
-    Input::Group(order.key.group, Event::LogRead { order: order.order, to: order.to, entries })
+/// Carries a [`LogReadOrder`] out. A log that cannot be read ends its replica, here as when it is read to be applied (rule D10).
+pub fn read_back(order: &LogReadOrder, log: &dyn LogReader) -> Result<ReadBack, String> {
+    match log.entries(order.key, order.first, order.last, order.max_bytes) {
+        Ok(entries) => Ok(ReadBack::Entries(entries)),
+        Err(LogError::NotHere { .. }) => Ok(ReadBack::Gone),
+        Err(error) => Err(format!("its log cannot be read back: {error}")),
+    }
+}
+
+/// Answer to a [`LogReadOrder`] as an input.
+pub fn log_read_input(order: &LogReadOrder, found: ReadBack) -> Input {
+    Input::Own(order.of, Event::LogRead { order: order.order, to: order.to, found })
 }
 
 #[cfg(test)]

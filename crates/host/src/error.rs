@@ -79,6 +79,11 @@ pub enum HostError {
         /// The limit.
         max: u64,
     },
+    /// The disk stopped every replica of the node.
+    Stopped {
+        /// What it did.
+        reason: String,
+    },
     /// The host is closing.
     Closed,
 }
@@ -118,6 +123,9 @@ impl fmt::Display for HostError {
                 write!(f, "group {} lists node {node}: remove it from its groups first", groups.join(", "))
             }
             HostError::Limit { what, max } => write!(f, "too many {what}: the limit is {max}"),
+            HostError::Stopped { reason } => {
+                write!(f, "{reason}: mend the disk and start the node again")
+            }
             HostError::Closed => f.write_str("the host is closing"),
         }
     }

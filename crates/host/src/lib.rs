@@ -20,7 +20,6 @@ pub mod core;
 pub mod error;
 mod events;
 pub mod files;
-mod fill;
 mod frames;
 pub mod identity;
 pub mod machines;

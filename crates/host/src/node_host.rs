@@ -33,13 +33,16 @@ use crate::metrics::Metrics;
 use crate::peer_table::PeerTable;
 use crate::peers::{ClearedConflict, Peers, RequestHandler};
 use crate::persist::{LogHealth, LogJob, LogWorker};
-use crate::registry::{GroupRecord, Registry};
+use crate::registry::{GroupRecord, Published, Registry};
 use crate::restore::{first_log, log_key, new_log};
 use crate::runtime::{Listener, Pace, Runtime, Shared};
 use crate::status::{GroupStatus, HostStatus};
 
 /// How long a caller of a blocking method waits for the threads of a healthy host.
 const INTERNAL_WAIT: Duration = Duration::from_secs(60);
+/// How long after its deadline a proposal is answered for whoever has it: the core, as long as it has it, says at the deadline itself what
+/// it knows, and that is more.
+const LATE_ANSWER_GRACE: Duration = Duration::from_secs(1);
 /// A truncation frees a tenth of the overhead, but need not wait for more entries than this.
 const TRUNCATE_STEP_ENTRIES_MAX: u64 = 1_000;
 
@@ -127,7 +130,9 @@ pub(crate) struct Inner {
     pub(crate) identity: Identity,
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) machines: Machines,
+    /// Held while the list of groups is changed, which takes as long as the disk takes; who only wants to know asks `groups`.
     pub(crate) registry: Mutex<Registry>,
+    pub(crate) groups: Published,
     /// Held while replicas come or go: each takes several steps, and waits for other threads in between.
     pub(crate) replica_changes: Mutex<()>,
     pub(crate) runtime: Mutex<Option<Runtime>>,
@@ -148,6 +153,7 @@ pub(crate) struct Inner {
     pub(crate) moved_for_disk: Mutex<BTreeMap<GroupId, Instant>>,
     pub(crate) stalled: std::sync::atomic::AtomicBool,
     pub(crate) log_waits: Mutex<BTreeMap<u64, SyncSender<()>>>,
+    /// For whatever needs a number that this process never gives out twice.
     pub(crate) next_token: AtomicU64,
     pub(crate) staged: AtomicU64,
     /// Held while the host is open: a second process on the directory is refused.
@@ -206,6 +212,7 @@ impl NodeHost {
             identity: identity.clone(),
             disk: Arc::clone(&disk),
             machines,
+            groups: registry.published(),
             registry: Mutex::new(registry),
             replica_changes: Mutex::default(),
             runtime: Mutex::new(None),
@@ -271,13 +278,13 @@ impl NodeHost {
     /// removed from their group.
     pub fn remove_replica(&self, group: GroupId) -> Result<(), HostError> {
         let record =
-            self.inner.registry().records().get(&group).cloned().ok_or(HostError::NoSuchGroup(group))?;
+            self.inner.groups.get().records.get(&group).cloned().ok_or(HostError::NoSuchGroup(group))?;
         self.inner.remove_replica(group, record.replica)
     }
 
     /// The groups here, in order.
     pub fn groups(&self) -> Vec<GroupId> {
-        self.inner.registry().records().keys().copied().collect()
+        self.inner.groups.get().records.keys().copied().collect()
     }
 
     /// A queue for answers in batches.
@@ -285,13 +292,15 @@ impl NodeHost {
         self.inner.completions.queue().ok_or(HostError::Limit { what: "completion queues", max: 1 << 24 })
     }
 
-    /// Proposes commands; each is answered through its ticket.
+    /// Proposes commands; each is answered through its ticket, at its deadline at the latest unless it is with the state machine by then:
+    /// whoever owns the queue stops waiting for one that hangs.
     pub fn propose_batch(&self, group: GroupId, proposals: Vec<Proposal>) {
         self.inner.input(group, Event::Propose(proposals));
     }
 
     /// Proposes one command; `answered` is called once, on a thread of the host: it must neither
-    /// block nor panic.
+    /// block nor panic. It is called soon after `within` at the latest, also when the state machine hangs: the outcome is
+    /// unknown then.
     pub fn propose(
         &self,
         group: GroupId,
@@ -301,11 +310,12 @@ impl NodeHost {
         answered: impl FnOnce(Answer) + Send + 'static,
     ) {
         let (metrics, began) = (Arc::clone(&self.inner.metrics), Instant::now());
-        let ticket = self.inner.completions.call(move |answer| {
+        let deadline_tick = self.inner.deadline_tick(within);
+        let expires_tick = deadline_tick.saturating_add(self.inner.deadline_ticks(LATE_ANSWER_GRACE));
+        let ticket = self.inner.completions.call_until(expires_tick, move |answer| {
             metrics.answered(began.elapsed());
             answered(answer);
         });
-        let deadline_tick = self.inner.deadline_tick(within);
         self.inner.input(group, Event::Propose(vec![Proposal { ticket, slot, deadline_tick, body }]));
     }
 
@@ -490,7 +500,7 @@ impl Drop for NodeHost {
 impl Inner {
     fn start(self: &Arc<Inner>, log: SegmentLog) -> Result<(), HostError> {
         let mut worker = LogWorker::new(Box::new(log));
-        let records: Vec<GroupRecord> = self.registry().records().values().cloned().collect();
+        let records: Vec<GroupRecord> = self.groups.get().records.values().cloned().collect();
         let mut recovered: BTreeMap<_, _> =
             worker.store().recovered().into_iter().map(|recovered| (recovered.key, recovered)).collect();
         let mut first = Vec::new();
@@ -530,7 +540,7 @@ impl Inner {
         let (mut appliers, mut discards) = (Vec::new(), Vec::new());
         for (group, mut replica) in replicas {
             first.extend(replica.first.take());
-            discards.extend(replica.discard.map(|directory| (group, directory)));
+            discards.extend(replica.discard.map(|directory| (replica.seat.incarnation, directory)));
             self.memberships().insert(group, replica.seat.raft.membership().clone());
             if replica.seat.raft.condemned() != Some(CondemnedReason::Divergence) {
                 self.lookups_mut().insert(group, replica.applier.lookup());
@@ -571,9 +581,9 @@ impl Inner {
         )
         .map_err(|error| HostError::io(&self.config.data_directory, error))?;
         let shared = Arc::clone(runtime.shared());
-        for (group, directory) in discards {
+        for (of, directory) in discards {
             // Nobody closes the mailboxes before the runtime is handed over.
-            let _ = shared.apply(group).send(ApplyMail::Discard(group, directory));
+            let _ = shared.apply(of.group).send(ApplyMail::Discard(of, directory));
         }
         *self.shared.write().unwrap_or_else(PoisonError::into_inner) = Some(shared);
         *self.runtime.lock().unwrap_or_else(PoisonError::into_inner) = Some(runtime);
@@ -593,7 +603,7 @@ impl Inner {
 
     /// From here on frames go out and come in.
     fn connect(&self, peers: Arc<Peers>) {
-        for record in self.registry().records().values() {
+        for record in self.groups.get().records.values() {
             if let Some(genesis) = &record.genesis {
                 peers.learn(&genesis.membership);
             }
@@ -612,13 +622,19 @@ impl Inner {
         let token = self.next_token.fetch_add(1, Ordering::Relaxed);
         let (done, durable) = sync_channel(1);
         self.log_waits.lock().unwrap_or_else(PoisonError::into_inner).insert(token, done);
-        let shared = self.shared()?;
-        if shared.log.send(job(token)).is_err() {
-            return Err(HostError::Closed);
-        }
-        let result = wait(&durable);
+        // The disk may have stopped the log before this was in the list that is emptied then.
+        let sent = self
+            .is_served_by_disk()
+            .and_then(|()| self.shared()?.log.send(job(token)).map_err(|_| HostError::Closed));
+        let result =
+            sent.and_then(|()| wait(&durable).or_else(|error| self.is_served_by_disk().and(Err(error))));
         self.log_waits.lock().unwrap_or_else(PoisonError::into_inner).remove(&token);
         result
+    }
+
+    /// An error with the reason once the disk stopped every replica: then the log does nothing more.
+    pub(crate) fn is_served_by_disk(&self) -> Result<(), HostError> {
+        self.stopped_by_disk().map_or(Ok(()), |reason| Err(HostError::Stopped { reason }))
     }
 
     pub(crate) fn shared(&self) -> Result<Arc<Shared>, HostError> {
@@ -671,10 +687,12 @@ impl Inner {
     }
 
     pub(crate) fn deadline_tick(&self, within: Duration) -> u64 {
-        let ticks =
-            u64::try_from(within.as_millis()).unwrap_or(u64::MAX).div_ceil(self.config.tick_ms.max(1));
         let now = self.shared().map_or(0, |shared| shared.now().tick);
-        now.saturating_add(ticks).saturating_add(1)
+        now.saturating_add(self.deadline_ticks(within)).saturating_add(1)
+    }
+
+    fn deadline_ticks(&self, within: Duration) -> u64 {
+        u64::try_from(within.as_millis()).unwrap_or(u64::MAX).div_ceil(self.config.tick_ms.max(1))
     }
 
     pub(crate) fn registry(&self) -> MutexGuard<'_, Registry> {

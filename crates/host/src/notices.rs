@@ -77,8 +77,9 @@ impl Inner {
         self.tell(&HostEvent::LogFailed(reason));
     }
 
-    /// Every replica stopped: nobody is sent here for one, and nothing is looked up in a state that stands still.
+    /// Every replica stopped: nobody is sent here for one, nothing is looked up in a state that stands still, and nobody waits for the log.
     fn lead_and_show_nothing(&self) {
+        self.log_waits.lock().unwrap_or_else(PoisonError::into_inner).clear();
         for known in self.leaders_mut().values_mut() {
             known.leader = None;
         }
@@ -103,7 +104,7 @@ impl Inner {
         let peers = self.peers.read().unwrap_or_else(PoisonError::into_inner).clone();
         let Some(peers) = peers else { return };
         for (group, replica) in waiting {
-            let record = self.registry().records().get(&group).cloned();
+            let record = self.groups.get().records.get(&group).cloned();
             let Some(record) = record.filter(|_| peers.is_connected(replica.node())) else { continue };
             peers.start_replica(group, record.uid, replica, &record.machine);
         }
@@ -113,6 +114,9 @@ impl Inner {
 impl Listener for Inner {
     fn beat(&self, disk_age: Duration) {
         self.watch_disk(disk_age);
+        if let Ok(shared) = self.shared() {
+            self.completions.expire(shared.now().tick);
+        }
         self.ask_learners();
     }
 
@@ -228,8 +232,6 @@ impl Listener for Inner {
             ),
             LogHealth::Failed(error) => {
                 let reason = error.to_string();
-                self.stalled.store(true, Ordering::Relaxed);
-                self.lead_and_show_nothing();
                 (Some(format!("{reason}; every replica of this node stopped")), HostEvent::LogFailed(reason))
             }
         };
@@ -238,6 +240,11 @@ impl Listener for Inner {
             None => tracing::info!("the log has room again"),
         }
         *self.disk_trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
+        if matches!(health, LogHealth::Failed(_)) {
+            // The reason is there before anybody is told that there is one.
+            self.stalled.store(true, Ordering::Relaxed);
+            self.lead_and_show_nothing();
+        }
         self.tell(&event);
     }
 

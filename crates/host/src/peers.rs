@@ -1,46 +1,38 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! The other nodes: messages to and from them, questions and answers between hosts, snapshots, and who may talk at all.
+//! The other nodes: who they are, messages to them, questions and answers between hosts.
+//!
+//! What comes in from them is in `door.rs`, snapshots in either direction are in `snapshots.rs`, and node ids
+//! that two directories claim are in `conflicts.rs`.
+
+mod conflicts;
+mod door;
+mod snapshots;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use mraft_engine::event::NodeEvent;
-use mraft_engine::machine::{MachineError, SnapshotStage, SnapshotView};
-use mraft_transport::{
-    Connected, Disconnected, Handler, Listening, Received, Refusal, SnapshotReceiver, SnapshotSource,
-    Transport, is_exposed_without_tls,
-};
-use mraft_types::{CondemnedReason, GroupId, LogStart, Membership, NodeId, Payload, ReplicaId, Term};
-use mraft_wire::{
-    Accepted, DecodeError, FrameBuilder, Hello, HelloRefused, HostBeat, Purpose, Request, RequestKind,
-    Response, SNAPSHOT_CHUNK_BYTES_TARGET, SnapshotHeader, TopologyRelation, TopologyStamp, VersionRange,
-    WIRE_VERSION, check,
-};
+use mraft_transport::{Handler, Listening, Transport, is_exposed_without_tls};
+use mraft_types::{Membership, NodeId, Payload};
+use mraft_wire::{FrameBuilder, HostBeat, Request, RequestKind, Response, SnapshotHeader, TopologyStamp};
 
-use crate::apply_worker::{ApplyMail, SnapshotSend};
-use crate::core::{Envelope, HashReport, Input, Look};
+pub use self::conflicts::{ClearedConflict, InstanceConflict};
+use self::door::Door;
+use self::snapshots::Source;
+use crate::apply_worker::SnapshotSend;
+use crate::core::{Envelope, HashReport};
 use crate::error::HostError;
-use crate::events::HostEvent;
-use crate::frames::{FromHost, decode, encode};
-use crate::identity::Identity;
-use crate::meta::{FEATURE_LEVEL, GroupMeta, check_level};
+use crate::frames::encode;
 use crate::node_host::Inner;
 use crate::peer_table::PeerTable;
-use crate::questions;
 use crate::runtime::Outbox;
-
-pub use conflicts::{ClearedConflict, InstanceConflict};
 
 /// Questions that wait for an answer; one more is refused at once.
 const ASKED_MAX: usize = 1 << 16;
-/// Nodes whose refusal is remembered: as many as the table of nodes has rows.
-const REFUSALS_MAX: usize = 4096;
 /// Peers that only dialed this node and are in no group that it knows: each costs a thread that dials back. More than a deployment adds
 /// at once; one that cannot be reached makes room for the next.
 const STRANGERS_MAX: usize = 64;
@@ -123,23 +115,6 @@ pub struct PeerStatus {
     pub is_connected: bool,
     /// Why the last attempt to connect was refused, with both values, if it was.
     pub refusal: Option<String>,
-}
-
-/// The transport's view of the host.
-struct Door {
-    inner: Weak<Inner>,
-    identity: Identity,
-    table: PeerTable,
-    /// See [`Door::durable_seq`].
-    durable_seq: AtomicU64,
-    /// What the hello says of this node's routing table (rule M10).
-    topology: Mutex<TopologyStamp>,
-    /// By node, why the last connection was refused; only of nodes that are or were peers, so no more than there are of them.
-    refusals: Mutex<BTreeMap<NodeId, String>>,
-    /// By node, that its routing table differs although the version is the same (rule M10); only of nodes in the table of nodes.
-    conflicts: Mutex<BTreeMap<NodeId, String>>,
-    peers: Mutex<Weak<Peers>>,
-    requests: Option<Arc<dyn RequestHandler>>,
 }
 
 impl Peers {
@@ -398,7 +373,8 @@ impl Outbox for Peers {
     }
 
     fn stream(&self, send: SnapshotSend) -> bool {
-        let SnapshotSend { group, order, meta, view } = send;
+        let SnapshotSend { of, order, meta, view } = send;
+        let group = of.group;
         let header = SnapshotHeader {
             group,
             uid: order.uid,
@@ -418,7 +394,7 @@ impl Outbox for Peers {
         }
         // When the host closes, nobody waits for the end any more.
         let done = Box::new(move |result| _ = done.try_send(result));
-        let source = Source { view, inner: Weak::clone(&self.inner), group, to: order.to };
+        let source = Source { view, inner: Weak::clone(&self.inner), of, to: order.to };
         let begun = self.transport.send_snapshot(to, header, Box::new(source), done);
         let result = match begun {
             Ok(()) => ended.recv().unwrap_or(Err(mraft_transport::SnapshotFailed::Closing)),
@@ -444,342 +420,5 @@ impl Outbox for Peers {
     }
 }
 
-/// A piece of a user's machine on a thread that serves all groups: a panic ends this snapshot and nothing else (rule T4).
-fn unpanicked<T>(part: impl FnOnce() -> Result<T, MachineError>) -> Result<T, String> {
-    match catch_unwind(AssertUnwindSafe(part)) {
-        Ok(result) => result.map_err(|error| error.to_string()),
-        Err(_) => Err("the state machine panicked".to_owned()),
-    }
-}
-
-struct Source {
-    view: Box<dyn SnapshotView>,
-    inner: Weak<Inner>,
-    group: GroupId,
-    to: ReplicaId,
-}
-
-impl SnapshotSource for Source {
-    fn next_chunk(&mut self) -> Result<Option<Payload>, String> {
-        // The transport asks for a chunk when the one before it has left.
-        if let Some(shared) = self.inner.upgrade().and_then(|inner| inner.shared().ok()) {
-            shared.snapshot_progress(self.group, self.to);
-        }
-        let mut chunk = Vec::new();
-        match unpanicked(|| self.view.next_chunk(SNAPSHOT_CHUNK_BYTES_TARGET, &mut chunk))? {
-            true => Ok(Some(Payload::from(chunk))),
-            false => Ok(None),
-        }
-    }
-}
-
-impl Door {
-    /// A node that this one knew nothing of dialed it, as a leader does that added this node: answers go to the address that it gives.
-    fn answer_at(&self, node: NodeId, raft_address: &str) {
-        let Some(peers) = self.peers() else { return };
-        if peers.transport.is_peer(node) {
-            return;
-        }
-        if let Err(error) = peers.transport.set_peer(node, raft_address) {
-            tracing::warn!(%node, raft_address, "a node gives an address that cannot be used: {error}");
-        }
-    }
-
-    /// How far the log is, as last seen: while the host closes it is not there to be asked, and a number below what the peers remember
-    /// would call this directory an old copy (rule M7).
-    fn durable_seq(&self) -> u64 {
-        let shared = self.inner.upgrade().and_then(|inner| inner.shared().ok());
-        self.durable_seq.fetch_max(shared.map_or(0, |shared| shared.durable_seq()), Ordering::Relaxed);
-        self.durable_seq.load(Ordering::Relaxed)
-    }
-
-    /// Both have a routing table of this version, and they differ: only a hint, so never a refusal (rule M10); but both cannot be right.
-    fn compare_topology(&self, theirs: &Hello, relation: TopologyRelation) {
-        let (node, version) = (theirs.node, theirs.topology.version);
-        let mut conflicts = self.conflicts.lock().unwrap_or_else(PoisonError::into_inner);
-        if relation != TopologyRelation::Diverged {
-            conflicts.remove(&node);
-            return;
-        }
-        let warning = format!(
-            "the routing table of node {node} differs from this node's although both have version {version}: compare initial_members \
-             of both"
-        );
-        // Peers dial again and again; the same need not be told again.
-        if conflicts.insert(node, warning.clone()).as_ref() == Some(&warning) {
-            return;
-        }
-        drop(conflicts);
-        tracing::error!("{warning}");
-        if let Some(inner) = self.inner.upgrade() {
-            inner.metrics().count("mraft_topology_conflicts_total", "node", node.to_string());
-            inner.tell(&HostEvent::TopologyConflict { node, version });
-        }
-    }
-
-    fn peers(&self) -> Option<Arc<Peers>> {
-        self.peers.lock().unwrap_or_else(PoisonError::into_inner).upgrade()
-    }
-
-    fn handle_other(&self, inner: &Arc<Inner>, from: NodeId, other: FromHost) {
-        match other {
-            FromHost::Beat(beat) => {
-                self.table.heard(from, beat.durable_seq);
-                if let Some(peers) = self.peers() {
-                    peers
-                        .disk_ages_ms
-                        .lock()
-                        .unwrap_or_else(PoisonError::into_inner)
-                        .insert(from, beat.disk_age_ms);
-                }
-                if let Ok(shared) = inner.shared() {
-                    let event = NodeEvent::PeerClock { node: from, unix_ms: beat.unix_ms };
-                    shared.broadcast(|| Input::Node(event));
-                }
-            }
-            FromHost::Response(response) => {
-                let asked = self.peers().and_then(|peers| peers.asked().remove(&response.id));
-                // An answer from another node than the one asked is nobody's.
-                if let Some(asked) = asked.filter(|asked| asked.node == from) {
-                    (asked.answered)(Ok(response.body));
-                }
-            }
-            FromHost::Request(request) => {
-                let reply = Reply {
-                    peers: self.peers().as_ref().map(Arc::downgrade).unwrap_or_default(),
-                    to: from,
-                    id: request.id,
-                };
-                if let Some((request, reply)) = questions::answer(inner, from, request, reply)
-                    && let Some(requests) = &self.requests
-                {
-                    requests.request(from, request, reply);
-                }
-            }
-        }
-    }
-}
-
-impl Handler for Door {
-    fn hello(&self, peer: NodeId, purpose: Purpose) -> Hello {
-        let Identity { deployment, node, instance, boot_counter, boot_nonce, raft_address, .. } =
-            self.identity.clone();
-        Hello {
-            versions: VersionRange { min: WIRE_VERSION, max: WIRE_VERSION },
-            feature_levels: VersionRange { min: FEATURE_LEVEL, max: FEATURE_LEVEL },
-            deployment,
-            node,
-            to: peer,
-            purpose,
-            instance,
-            boot_counter,
-            boot_nonce,
-            durable_seq: self.durable_seq(),
-            record_of_receiver: self.table.record(peer),
-            topology: *self.topology.lock().unwrap_or_else(PoisonError::into_inner),
-            raft_address,
-            instances: self.table.instances(),
-            fields: Vec::new(),
-        }
-    }
-
-    fn check_hello(
-        &self,
-        ours: &Hello,
-        theirs: &Hello,
-        dialed: Option<NodeId>,
-    ) -> Result<Accepted, HelloRefused> {
-        let accepted = check(ours, theirs, &self.table.expected(theirs.node, dialed))
-            .inspect_err(|refused| self.note_claim(theirs, refused))?;
-        if dialed.is_none() && self.peers().is_some_and(|peers| !peers.takes_in(theirs.node)) {
-            tracing::warn!(node = %theirs.node, limit = STRANGERS_MAX, "too many nodes that are in no group here");
-            return Err(HelloRefused::UnknownNode { node: theirs.node });
-        }
-        self.tell_disputes(&accepted);
-        match self.table.accept(theirs.node, theirs.record(), &accepted) {
-            Ok(()) => {
-                self.compare_topology(theirs, accepted.topology);
-                if dialed.is_none() {
-                    self.answer_at(theirs.node, &theirs.raft_address);
-                }
-                Ok(accepted)
-            }
-            Err(error) => {
-                // Without the row on disk the connection must not be used (rule M6).
-                tracing::error!(node = %theirs.node, "what the peer said cannot be remembered: {error}");
-                Err(HelloRefused::Conflicting { node: theirs.node })
-            }
-        }
-    }
-
-    fn frame(&self, from: NodeId, frame: Received) -> Result<(), DecodeError> {
-        let Some(inner) = self.inner.upgrade() else { return Ok(()) };
-        let (mut inputs, others) = decode(frame.payload(), from, inner.config.node)?;
-        if frame.is_over_limit() {
-            let before = inputs.len();
-            inputs.retain(|(_, input)| !carries_entries(input));
-            for _ in inputs.len()..before {
-                inner.metrics().count("mraft_messages_refused_total", "reason", "receive_queue_full");
-            }
-        }
-        if let Ok(shared) = inner.shared() {
-            shared.deliver_frame(inputs, || {
-                let permit = frame.permit();
-                Input::Look(Look(Box::new(move |_| drop(permit))))
-            });
-        }
-        for other in others {
-            self.handle_other(&inner, from, other);
-        }
-        Ok(())
-    }
-
-    fn connected(&self, node: NodeId, _connected: &Connected) {
-        self.refusals.lock().unwrap_or_else(PoisonError::into_inner).remove(&node);
-        if let Some(inner) = self.inner.upgrade() {
-            tracing::debug!(%node, "connected");
-            inner.tell(&HostEvent::PeerConnected(node));
-        }
-    }
-
-    fn disconnected(&self, node: NodeId, disconnected: &Disconnected) {
-        let Some(inner) = self.inner.upgrade() else { return };
-        tracing::debug!(%node, "disconnected: {}", disconnected.detail);
-        if let Some(peers) = self.peers() {
-            peers.give_up(|asked| asked.node == node);
-        }
-        if let Ok(shared) = inner.shared() {
-            shared.broadcast(|| Input::Node(NodeEvent::PeerLost { node }));
-        }
-        inner.tell(&HostEvent::PeerDisconnected(node));
-    }
-
-    fn suspected(&self, node: NodeId) {
-        let Some(inner) = self.inner.upgrade() else { return };
-        tracing::info!(%node, "the node's process is taken for dead: its groups elect new leaders");
-        if let Ok(shared) = inner.shared() {
-            shared.broadcast(|| Input::Node(NodeEvent::NodeSuspected { node }));
-        }
-        inner.tell(&HostEvent::PeerSuspected(node));
-    }
-
-    fn refused(&self, refusal: &Refusal) {
-        if let HelloRefused::OldCopy { node, remembered, now } = &refusal.reason
-            && *node == self.identity.node
-            && now.0 == self.identity.boot_counter
-            && let Some(inner) = self.inner.upgrade()
-        {
-            tracing::error!(
-                by = %refusal.node, remembered_boot = remembered.0, remembered_seq = remembered.1, boot = now.0, seq = now.1,
-                "this directory is an old copy of itself: its replicas forgot what they had promised and are condemned; remove them from \
-                 their groups, clear what each peer knows of this node (mraft node clear-conflict), and add it again"
-            );
-            inner.condemn_all(CondemnedReason::OldCopy);
-        }
-        let reason = self.refused_because(refusal);
-        let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
-        // The dialling repeats itself; the log line need not.
-        if refusals.get(&refusal.node) != Some(&reason) {
-            tracing::error!(node = %refusal.node, address = refusal.address, "{reason}");
-            if refusals.len() < REFUSALS_MAX {
-                refusals.insert(refusal.node, reason);
-            }
-        }
-    }
-
-    fn snapshot_begin(&self, header: SnapshotHeader) -> Result<Box<dyn SnapshotReceiver>, String> {
-        let inner = self.inner.upgrade().ok_or("the node is closing")?;
-        let record = inner.registry().records().get(&header.group).cloned().ok_or("the group is not here")?;
-        if record.replica != header.to || record.uid != header.uid {
-            return Err(format!(
-                "the replica here is {} of {}, not {} of {}",
-                record.replica, record.uid, header.to, header.uid
-            ));
-        }
-        let meta = GroupMeta::decode(&header.meta).map_err(|error| error.to_string())?;
-        if meta.log_start() != header.start || meta.group != header.group || meta.uid != header.uid {
-            return Err("the header does not describe its own meta".to_owned());
-        }
-        if let Err(reason) = check_level(meta.feature_level) {
-            inner.stop_failed(header.group, record.replica, &reason);
-            return Err(reason);
-        }
-        let directory = inner.next_staged_directory();
-        let (reply, stage) = sync_channel(1);
-        let mail = ApplyMail::Stage { group: header.group, directory, meta: header.meta.to_vec(), reply };
-        inner.mail(header.group, mail).map_err(|error| error.to_string())?;
-        let stage =
-            stage.recv_timeout(Duration::from_secs(30)).map_err(|_| "the state machine is busy")??;
-        Ok(Box::new(Incoming {
-            inner: Arc::downgrade(&inner),
-            group: header.group,
-            from: header.from,
-            term: header.term,
-            start: header.start,
-            directory,
-            stage: Some(stage),
-        }))
-    }
-}
-
-/// A snapshot that is coming in.
-struct Incoming {
-    inner: Weak<Inner>,
-    group: GroupId,
-    from: ReplicaId,
-    term: Term,
-    start: LogStart,
-    directory: u64,
-    stage: Option<Box<dyn SnapshotStage>>,
-}
-
-impl SnapshotReceiver for Incoming {
-    fn chunk(&mut self, data: Payload) -> Result<(), String> {
-        let stage = self.stage.as_mut().ok_or("the snapshot is finished")?;
-        unpanicked(|| stage.write_chunk(&data))
-    }
-
-    fn finish(mut self: Box<Self>) -> Result<(), String> {
-        let inner = self.inner.upgrade().ok_or("the node is closing")?;
-        let stage = self.stage.take().ok_or("the snapshot is finished")?;
-        let (group, index) = (self.group, self.start.position.index);
-        if let Err(error) = unpanicked(|| stage.finish()) {
-            let _ = inner.mail(group, ApplyMail::Discard(group, self.directory));
-            return Err(error);
-        }
-        inner.metrics().count("mraft_snapshots_total", "what", "received");
-        inner.tell(&HostEvent::SnapshotReceived { group, index });
-        let input = Input::Staged {
-            group,
-            from: self.from,
-            term: self.term,
-            start: self.start.clone(),
-            directory: self.directory,
-        };
-        let shared = inner.shared().map_err(|error| error.to_string())?;
-        shared.step(group).send(input).map_err(|_| "the node is closing".to_owned())
-    }
-}
-
-impl Drop for Incoming {
-    fn drop(&mut self) {
-        // Cut short: what is staged is of no use.
-        if self.stage.take().is_some()
-            && let Some(inner) = self.inner.upgrade()
-        {
-            let _ = inner.mail(self.group, ApplyMail::Discard(self.group, self.directory));
-        }
-    }
-}
-
-fn carries_entries(input: &Input) -> bool {
-    matches!(
-        input,
-        Input::Group(_, mraft_engine::event::Event::Message { message, .. })
-            if matches!(&message.body, mraft_raft::Body::Append { entries, .. } if !entries.is_empty())
-    )
-}
-
-mod conflicts;
 #[cfg(test)]
 mod tests;

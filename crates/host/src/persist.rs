@@ -9,15 +9,17 @@ use std::collections::{BTreeSet, VecDeque};
 
 use mraft_logstore::{Fill, Filled, GroupWrite, LogError, LogKey, LogStore, Mark};
 use mraft_types::limits::BATCH_BYTES_MAX;
-use mraft_types::{GroupId, HardState, LogStart};
+use mraft_types::{HardState, LogStart};
+
+use crate::core::Incarnation;
 
 /// Something to be made durable.
 #[derive(Debug)]
 pub enum LogJob {
     /// A replica's write; answered by [`LogDone::Persisted`].
     Write {
-        /// The group.
-        group: GroupId,
+        /// Whose.
+        of: Incarnation,
         /// The core's number of it.
         number: u64,
         /// What to write.
@@ -25,8 +27,8 @@ pub enum LogJob {
     },
     /// Step 4 or 6 of a snapshot's installation (rule N1); answered by [`LogDone::InstallStep`].
     InstallStep {
-        /// The group.
-        group: GroupId,
+        /// Whose.
+        of: Incarnation,
         /// The mark with the hard state beside it.
         write: GroupWrite,
     },
@@ -51,17 +53,17 @@ pub enum LogJob {
 /// What became of it.
 #[derive(Debug)]
 pub enum LogDone {
-    /// All writes of the group up to this number are durable.
+    /// All writes of the replica up to this number are durable.
     Persisted {
-        /// The group.
-        group: GroupId,
+        /// Whose.
+        of: Incarnation,
         /// The number.
         number: u64,
     },
     /// The mark is durable.
     InstallStep {
-        /// The group.
-        group: GroupId,
+        /// Whose.
+        of: Incarnation,
     },
     /// The replicas are known.
     Added {
@@ -76,8 +78,8 @@ pub enum LogDone {
     /// The log refused what the replica wanted written: it breaks a rule of the log. Nothing more of this replica is written, so it must
     /// stop; the others are not concerned.
     Refused {
-        /// The group.
-        group: GroupId,
+        /// The replica. In a box, because this is rare and the others are many.
+        key: Box<LogKey>,
         /// Which rule.
         reason: String,
     },
@@ -225,11 +227,11 @@ impl LogWorker {
 
     fn take_in(&mut self, job: LogJob) -> Result<(), LogError> {
         let waiting = match job {
-            LogJob::Write { group, number, write } => {
-                Waiting::Write { write, answer: Some(LogDone::Persisted { group, number }) }
+            LogJob::Write { of, number, write } => {
+                Waiting::Write { write, answer: Some(LogDone::Persisted { of, number }) }
             }
-            LogJob::InstallStep { group, write } => {
-                Waiting::Write { write, answer: Some(LogDone::InstallStep { group }) }
+            LogJob::InstallStep { of, write } => {
+                Waiting::Write { write, answer: Some(LogDone::InstallStep { of }) }
             }
             LogJob::Add { token, replicas } => Waiting::Add { token, replicas },
             LogJob::Remove { token, key } => {
@@ -364,7 +366,7 @@ impl LogWorker {
                 // would be no safer.
                 for GroupWrite { key, .. } in batch {
                     self.refused.insert(key);
-                    done.push(LogDone::Refused { group: key.group, reason: reason.clone() });
+                    done.push(LogDone::Refused { key: Box::new(key), reason: reason.clone() });
                 }
                 Ok(())
             }

@@ -13,7 +13,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use mraft_disk::Disk;
 use mraft_logstore::Recovered;
@@ -54,7 +54,22 @@ pub(crate) struct Registry {
     is_new: bool,
     disk: Arc<dyn Disk>,
     path: PathBuf,
-    content: GroupList,
+    content: Arc<GroupList>,
+    published: Published,
+}
+
+/// The list as it stands on disk, for whoever must not wait while the next one is written.
+#[derive(Clone, Default)]
+pub(crate) struct Published(Arc<RwLock<Arc<GroupList>>>);
+
+impl Published {
+    pub(crate) fn get(&self) -> Arc<GroupList> {
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn set(&self, list: &Arc<GroupList>) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(list);
+    }
 }
 
 /// What the file holds.
@@ -84,10 +99,12 @@ impl GroupList {
 impl Registry {
     /// Reads the list; a missing file is an empty one.
     pub(crate) fn open(disk: Arc<dyn Disk>, directory: &std::path::Path) -> Result<Registry, HostError> {
-        let content = GroupList::read(disk.as_ref(), directory)?;
+        let content = Arc::new(GroupList::read(disk.as_ref(), directory)?);
+        let published = Published::default();
+        published.set(&content);
         let path = directory.join(REGISTRY_FILE);
         let is_new = !disk.exists(&path).map_err(|error| HostError::io(&path, error))?;
-        Ok(Registry { is_new, disk, path, content })
+        Ok(Registry { is_new, disk, path, content, published })
     }
 
     /// The list is written before the log learns of a replica, and never deleted: one that is missing beside a log with replicas was lost.
@@ -104,18 +121,18 @@ impl Registry {
         Err(HostError::damaged(&self.path, reason))
     }
 
+    /// Reads the list from here on without waiting for this one's owner.
+    pub(crate) fn published(&self) -> Published {
+        self.published.clone()
+    }
+
     pub(crate) fn records(&self) -> &BTreeMap<GroupId, GroupRecord> {
         &self.content.records
     }
 
-    /// By group that this node was removed from, its founding and the highest replica that was here.
-    pub(crate) fn gone(&self) -> &BTreeMap<GroupId, (GroupUid, ReplicaId)> {
-        &self.content.gone
-    }
-
     /// Adds or replaces records, durably. A replica that was removed here is refused.
     pub(crate) fn put(&mut self, records: impl IntoIterator<Item = GroupRecord>) -> Result<(), HostError> {
-        let mut next = self.content.clone();
+        let mut next = self.content.as_ref().clone();
         for record in records {
             if let Some((uid, highest)) = next.gone.get(&record.group)
                 && *uid == record.uid
@@ -136,7 +153,7 @@ impl Registry {
 
     /// The log knows the replicas of these groups, durably.
     pub(crate) fn logged(&mut self, groups: impl IntoIterator<Item = GroupId>) -> Result<(), HostError> {
-        let mut next = self.content.clone();
+        let mut next = self.content.as_ref().clone();
         next.logged.extend(groups);
         self.replace(next)
     }
@@ -146,7 +163,7 @@ impl Registry {
         &mut self,
         is_known: impl Fn(&GroupRecord) -> bool,
     ) -> Result<BTreeSet<GroupId>, HostError> {
-        let mut next = self.content.clone();
+        let mut next = self.content.as_ref().clone();
         for record in self.content.records.values() {
             if self.content.logged.contains(&record.group) && !is_known(record) {
                 next.lost.insert(record.group);
@@ -158,7 +175,7 @@ impl Registry {
 
     /// Forgets a group's replica for good, durably, if it is this one: a later one stays.
     pub(crate) fn remove(&mut self, group: GroupId, replica: ReplicaId) -> Result<(), HostError> {
-        let mut next = self.content.clone();
+        let mut next = self.content.as_ref().clone();
         if let Some(record) = next.records.remove(&group).filter(|record| record.replica == replica) {
             next.gone.insert(group, (record.uid, record.replica));
             return self.replace(next);
@@ -172,11 +189,12 @@ impl Registry {
         if next.records.len() > GROUPS_MAX || next.gone.len() > GROUPS_MAX {
             return Err(HostError::Limit { what: "groups on one node", max: GROUPS_MAX as u64 });
         }
-        if next == self.content {
+        if next == *self.content {
             return Ok(());
         }
         crate::files::replace(self.disk.as_ref(), &self.path, REGISTRY_MAGIC, &encode(&next))?;
-        self.content = next;
+        self.content = Arc::new(next);
+        self.published.set(&self.content);
         Ok(())
     }
 }

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, PoisonError};
 
@@ -70,7 +71,8 @@ impl Inner {
     ) -> Result<RestoredReplica, HostError> {
         let restored = catch_unwind(AssertUnwindSafe(|| {
             let machine = self.make_machine(record)?;
-            restore(&self.config, record, recovered, machine)
+            let number = self.next_token.fetch_add(1, Ordering::Relaxed);
+            restore(&self.config, record, number, recovered, machine)
         }));
         restored.unwrap_or_else(|_| {
             let reason = "its state machine panicked while it was opened".to_owned();
@@ -105,11 +107,9 @@ impl Inner {
                 let reason = format!("node {} is not among the original members", self.config.node);
                 return Err(HostError::Machine { group: spec.group, reason });
             };
-            let (known, is_gone) = {
-                let registry = self.registry();
-                (registry.records().get(&spec.group).cloned(), registry.gone().contains_key(&spec.group))
-            };
-            match known {
+            let listed = self.groups.get();
+            let is_gone = listed.gone.contains_key(&spec.group);
+            match listed.records.get(&spec.group) {
                 Some(known) if known.uid == genesis.uid => {}
                 Some(known) => {
                     let reason = format!(
@@ -146,6 +146,7 @@ impl Inner {
         }
         let _changing = self.replica_changes.lock().unwrap_or_else(PoisonError::into_inner);
         let shared = self.shared()?;
+        self.is_served_by_disk()?;
         if let Some(unknown) = records.iter().find(|record| !self.machines.0.contains_key(&record.machine)) {
             return Err(self.unknown_machine(unknown));
         }
@@ -186,7 +187,7 @@ impl Inner {
     /// Stops this replica and forgets it for good; one that took its place meanwhile is left alone.
     pub(crate) fn remove_replica(&self, group: GroupId, replica: ReplicaId) -> Result<(), HostError> {
         let _changing = self.replica_changes.lock().unwrap_or_else(PoisonError::into_inner);
-        let record = self.registry().records().get(&group).cloned();
+        let record = self.groups.get().records.get(&group).cloned();
         let record =
             record.filter(|record| record.replica == replica).ok_or(HostError::NoSuchGroup(group))?;
         self.stop_replica(group, false)?;
@@ -216,7 +217,7 @@ impl Inner {
         self.chore("mraft-stop", move || {
             let _changing = inner.replica_changes.lock().unwrap_or_else(PoisonError::into_inner);
             let is_here = |record: &GroupRecord| record.replica == replica;
-            if inner.registry().records().get(&group).is_some_and(is_here) {
+            if inner.groups.get().records.get(&group).is_some_and(is_here) {
                 if let Err(error) = inner.stop_replica(group, true) {
                     tracing::warn!(%group, "stopping it: {error}");
                 }
@@ -235,7 +236,7 @@ impl Inner {
         machine: String,
         reply: Reply,
     ) {
-        let known = self.registry().records().get(&group).cloned();
+        let known = self.groups.get().records.get(&group).cloned();
         if let Some(known) = &known {
             if known.replica == replica && known.uid == uid {
                 return reply.send(Payload::new());
@@ -279,7 +280,7 @@ impl Inner {
 
     /// Every replica here may never take part again, durably.
     pub(crate) fn condemn_all(&self, reason: CondemnedReason) {
-        let groups: Vec<GroupId> = self.registry().records().keys().copied().collect();
+        let groups: Vec<GroupId> = self.groups.get().records.keys().copied().collect();
         groups.into_iter().for_each(|group| self.input(group, Event::Condemn { reason }));
     }
 
@@ -290,7 +291,7 @@ impl Inner {
         }
         // While no replica comes or goes.
         let _changing = self.replica_changes.lock().unwrap_or_else(PoisonError::into_inner);
-        let founding = self.registry().records().clone();
+        let founding = self.groups.get().records.clone();
         let founding = founding
             .iter()
             .filter_map(|(group, record)| Some((*group, record.genesis.as_ref()?.membership.clone())));
@@ -324,7 +325,7 @@ impl Inner {
 
     /// Deletes what a removal left behind that a crash interrupted.
     pub(crate) fn finish_removals(&self) {
-        let gone = self.registry().gone().clone();
+        let gone = self.groups.get().gone.clone();
         for (group, (_, replica)) in gone {
             let directory = self.group_directory(group, replica);
             if let Err(error) = crate::files::remove_directory(self.disk.as_ref(), &directory) {

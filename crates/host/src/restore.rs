@@ -9,7 +9,7 @@ use mraft_types::{CondemnedReason, GroupUid, HardState, LogPosition, LogStart, M
 
 use crate::apply::Applier;
 use crate::config::HostConfig;
-use crate::core::Seat;
+use crate::core::{Incarnation, Seat};
 use crate::error::HostError;
 use crate::meta::{FEATURE_LEVEL, GroupMeta, check_level};
 use crate::persist::LogJob;
@@ -70,14 +70,16 @@ pub fn new_log(record: &GroupRecord) -> Recovered {
     }
 }
 
-/// Puts a replica together from its record, what the log recovered, and its state machine.
+/// Puts a replica together from its record, what the log recovered, and its state machine. `number` is its [`Incarnation`]'s.
 pub fn restore(
     config: &HostConfig,
     record: &GroupRecord,
+    number: u64,
     recovered: Option<Recovered>,
     mut machine: Box<dyn StateMachine>,
 ) -> Result<RestoredReplica, HostError> {
     let broken = |reason: String| HostError::Machine { group: record.group, reason };
+    let incarnation = Incarnation { group: record.group, number };
     let mut recovered = recovered.unwrap_or_else(|| new_log(record));
     let staged = recovered.install.as_ref().map(|(_, directory)| *directory);
     let persisted = machine.open(staged).map_err(|error| broken(error.to_string()))?;
@@ -114,7 +116,7 @@ pub fn restore(
         };
         let (key, hard_state) = (recovered.key, recovered.hard_state);
         let write = GroupWrite { key, hard_state, entries: Vec::new(), mark: Some(mark) };
-        first = Some(LogJob::InstallStep { group: record.group, write });
+        first = Some(LogJob::InstallStep { of: incarnation, write });
     }
     if meta.applied.index < recovered.start.position.index {
         // The log was only ever truncated below what the store had persisted (rule D11): the store has lost state.
@@ -134,8 +136,8 @@ pub fn restore(
     let feature_level = meta.feature_level;
     let key = recovered.key;
     Ok(RestoredReplica {
-        seat: Seat { key, raft, feature_level },
-        applier: Applier::new(key, machine, meta),
+        seat: Seat { key, incarnation, raft, feature_level },
+        applier: Applier::new(key, incarnation, machine, meta),
         first,
         discard,
     })

@@ -14,7 +14,11 @@
 //!
 //! None of them ends before the host does: a panic that no group's own guard caught ends the process (`panics.rs`, rule T4).
 //!
+//! The threads beside the way of a write are in `beside.rs`.
+//!
 //! A step worker never syncs a file and never runs a state machine (decision 3); the log thread sends nothing (rule D5).
+
+mod beside;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -28,16 +32,20 @@ use mraft_engine::error::NotApplied;
 use mraft_engine::event::{Event, NodeEvent, Now, Proposal};
 use mraft_engine::machine::BackgroundJob;
 use mraft_logstore::{Fill, LogReader};
+use mraft_raft::ReadBack;
 use mraft_types::{GroupId, NodeId, ReplicaId};
 use mraft_wire::HostBeat;
 
+use self::beside::{fill_thread, snapshot_thread, ticker};
 use crate::apply::{Applier, HashView};
 use crate::apply_worker::{ApplyMail, ApplyOutput, ApplyWorker, SnapshotSend};
 use crate::completions::Completions;
-use crate::core::{Core, Envelope, HashReport, Input, LogReadOrder, Output, log_read_input};
+use crate::core::{
+    Core, Envelope, HashReport, Incarnation, Input, LogReadOrder, Output, log_read_input, read_back,
+};
 use crate::mailbox::{Mailbox, WaitingBytes};
 use crate::metrics::Metrics;
-use crate::panics::{CaughtView, caught, or_abort};
+use crate::panics::{caught, or_abort};
 use crate::persist::{LogDone, LogHealth, LogJob, LogWorker};
 
 /// A seal follows within this time after writing stops (rule L3).
@@ -105,7 +113,7 @@ pub(crate) struct Shared {
     pub(crate) steps: Vec<Mailbox<Input>>,
     /// By step worker, proposals that it has not looked at yet.
     proposed: Vec<WaitingBytes>,
-    pub(crate) log: Mailbox<LogJob>,
+    log: Mailbox<LogJob>,
     pub(crate) applies: Vec<Mailbox<ApplyMail>>,
     pub(crate) completions: Arc<Completions>,
     pub(crate) metrics: Arc<Metrics>,
@@ -128,13 +136,13 @@ pub(crate) struct Shared {
     chores: AtomicUsize,
     /// What waits for a background thread is not done any more.
     background_stop: AtomicBool,
-    pub(crate) stop: AtomicBool,
+    stop: AtomicBool,
 }
 
 enum Background {
-    Job(GroupId, Box<dyn BackgroundJob>),
+    Job(Incarnation, Box<dyn BackgroundJob>),
     LogRead(LogReadOrder),
-    Hash(GroupId, HashView),
+    Hash(Incarnation, HashView),
     Stop,
 }
 
@@ -214,9 +222,9 @@ impl Shared {
     }
 
     /// A part of a snapshot was sent. Its deadline is counted in ticks, so the next one is early enough to tell the core.
-    pub(crate) fn snapshot_progress(&self, group: GroupId, to: ReplicaId) {
+    pub(crate) fn snapshot_progress(&self, of: Incarnation, to: ReplicaId) {
         let event = Event::SnapshotProgress { to };
-        self.step(group).leave_all([Input::Group(group, event)]);
+        self.step(of.group).leave_all([Input::Own(of, event)]);
     }
 
     /// The same input to every worker.
@@ -294,16 +302,15 @@ impl Shared {
         }
         if self.applies.len() == 1 {
             if !applies.is_empty() {
-                self.applies[0]
-                    .send_all(applies.into_iter().map(|(group, order)| ApplyMail::Order(group, order)));
+                self.applies[0].send_all(applies.into_iter().map(|(of, order)| ApplyMail::Order(of, order)));
             }
         } else {
             let mut by_thread: BTreeMap<usize, Vec<ApplyMail>> = BTreeMap::new();
-            for (group, order) in applies {
+            for (of, order) in applies {
                 by_thread
-                    .entry(share(group, self.applies.len()))
+                    .entry(share(of.group, self.applies.len()))
                     .or_default()
-                    .push(ApplyMail::Order(group, order));
+                    .push(ApplyMail::Order(of, order));
             }
             for (thread, mail) in by_thread {
                 self.applies[thread].send_all(mail);
@@ -316,7 +323,7 @@ impl Shared {
             if let Err(TrySendError::Full(Background::LogRead(order))) =
                 self.background.try_send(Background::LogRead(order))
             {
-                self.deliver_inputs(vec![(order.key.group, log_read_input(&order, Vec::new()))]);
+                self.deliver_inputs(vec![(order.key.group, log_read_input(&order, ReadBack::NotNow))]);
             }
         }
         for (group, notice) in notices {
@@ -373,7 +380,7 @@ impl Runtime {
         }
         let segments_target = pace.log_segments_target;
         runtime.spawn("mraft-log", move |shared| log_thread(shared, log, segments_target))?;
-        runtime.spawn("mraft-fill", move |shared| crate::fill::fill_thread(shared, &fill_orders))?;
+        runtime.spawn("mraft-fill", move |shared| fill_thread(shared, &fill_orders))?;
         let share_of_budget = pace.unpersisted_bytes_max / pace.apply_threads.max(1);
         for thread in 0..pace.apply_threads.max(1) {
             let worker = ApplyWorker::new(Arc::clone(&reader), share_of_budget, pace.snapshot_entries);
@@ -550,11 +557,12 @@ fn report_done(shared: &Shared, done: &mut Vec<LogDone>) {
     let mut inputs = Vec::with_capacity(done.len());
     for done in done.drain(..) {
         match done {
-            LogDone::Persisted { group, .. } | LogDone::InstallStep { group } => {
-                inputs.push((group, Input::Log(done)))
+            LogDone::Persisted { of, .. } | LogDone::InstallStep { of } => {
+                inputs.push((of.group, Input::Log(done)))
             }
             LogDone::Added { token } | LogDone::Removed { token } => shared.listener.log_done(token),
-            LogDone::Refused { group, ref reason } => {
+            LogDone::Refused { ref key, ref reason } => {
+                let group = key.group;
                 shared.listener.failed(group, reason.clone());
                 inputs.push((group, Input::Log(done)));
             }
@@ -641,25 +649,25 @@ fn apply_thread(shared: &Shared, thread: usize, mut worker: ApplyWorker) {
             out.inputs.into_iter().partition(|(_, input)| matches!(input, Input::Applied { .. }));
         shared.deliver_applied(applied);
         shared.deliver_inputs(others);
-        for (group, reason) in out.failed {
+        for (of, reason) in out.failed {
             let stop = NotApplied::Stopping;
-            shared.deliver_inputs(vec![(group, Input::Stop(group, stop))]);
-            shared.listener.failed(group, reason);
+            shared.deliver_inputs(vec![(of.group, Input::StopOwn(of, stop))]);
+            shared.listener.failed(of.group, reason);
         }
-        for (group, job) in out.jobs {
+        for (of, job) in out.jobs {
             if let Err(
-                TrySendError::Full(Background::Job(group, job))
-                | TrySendError::Disconnected(Background::Job(group, job)),
-            ) = shared.background.try_send(Background::Job(group, job))
+                TrySendError::Full(Background::Job(of, job))
+                | TrySendError::Disconnected(Background::Job(of, job)),
+            ) = shared.background.try_send(Background::Job(of, job))
             {
                 // More flushes than the queue holds: this thread does the work itself, which also slows the writers down.
-                run_job(shared, group, job);
+                run_job(shared, of, job);
             }
         }
-        for (group, view) in out.hashes {
+        for (of, view) in out.hashes {
             // With the queue full this checkpoint is skipped here: a later one compares the same.
-            if shared.background.try_send(Background::Hash(group, view)).is_err() {
-                tracing::warn!(%group, "too much background work: the state is not hashed at this checkpoint");
+            if shared.background.try_send(Background::Hash(of, view)).is_err() {
+                tracing::warn!(group = %of.group, "too much background work: the state is not hashed at this checkpoint");
             }
         }
         for send in out.sends {
@@ -667,7 +675,7 @@ fn apply_thread(shared: &Shared, thread: usize, mut worker: ApplyWorker) {
                 shared.snapshots.try_send(Some(send))
             {
                 let event = Event::SnapshotSent { to: send.order.to, ok: false };
-                shared.deliver_inputs(vec![(send.group, Input::Group(send.group, event))]);
+                shared.deliver_inputs(vec![(send.of.group, Input::Own(send.of, event))]);
             }
         }
     }
@@ -685,81 +693,35 @@ fn background_thread(shared: &Shared, jobs: &Mutex<Receiver<Background>>, log: &
             return;
         }
         match job {
-            Ok(Background::Job(group, job)) => run_job(shared, group, job),
-            Ok(Background::Hash(group, view)) => {
+            Ok(Background::Job(of, job)) => run_job(shared, of, job),
+            Ok(Background::Hash(of, view)) => {
                 let mail = match caught("hashing its content", || view.run()) {
-                    Ok(result) => ApplyMail::Hashed(group, result),
-                    Err(reason) => ApplyMail::Fail(group, reason),
+                    Ok(result) => ApplyMail::Hashed(of, result),
+                    Err(reason) => ApplyMail::Fail(of, reason),
                 };
                 // The apply thread is gone only when the host closes.
-                let _ = shared.apply(group).send(mail);
+                let _ = shared.apply(of.group).send(mail);
             }
             Ok(Background::LogRead(order)) => {
-                let entries =
-                    log.entries(order.key, order.first, order.last, order.max_bytes).unwrap_or_default();
-                shared.deliver_inputs(vec![(order.key.group, log_read_input(&order, entries))]);
+                let group = order.of.group;
+                match read_back(&order, log) {
+                    Ok(found) => shared.deliver_inputs(vec![(group, log_read_input(&order, found))]),
+                    // The apply thread is gone only when the host closes.
+                    Err(reason) => _ = shared.apply(group).send(ApplyMail::Fail(order.of, reason)),
+                }
             }
             Ok(Background::Stop) | Err(_) => return,
         }
     }
 }
 
-fn run_job(shared: &Shared, group: GroupId, job: Box<dyn BackgroundJob>) {
+fn run_job(shared: &Shared, of: Incarnation, job: Box<dyn BackgroundJob>) {
     let mail = match caught("its background job", || job.run()) {
-        Ok(result) => ApplyMail::BackgroundDone(group, result),
-        Err(reason) => ApplyMail::Fail(group, reason),
+        Ok(result) => ApplyMail::BackgroundDone(of, result),
+        Err(reason) => ApplyMail::Fail(of, reason),
     };
     // The apply thread is gone only when the host closes; what the job persisted stays persisted.
-    let _ = shared.apply(group).send(mail);
-}
-
-/// Streams snapshots, one at a time.
-fn snapshot_thread(shared: &Shared, sends: &Mutex<Receiver<Option<SnapshotSend>>>) {
-    loop {
-        let next = sends.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok(Some(SnapshotSend { group, order, meta, view })) = next else { return };
-        if shared.stop.load(Ordering::Relaxed) {
-            return;
-        }
-        let to = order.to;
-        let (view, panicked) = CaughtView::over(view);
-        let send = SnapshotSend { group, order, meta, view };
-        let ok = shared.outbox().is_some_and(|outbox| outbox.stream(send));
-        if let Some(reason) = panicked.get() {
-            // The apply thread is gone only when the host closes.
-            let _ = shared.apply(group).send(ApplyMail::Fail(group, reason.clone()));
-        }
-        let event = Event::SnapshotSent { to, ok };
-        shared.deliver_inputs(vec![(group, Input::Group(group, event))]);
-    }
-}
-
-/// Moves the logical clock. After a pause of the process the missed ticks are dropped (rule T1): they would let every timeout pass
-/// at once although nobody had a chance to speak.
-fn ticker(shared: &Shared, pace: &Pace) {
-    let every = pace.tick;
-    let mut next = Instant::now() + every;
-    let mut random = crate::random::seed();
-    while !shared.stop.load(Ordering::Relaxed) {
-        let now = Instant::now();
-        if let Some(wait) = next.checked_duration_since(now) {
-            std::thread::sleep(wait);
-        }
-        next = (next + every).max(Instant::now());
-        let tick = shared.tick.fetch_add(1, Ordering::Relaxed) + 1;
-        if tick.is_multiple_of(pace.beat_ticks.max(1)) {
-            shared.listener.beat(shared.disk_age());
-            if let Some(outbox) = shared.outbox() {
-                outbox.beat(HostBeat {
-                    durable_seq: shared.durable_seq(),
-                    disk_age_ms: millis(shared.disk_age()),
-                    unix_ms: shared.now().unix_ms,
-                });
-            }
-        }
-        random = crate::random::next(random);
-        shared.broadcast(|| Input::Node(NodeEvent::Tick { random }));
-    }
+    let _ = shared.apply(of.group).send(mail);
 }
 
 /// What proposals weigh in a mailbox: their bodies, and a place for each.

@@ -172,7 +172,7 @@ impl Inner {
             instance: self.identity.instance,
             raft_address: self.config.raft_address.clone(),
             boot_counter: self.identity.boot_counter,
-            groups: self.registry().records().len() as u64,
+            groups: self.groups.get().records.len() as u64,
             leaders: self.led_groups().len() as u64,
             log: self.metrics.log_gauges(),
             disk_age_ms: shared
@@ -183,7 +183,7 @@ impl Inner {
     }
 
     pub(crate) fn group_status(&self, group: GroupId) -> Result<GroupStatus, HostError> {
-        let record = self.registry().records().get(&group).cloned().ok_or(HostError::NoSuchGroup(group))?;
+        let record = self.groups.get().records.get(&group).cloned().ok_or(HostError::NoSuchGroup(group))?;
         let failure = self.failures.lock().unwrap_or_else(PoisonError::into_inner).get(&group).cloned();
         let failure = failure.or_else(|| self.stopped_by_disk());
         let (reply, seen) = sync_channel(1);

@@ -8,6 +8,17 @@ use mraft_types::{ChangeRefused, CondemnedReason, Entry, Index, LogStart, NodeId
 
 use crate::Message;
 
+/// What came of reading old entries back. A log that cannot be read is none of these: it ends its replica (rule D10).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum ReadBack {
+    /// Consecutive entries from the index asked for, at least one.
+    Entries(Vec<Entry>),
+    /// The log no longer has them: only a snapshot helps.
+    Gone,
+    /// Nobody had time to look: they are asked for again at the next tick.
+    NotNow,
+}
+
 /// Something happened.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Event {
@@ -30,14 +41,14 @@ pub enum Event {
         /// The index.
         index: Index,
     },
-    /// Answer to [`crate::Effect::ReadLog`]: entries from the log, or none if they are no longer there.
+    /// Answer to [`crate::Effect::ReadLog`].
     LogRead {
         /// The order that it answers.
         order: u64,
         /// For which follower.
         to: ReplicaId,
-        /// Consecutive entries from the index asked for; empty when the log no longer has them.
-        entries: Vec<Entry>,
+        /// What came of it.
+        found: ReadBack,
     },
     /// A snapshot came in and lies staged and synced (rule N1, step 1).
     SnapshotReceived {

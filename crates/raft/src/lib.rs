@@ -56,7 +56,7 @@ mod transfer;
 pub use admission::Ignored;
 pub use config::{Config, RestoreError, Restored};
 pub use effect::{Effect, ElectionReason, Write};
-pub use event::{ChangeError, Event, ProposeRefused, ReadRefused};
+pub use event::{ChangeError, Event, ProposeRefused, ReadBack, ReadRefused};
 pub use message::{AppendReply, Body, Message};
 pub use progress::{PeerState, PeerStatus};
 pub use raft::{Life, Raft};

@@ -57,12 +57,20 @@ pub(crate) enum Probe {
 pub(crate) struct Pipeline {
     in_flight: VecDeque<(Index, usize)>,
     in_flight_bytes: usize,
-    /// Entries that were asked back from the log: the order, and the first index.
-    pub(crate) reading: Option<(u64, Index)>,
+    /// Entries that are needed back from the log.
+    pub(crate) reading: Option<Reading>,
     /// What came back, to be sent at the next poll.
     pub(crate) fetched: Vec<Entry>,
     /// Something on the way may be lost: ask with an empty append.
     pub(crate) nudge: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Reading {
+    /// Asked for.
+    Ordered { order: u64, first: Index },
+    /// They could not be read just now; asking again at once would only keep everybody busy.
+    AtNextTick,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -208,6 +216,9 @@ impl Progress {
     /// One tick passed. Answers `false` when the snapshot's deadline has passed.
     pub(crate) fn tick(&mut self, election_ticks: u32) {
         self.silent_ticks = (self.silent_ticks + 1).min(election_ticks);
+        if let State::Replicate(pipeline) = &mut self.state {
+            pipeline.reading.take_if(|reading| *reading == Reading::AtNextTick);
+        }
         let Some(shipment) = self.shipment.as_mut().filter(|shipment| shipment.ordered) else { return };
         shipment.ticks_left = shipment.ticks_left.saturating_sub(1);
         if shipment.ticks_left == 0 {

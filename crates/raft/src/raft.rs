@@ -130,7 +130,7 @@ impl Raft {
             Event::Received(message) => self.handle_message(message),
             Event::Persisted { write } => self.handle_persisted(write),
             Event::Applied { index } => self.log.applied_to(index),
-            Event::LogRead { order, to, entries } => self.handle_log_read(order, to, entries),
+            Event::LogRead { order, to, found } => self.handle_log_read(order, to, found),
             Event::SnapshotReceived { from, term, start } => self.handle_snapshot_received(from, term, start),
             Event::SnapshotInstalled { start } => self.handle_snapshot_installed(start),
             Event::SnapshotProgress { to } => self.handle_snapshot_progress(to),

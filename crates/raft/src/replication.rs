@@ -17,9 +17,10 @@ use crate::admission::{APPEND_ENTRIES_MAX, Ignored};
 use crate::config::Config;
 use crate::durability::After;
 use crate::effect::Effect;
+use crate::event::ReadBack;
 use crate::log_view::LogView;
 use crate::message::{AppendReply, Body, Message};
-use crate::progress::{Pipeline, Probe, Progress, State};
+use crate::progress::{Pipeline, Probe, Progress, Reading, State};
 use crate::quorum;
 use crate::raft::{Raft, Standing};
 use crate::reads::Reads;
@@ -192,24 +193,32 @@ impl Raft {
         }
     }
 
-    pub(crate) fn handle_log_read(&mut self, order: u64, to: ReplicaId, entries: Vec<Entry>) {
+    pub(crate) fn handle_log_read(&mut self, order: u64, to: ReplicaId, found: ReadBack) {
         let Raft { standing: Standing::Leader(leader), log, config, .. } = self else {
             return self.ignore(Ignored::NotLeading);
         };
         let Some(peer) = leader.peers.get_mut(&to) else { return self.ignore(Ignored::Unasked) };
         let State::Replicate(pipeline) = &mut peer.state else { return self.ignore(Ignored::Unasked) };
-        let Some((_, first)) = pipeline.reading.take_if(|(asked, _)| *asked == order) else {
-            return self.ignore(Ignored::Unasked);
+        let first = match pipeline.reading {
+            Some(Reading::Ordered { order: asked, first }) if asked == order => first,
+            _ => return self.ignore(Ignored::Unasked),
         };
-        let are_ours = entries
-            .iter()
-            .zip(first..)
-            .all(|(entry, index)| entry.index == index && log.term_at(index) == Some(entry.term));
-        if !entries.is_empty() && are_ours && first == peer.next {
-            pipeline.fetched = entries;
-        } else if first == peer.next {
+        pipeline.reading = matches!(found, ReadBack::NotNow).then_some(Reading::AtNextTick);
+        let are_ours = |entries: &Vec<Entry>| {
+            let is_ours = |(entry, index): (&Entry, Index)| {
+                entry.index == index && log.term_at(index) == Some(entry.term)
+            };
+            !entries.is_empty() && entries.iter().zip(first..).all(is_ours)
+        };
+        match found {
+            // Acknowledged meanwhile.
+            _ if first != peer.next => {}
+            ReadBack::NotNow => {}
+            ReadBack::Entries(entries) if are_ours(&entries) => pipeline.fetched = entries,
             // The log does not have what it should: the state machine does.
-            peer.needs_snapshot(log.applied(), config.snapshot_deadline_ticks);
+            ReadBack::Entries(_) | ReadBack::Gone => {
+                peer.needs_snapshot(log.applied(), config.snapshot_deadline_ticks);
+            }
         }
     }
 
@@ -384,7 +393,7 @@ impl Voice<'_> {
                 None => {
                     *self.log_order += 1;
                     let order = *self.log_order;
-                    pipeline.reading = Some((order, first));
+                    pipeline.reading = Some(Reading::Ordered { order, first });
                     let last = self.log.cached_first() - 1;
                     self.out.push(Effect::ReadLog { order, to, first, last, max_bytes: bytes_max });
                     break;

@@ -18,6 +18,7 @@
 //! persist 1 [xN]              the oldest N writes (all) are durable
 //! hold-apply|release-apply 1
 //! hold-log|read-log 1         reading old entries waits; the oldest order is carried out
+//! refuse-log 1                the oldest order is answered that there is no time for it now
 //! crash|restart|wipe 1        power cut; start again; lose the disk but not the name
 //! propose 1 TEXT [xN]         read 1
 //! change 1 add 4|promote 4|demote 3|remove 3|retire 3 [expecting=N]
@@ -214,8 +215,8 @@ impl Stage {
                 group.poll(first()?);
             }
             "hold-log" => group.node_mut(first()?).log_held = true,
-            "read-log" => {
-                if !group.read_log(first()?) {
+            "read-log" | "refuse-log" => {
+                if !group.read_log(first()?, verb == "read-log") {
                     return Ok("nothing is to be read".to_owned());
                 }
             }

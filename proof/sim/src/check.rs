@@ -89,10 +89,10 @@ pub struct Checks {
     values: BTreeMap<(GroupId, u64, u64), Option<u64>>,
     /// Values that clients asked to write, and whether that was refused for good.
     asked: BTreeMap<u64, bool>,
-    /// Hash chains at every applied index (rule E8).
+    /// Hash chains at the indexes where a replica ended a batch (rule E8); a chain covers everything before it.
     chains: BTreeMap<(GroupId, Index), u128>,
     leaders: BTreeMap<(GroupId, Term), ReplicaId>,
-    /// The group's time at applied indexes (rule E1).
+    /// The group's time at the same indexes (rule E1).
     log_times: BTreeMap<(GroupId, Index), u64>,
     /// Acknowledged changes.
     pub acknowledged: u64,

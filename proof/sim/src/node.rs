@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use mraft::apply_worker::{ApplyMail, ApplyWorker};
-use mraft::core::{Core, CoreConfig, Input};
+use mraft::core::{Core, CoreConfig, Incarnation, Input};
 use mraft::machines::{BackgroundJob, Lookup, StateMachine, in_memory};
 use mraft::persist::{LogHealth, LogJob, LogWorker};
 use mraft::restore::{first_log, log_key, restore};
@@ -119,7 +119,7 @@ pub struct Process {
     /// Replicas stopped because of a failing disk: an operator restarts the process some time.
     pub needs_restart: bool,
     /// Flushes that wait.
-    pub jobs: VecDeque<(GroupId, Box<dyn BackgroundJob>)>,
+    pub jobs: VecDeque<(Incarnation, Box<dyn BackgroundJob>)>,
     /// For reads.
     pub lookups: BTreeMap<GroupId, Arc<dyn Lookup>>,
     /// Snapshots whose installation an earlier process began and this one gave up: the index that each covers (rule N1).
@@ -248,7 +248,8 @@ impl Node {
             };
             let recovered = recovered.remove(&log_key(record));
             let install = recovered.as_ref().and_then(|recovered| recovered.install.clone());
-            let replica = restore(&config, record, recovered, machine).map_err(|error| error.to_string())?;
+            let replica =
+                restore(&config, record, self.boot, recovered, machine).map_err(|error| error.to_string())?;
             if let Some((start, _)) = install {
                 match &replica.first {
                     Some(LogJob::InstallStep { write, .. })
@@ -260,7 +261,8 @@ impl Node {
                 }
             }
             first.extend(replica.first);
-            discards.extend(replica.discard.map(|directory| ApplyMail::Discard(record.group, directory)));
+            let of = replica.seat.incarnation;
+            discards.extend(replica.discard.map(|directory| ApplyMail::Discard(of, directory)));
             lookups.insert(record.group, replica.applier.lookup());
             core.handle(Input::Start(Box::new(replica.seat)));
             apply.handle(ApplyMail::Add(record.group, Box::new(replica.applier)), &mut Default::default());

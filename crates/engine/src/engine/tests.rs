@@ -14,6 +14,7 @@ use super::*;
 use crate::comparison::{Depth, Dispute};
 use crate::effect::ApplyJob;
 use crate::error::Unknown;
+use crate::event::Ticket;
 use crate::event::{Proposal, ReadKind};
 use crate::packing::{NO_SLOT, PackedEntry};
 

@@ -145,6 +145,14 @@ mod tests {
     }
 
     #[test]
+    fn the_document_says_how_long_a_request_may_take() {
+        let document: serde_json::Value = serde_json::from_str(openapi::DOCUMENT).expect("JSON");
+        let schema = &document["components"]["parameters"]["timeout_ms"]["schema"];
+        assert_eq!(schema["default"], crate::limits::TIMEOUT_MS_DEFAULT);
+        assert_eq!(schema["maximum"], crate::limits::TIMEOUT_MS_MAX);
+    }
+
+    #[test]
     fn every_reference_in_the_document_leads_somewhere() {
         fn check(document: &serde_json::Value, part: &serde_json::Value) {
             match part {

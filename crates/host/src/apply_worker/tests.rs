@@ -166,6 +166,10 @@ impl LogReader for NoLog {
     }
 }
 
+fn incarnation(group: GroupId) -> Incarnation {
+    Incarnation { group, number: 5 }
+}
+
 fn meta(group: GroupId, index: Index) -> GroupMeta {
     let genesis = GroupMeta::genesis(DeploymentId(1), group, Membership::default(), SlotSet::default());
     GroupMeta { applied: LogPosition { index, term: 1 }, ..genesis }
@@ -184,7 +188,7 @@ fn worker_of(groups: &[GroupId], unpersisted_bytes_max: usize, jobs: Jobs) -> (A
         let replica = mraft_types::ReplicaId::new(0, mraft_types::NodeId::new(1).expect("a node id"));
         let key = LogKey { group: *group, uid: meta.uid, replica };
         let machine = Heavy { mood: mood.clone(), jobs, ..Heavy::default() };
-        let applier = Applier::new(key, Box::new(machine), meta);
+        let applier = Applier::new(key, incarnation(*group), Box::new(machine), meta);
         worker.handle(ApplyMail::Add(*group, Box::new(applier)), &mut ApplyOutput::default());
     }
     (worker, mood)
@@ -199,7 +203,7 @@ fn entry(index: Index, commands: &[PackedCommand<'_>]) -> Entry {
 fn ordered(group: GroupId, entry: Entry, tickets: Vec<EntryTickets>) -> ApplyMail {
     let (first, last) = (entry.index, entry.index);
     let job = ApplyJob { first, last, entries: Some(vec![entry]), tickets };
-    ApplyMail::Order(group, ApplyOrder::Job(job))
+    ApplyMail::Order(incarnation(group), ApplyOrder::Job(job))
 }
 
 fn handle(worker: &mut ApplyWorker, mail: ApplyMail) -> ApplyOutput {
@@ -242,7 +246,7 @@ fn asked(worker: &mut ApplyWorker, index: Index, ticket: Ticket) -> ApplyOutput 
 /// What cores were told of room.
 fn room(out: &ApplyOutput) -> Vec<(GroupId, bool)> {
     let told = out.inputs.iter().filter_map(|(_, input)| match input {
-        Input::StoreFull { group, full } => Some((*group, *full)),
+        Input::StoreFull { of, full } => Some((of.group, *full)),
         _ => None,
     });
     told.collect()
@@ -267,7 +271,10 @@ fn t2_what_a_group_that_stopped_held_is_not_counted_any_more() {
     let (done, _removed) = std::sync::mpsc::sync_channel(1);
     worker.handle(ApplyMail::Remove { group: GROUP, persist: false, done }, &mut ApplyOutput::default());
     assert_eq!(worker.unpersisted_bytes(), 10 * COMMAND_BYTES);
-    worker.handle(ApplyMail::Order(OTHER, ApplyOrder::Switch { directory: 9 }), &mut ApplyOutput::default());
+    worker.handle(
+        ApplyMail::Order(incarnation(OTHER), ApplyOrder::Switch { directory: 9 }),
+        &mut ApplyOutput::default(),
+    );
     assert_eq!(worker.unpersisted_bytes(), 0, "a machine that fails is dropped");
 }
 
@@ -299,7 +306,7 @@ fn d10_a_full_disk_below_the_budget_only_delays_flushing() {
     for jobs in [Jobs::Plain, Jobs::Calm] {
         let (mut worker, _) = worker_of(&[GROUP], 10 * COMMAND_BYTES, jobs);
         assert_eq!(apply(&mut worker, GROUP, 2, 1).jobs.len(), 1);
-        let out = handle(&mut worker, ApplyMail::BackgroundDone(GROUP, Err(full())));
+        let out = handle(&mut worker, ApplyMail::BackgroundDone(incarnation(GROUP), Err(full())));
         assert!(out.failed.is_empty() && out.jobs.is_empty(), "not again at once");
         assert!(apply(&mut worker, GROUP, 3, 6).jobs.is_empty());
         assert!(worker.waits_for_room());
@@ -336,7 +343,7 @@ fn d10_an_installation_that_finds_no_room_waits_and_what_is_behind_it_too() {
     let (mut worker, mood) = worker(&[GROUP], 10 * COMMAND_BYTES);
     mood.set(Mood::FULL);
     let switch = ApplyOrder::Switch { directory: STAGED };
-    let out = handle(&mut worker, ApplyMail::Order(GROUP, switch));
+    let out = handle(&mut worker, ApplyMail::Order(incarnation(GROUP), switch));
     assert!(out.failed.is_empty() && worker.waits_for_room());
     let out = asked(&mut worker, 21, Ticket(5));
     assert!(out.answers.is_empty() && out.failed.is_empty());
@@ -378,21 +385,50 @@ fn t4_a_panic_anywhere_in_a_machine_stops_its_replica_and_no_other() {
     let (staged, stage) = sync_channel(1);
     let (persisted, persist) = sync_channel(1);
     let mail = [
-        ApplyMail::Order(GROUP, ApplyOrder::Send(send)),
+        ApplyMail::Order(incarnation(GROUP), ApplyOrder::Send(send)),
         ApplyMail::Stage { group: GROUP, directory: 1, meta: Vec::new(), reply: staged },
         ApplyMail::Persist { group: GROUP, done: persisted },
-        ApplyMail::Order(GROUP, ApplyOrder::Switch { directory: STAGED }),
+        ApplyMail::Order(incarnation(GROUP), ApplyOrder::Switch { directory: STAGED }),
     ];
     for mail in mail {
         let (mut worker, mood) = worker(&[GROUP, OTHER], 10 * COMMAND_BYTES);
         mood.set(Mood::PANICS);
         let mut out = ApplyOutput::default();
         worker.handle(mail, &mut out);
-        assert!(matches!(&out.failed[..], [(GROUP, why)] if why.contains("panicked")), "{:?}", out.failed);
+        assert!(
+            matches!(&out.failed[..], [(Incarnation { group: GROUP, .. }, why)] if why.contains("panicked")),
+            "{:?}",
+            out.failed
+        );
         mood.set(Mood::WELL);
         apply(&mut worker, OTHER, 2, 1);
     }
     assert!(stage.recv().expect("answered").is_err() && persist.recv().expect("answered").is_err());
+}
+
+#[test]
+fn m3_what_ends_late_for_an_earlier_replica_of_the_group_is_nothing_to_the_one_in_its_place() {
+    let (mut worker, _) = worker_of(&[GROUP], 10 * COMMAND_BYTES, Jobs::Plain);
+    let earlier = Incarnation { number: incarnation(GROUP).number - 1, ..incarnation(GROUP) };
+    let failed = || MachineError::Failed("the earlier one's".to_owned());
+    let late = [
+        ApplyMail::BackgroundDone(earlier, Err(failed())),
+        ApplyMail::Hashed(earlier, Err(failed())),
+        ApplyMail::Fail(earlier, PANICKED.to_owned()),
+    ];
+    worker.finish(&mut ApplyOutput::default());
+    for mail in late {
+        let out = handle(&mut worker, mail);
+        assert!(out.failed.is_empty() && out.inputs.is_empty() && out.jobs.is_empty(), "{:?}", out.failed);
+    }
+    let next = entry(2, &[PackedCommand::user(NO_SLOT, b"x")]);
+    let tickets = vec![EntryTickets { position: next.position(), tickets: vec![Ticket(5)] }];
+    let job = ApplyJob { first: 2, last: 2, entries: Some(vec![next]), tickets };
+    let out = handle(&mut worker, ApplyMail::Order(earlier, ApplyOrder::Job(job)));
+    assert_eq!(out.answers, [(Ticket(5), Answer::Unknown(Unknown::Stopped))], "it was the earlier one's");
+    assert_eq!((out.commands, out.inputs.len()), (0, 0));
+    let out = handle(&mut worker, ApplyMail::Fail(incarnation(GROUP), PANICKED.to_owned()));
+    assert!(matches!(&out.failed[..], [(of, _)] if *of == incarnation(GROUP)), "{:?}", out.failed);
 }
 
 #[test]

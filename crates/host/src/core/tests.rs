@@ -6,7 +6,7 @@ use mraft_engine::event::ReadKind;
 use mraft_engine::packing::NO_SLOT;
 use mraft_raft::message::Body;
 use mraft_raft::{AppendReply, Config, Restored};
-use mraft_types::{DeploymentId, EntryKind, LogPosition, Member, Membership, Role, SlotSet};
+use mraft_types::{DeploymentId, Entry, EntryKind, LogPosition, Member, Membership, Role, SlotSet};
 
 use super::*;
 use crate::meta::GroupMeta;
@@ -15,6 +15,15 @@ const GROUP: GroupId = GroupId(3);
 
 fn replica(node: u64) -> ReplicaId {
     ReplicaId::new(0, NodeId::new(node).expect("a node id"))
+}
+
+fn incarnation(group: GroupId) -> Incarnation {
+    Incarnation { group, number: 5 }
+}
+
+/// The one of [`GROUP`] that runs.
+fn own() -> Incarnation {
+    incarnation(GROUP)
 }
 
 fn members() -> Membership {
@@ -68,7 +77,7 @@ fn seat(group: GroupId, members: Membership) -> Seat {
     };
     let raft = Raft::new(config, restored).expect("a fresh group");
     let key = LogKey { group, uid: genesis.uid, replica: replica(1) };
-    Seat { key, raft, feature_level: genesis.feature_level }
+    Seat { key, incarnation: incarnation(group), raft, feature_level: genesis.feature_level }
 }
 
 #[test]
@@ -87,13 +96,17 @@ fn d10_after_every_replica_stopped_whoever_asks_is_told_why() {
     let out = core.turn();
     let told = |ticket| (Ticket(ticket), Answer::NotApplied(reason.clone()));
     assert_eq!(out.answers, [told(1), told(2), told(3)]);
-    assert!(matches!(out.applies[..], [(GROUP, ApplyOrder::Discard { directory: 7 })]), "{:?}", out.applies);
+    assert!(
+        matches!(out.applies[..], [(Incarnation { group: GROUP, .. }, ApplyOrder::Discard { directory: 7 })]),
+        "{:?}",
+        out.applies
+    );
     assert!(out.messages.is_empty() && out.log.is_empty(), "{out:?}");
 }
 
 fn staged(index: Index, directory: u64) -> Input {
     let start = LogStart { position: LogPosition { index, term: 2 }, membership: members() };
-    Input::Staged { group: GROUP, from: replica(2), term: 2, start, directory }
+    Input::Staged { of: own(), from: replica(2), to: replica(1), term: 2, start, directory }
 }
 
 #[test]
@@ -103,7 +116,7 @@ fn n1_a_second_snapshot_that_arrives_before_the_first_is_taken_does_not_stop_the
     core.handle(staged(30, 8));
     let out = core.turn();
     let discarded =
-        |(_, order): &(GroupId, ApplyOrder)| matches!(order, ApplyOrder::Discard { directory: 8 });
+        |(_, order): &(Incarnation, ApplyOrder)| matches!(order, ApplyOrder::Discard { directory: 8 });
     assert!(out.applies.iter().any(discarded), "{:?}", out.applies);
     let begins = |job: &LogJob| match job {
         LogJob::InstallStep { write, .. } => {
@@ -142,14 +155,14 @@ fn n1_an_installation_goes_begin_then_switch_then_done_and_only_then_is_it_ackno
     let out = core.turn();
     assert!(!switches(&out) && !acknowledges(&out), "the beginning is not durable: {out:?}");
 
-    core.handle(Input::Log(LogDone::InstallStep { group: GROUP }));
+    core.handle(Input::Log(LogDone::InstallStep { of: own() }));
     let out = core.turn();
     assert!(switches(&out) && install_marks(&out).is_empty() && !acknowledges(&out), "{out:?}");
-    core.handle(Input::Switched { group: GROUP });
+    core.handle(Input::Switched { of: own() });
     let out = core.turn();
     assert!(matches!(install_marks(&out)[..], [Mark::InstallDone(_)]), "{out:?}");
     assert!(!acknowledges(&out), "{out:?}");
-    core.handle(Input::Log(LogDone::InstallStep { group: GROUP }));
+    core.handle(Input::Log(LogDone::InstallStep { of: own() }));
     let out = core.turn();
     assert!(acknowledges(&out), "{out:?}");
     assert_eq!(core.engine().raft(GROUP).map(|raft| raft.start().position.index), Some(20));
@@ -158,16 +171,83 @@ fn n1_an_installation_goes_begin_then_switch_then_done_and_only_then_is_it_ackno
 #[test]
 fn d10_a_group_without_room_for_its_state_takes_no_proposals_until_there_is() {
     let mut core = sole_leader(Limits::default());
-    core.handle(Input::StoreFull { group: GROUP, full: true });
+    core.handle(Input::StoreFull { of: own(), full: true });
     let out = propose(&mut core, 1);
     assert!(
         matches!(out.answers[..], [(Ticket(1), Answer::NotApplied(NotApplied::Disk(why)))] if why.contains("full")),
         "{out:?}"
     );
     assert!(out.log.is_empty(), "{out:?}");
-    core.handle(Input::StoreFull { group: GROUP, full: false });
+    core.handle(Input::StoreFull { of: own(), full: false });
     let out = propose(&mut core, 2);
     assert!(out.answers.is_empty() && !out.log.is_empty(), "{out:?}");
+}
+
+#[test]
+fn m3_what_was_done_for_an_earlier_replica_of_the_group_does_not_reach_the_one_in_its_place() {
+    let mut core = core();
+    let uid = core.engine().uid(GROUP).expect("the group");
+    let out = hear(&mut core, uid, vote_request());
+    assert!(matches!(out.log[..], [LogJob::Write { .. }]), "{out:?}");
+    core.handle(staged(20, 7));
+    core.turn();
+    let earlier = Incarnation { number: own().number - 1, ..own() };
+    let earlier_key = LogKey { group: GROUP, uid, replica: ReplicaId::new(1, replica(1).node()) };
+    let late = [
+        Input::Log(LogDone::Persisted { of: earlier, number: u64::MAX }),
+        Input::Log(LogDone::InstallStep { of: earlier }),
+        Input::Log(LogDone::Refused { key: Box::new(earlier_key), reason: "a rule of the log".to_owned() }),
+        Input::Applied { of: earlier, index: 500, persisted: 500, disputed: None },
+        Input::Switched { of: earlier },
+        Input::StoreFull { of: earlier, full: true },
+        Input::Own(earlier, Event::Condemn { reason: mraft_types::CondemnedReason::Divergence }),
+        Input::StopOwn(earlier, NotApplied::Stopping),
+    ];
+    for input in late {
+        let what = format!("{input:?}");
+        core.handle(input);
+        assert!(core.turn().is_empty(), "{what}");
+    }
+    let raft = core.engine().raft(GROUP).expect("it still runs");
+    assert_eq!((core.engine().applied(GROUP), raft.condemned(), core.no_room(GROUP)), (Some(1), None, None));
+}
+
+#[test]
+fn m3_a_snapshot_that_an_earlier_replica_of_the_group_was_sent_is_discarded() {
+    let mut core = core();
+    let start = LogStart { position: LogPosition { index: 20, term: 2 }, membership: members() };
+    let earlier = Incarnation { number: own().number - 1, ..own() };
+    let (own_id, earlier_id) = (replica(1), ReplicaId::new(1, replica(1).node()));
+    for (of, to) in [(earlier, own_id), (own(), earlier_id)] {
+        let (start, from) = (start.clone(), replica(2));
+        core.handle(Input::Staged { of, from, to, term: 2, start, directory: 7 });
+        let out = core.turn();
+        let discarded = [(of, ApplyOrder::Discard { directory: 7 })];
+        assert_eq!(format!("{:?}", out.applies), format!("{discarded:?}"));
+        assert!(out.log.is_empty(), "{out:?}");
+    }
+}
+
+/// A log that always answers alike.
+struct Answers(fn() -> Result<Vec<Entry>, LogError>);
+
+impl LogReader for Answers {
+    fn entries(&self, _: LogKey, _: Index, _: Index, _: usize) -> Result<Vec<Entry>, LogError> {
+        self.0()
+    }
+}
+
+#[test]
+fn d10_only_entries_that_the_log_let_go_of_are_gone_and_one_that_cannot_be_read_ends_its_replica() {
+    let key = seat(GROUP, members()).key;
+    let order =
+        LogReadOrder { of: own(), order: 1, key, to: replica(2), first: 5, last: 9, max_bytes: 1 << 20 };
+    let found = |answer| read_back(&order, &Answers(answer));
+    assert_eq!(found(|| Err(LogError::NotHere { index: 5 })), Ok(ReadBack::Gone));
+    assert_eq!(found(|| Ok(Vec::new())), Ok(ReadBack::Entries(Vec::new())));
+    let unreadable = || Err(LogError::Failed(std::io::Error::other("the disk is broken")));
+    let reason = found(unreadable).expect_err("it says nothing of what the log has");
+    assert!(reason.contains("cannot be read") && reason.contains("the disk is broken"), "{reason}");
 }
 
 fn message(from: u64, term: Term, body: Body) -> Message {
@@ -199,7 +279,7 @@ fn d5_a_vote_leaves_when_the_log_said_that_it_is_durable_and_not_before() {
         core.handle(Input::Node(NodeEvent::Tick { random: 7 }));
         assert!(said(&core.turn()).is_empty());
     }
-    core.handle(Input::Log(LogDone::Persisted { group: GROUP, number: *number }));
+    core.handle(Input::Log(LogDone::Persisted { of: own(), number: *number }));
     let out = core.turn();
     assert!(matches!(said(&out)[..], [Message { body: Body::VoteReply { granted: true }, .. }]), "{out:?}");
 }
@@ -312,12 +392,7 @@ fn settle_with_two_in_line(core: &mut Core, uid: GroupUid) -> Vec<SnapshotOrder>
         let out = core.turn();
         persist(core, &out);
         for job in jobs(&out) {
-            core.handle(Input::Applied {
-                group: GROUP,
-                index: job.last,
-                persisted: job.last,
-                disputed: None,
-            });
+            core.handle(Input::Applied { of: own(), index: job.last, persisted: job.last, disputed: None });
         }
         for sent in said(&out) {
             let is_second = sent.to == replica(2);
@@ -376,17 +451,17 @@ fn n2_one_snapshot_at_a_time_goes_to_a_peer_and_keeps_the_entries_behind_it_unti
     let first = (0..100).find_map(|_| next(&mut core).pop()).expect("replica 3 lags");
     assert_eq!(first.to, replica(3));
     let index = applied(&core);
-    core.handle(Input::ViewOpened { group: GROUP, to: replica(3), index });
+    core.handle(Input::ViewOpened { of: own(), to: replica(3), index });
     let orders: Vec<_> = (0..300).flat_map(|_| next(&mut core)).collect();
     assert_eq!(orders, [], "the first one is still on its way, long after its deadline");
     assert!(applied(&core) > index + 100, "the group went on");
     assert!(start(&core) <= index, "what the first one needs is gone: {} > {index}", start(&core));
 
-    core.handle(Input::Group(GROUP, Event::SnapshotSent { to: replica(3), ok: false }));
+    core.handle(Input::Own(own(), Event::SnapshotSent { to: replica(3), ok: false }));
     let second = (0..10).find_map(|_| next(&mut core).pop()).expect("it is tried again");
     assert_eq!(second.to, replica(3));
     let index = applied(&core);
-    core.handle(Input::ViewOpened { group: GROUP, to: replica(3), index });
+    core.handle(Input::ViewOpened { of: own(), to: replica(3), index });
     assert_eq!(next(&mut core), []);
     assert_eq!(start(&core), index, "what only the first one needed is let go of");
 }
@@ -394,14 +469,14 @@ fn n2_one_snapshot_at_a_time_goes_to_a_peer_and_keeps_the_entries_behind_it_unti
 fn persist(core: &mut Core, out: &Output) {
     for job in &out.log {
         if let LogJob::Write { number, .. } = job {
-            core.handle(Input::Log(LogDone::Persisted { group: GROUP, number: *number }));
+            core.handle(Input::Log(LogDone::Persisted { of: own(), number: *number }));
         }
     }
 }
 
 fn applied(core: &mut Core, out: &Output) {
     for job in jobs(out) {
-        core.handle(Input::Applied { group: GROUP, index: job.last, persisted: 0, disputed: None });
+        core.handle(Input::Applied { of: own(), index: job.last, persisted: 0, disputed: None });
     }
     core.turn();
 }
@@ -475,7 +550,7 @@ fn t2_what_waits_at_the_apply_side_is_bounded_in_bytes() {
     }
     assert_eq!(carried, [true, true, false, false], "the rest is read from the log when its turn comes");
     let last = core.engine().raft(GROUP).map_or(0, Raft::last_index);
-    core.handle(Input::Applied { group: GROUP, index: last, persisted: 0, disputed: None });
+    core.handle(Input::Applied { of: own(), index: last, persisted: 0, disputed: None });
     core.turn();
     let out = propose(&mut core, 5);
     persist(&mut core, &out);

@@ -11,7 +11,8 @@ use mraft_transport::Refusal;
 use mraft_types::{InstanceId, NodeId};
 use mraft_wire::{Accepted, Hello, HelloRefused};
 
-use super::{Door, Peers};
+use super::Peers;
+use super::door::Door;
 use crate::error::HostError;
 
 /// A node id that two directories claim.

@@ -4,11 +4,16 @@
 
 use std::net::TcpListener;
 
-use mraft_types::{DeploymentId, Member, Role, SlotSet};
+use mraft_engine::machine::MachineError;
+use mraft_types::{DeploymentId, GroupId, Member, ReplicaId, Role, SlotSet};
+use mraft_wire::{Accepted, WIRE_VERSION};
 
+use super::snapshots::unpanicked;
 use super::*;
 use crate::config::HostConfig;
+use crate::events::HostEvent;
 use crate::machines::{Command, InMemoryMachine, in_memory};
+use crate::meta::{FEATURE_LEVEL, GroupMeta};
 use crate::node_host::{GroupSpec, Machines, NodeHost};
 
 const GROUP: GroupId = GroupId(3);

@@ -9,7 +9,8 @@ use mraft_disk::memory::Faults;
 use mraft_disk::{Disk, MemoryDisk};
 use mraft_logstore::{LogOptions, SegmentLog};
 use mraft_types::{
-    Entry, EntryKind, GroupUid, Index, LogPosition, Member, Membership, NodeId, Payload, ReplicaId, Role,
+    Entry, EntryKind, GroupId, GroupUid, Index, LogPosition, Member, Membership, NodeId, Payload, ReplicaId,
+    Role,
 };
 
 use super::*;
@@ -73,7 +74,7 @@ impl Node {
 
     fn job(&mut self, write: GroupWrite) -> LogJob {
         self.number += 1;
-        LogJob::Write { group: write.key.group, number: self.number, write }
+        LogJob::Write { of: Incarnation { group: write.key.group, number: 5 }, number: self.number, write }
     }
 
     fn write(&mut self, write: GroupWrite) -> LogHealth {
@@ -104,7 +105,7 @@ impl Node {
     /// What became durable since it was last asked: groups with the numbers of their writes.
     fn persisted(&mut self) -> Vec<(u64, u64)> {
         let persisted = |done| match done {
-            LogDone::Persisted { group, number } => (group.0, number),
+            LogDone::Persisted { of, number } => (of.group.0, number),
             other => panic!("{other:?}"),
         };
         self.done.drain(..).map(persisted).collect()
@@ -228,7 +229,10 @@ fn a_write_of_a_replica_that_was_removed_meanwhile_concerns_nobody() {
     let late = node.job(write(1, 2, vec![], None));
     let other = node.job(write(2, 2, vec![], None));
     assert!(matches!(node.run([remove, late, other]), LogHealth::Well));
-    let [LogDone::Removed { token: 5 }, LogDone::Persisted { group: GroupId(2), number: 2 }] = node.done[..]
+    let [
+        LogDone::Removed { token: 5 },
+        LogDone::Persisted { of: Incarnation { group: GroupId(2), .. }, number: 2 },
+    ] = node.done[..]
     else {
         panic!("{:?}", node.done)
     };
@@ -245,7 +249,8 @@ fn a_write_that_breaks_a_rule_of_the_log_stops_its_own_replica_only() {
     ];
     assert!(matches!(node.run(jobs), LogHealth::Well));
     let refused = node.done.extract_if(.., |done| matches!(done, LogDone::Refused { .. }));
-    assert!(matches!(refused.collect::<Vec<_>>()[..], [LogDone::Refused { group: GroupId(2), .. }]));
+    let refused: Vec<LogDone> = refused.collect();
+    assert!(matches!(&refused[..], [LogDone::Refused { key, .. }] if key.group == GroupId(2)), "{refused:?}");
     assert_eq!(node.persisted(), [(1, 1), (3, 4)], "nothing behind a gap is called durable");
     assert!(matches!(node.write(write(2, 4, vec![], None)), LogHealth::Well));
     assert_eq!(node.persisted(), []);

@@ -84,7 +84,7 @@ impl Node {
     fn write(&mut self, entries: Vec<Entry>, mark: Option<Mark>) {
         let hard_state = HardState { term: 1, vote: None, commit: 1 };
         let write = GroupWrite { key: log_key(&record()), hard_state, entries, mark };
-        run(&mut self.log, [LogJob::Write { group: GROUP, number: 1, write }]);
+        run(&mut self.log, [LogJob::Write { of: Incarnation { group: GROUP, number: 5 }, number: 1, write }]);
     }
 
     fn append(&mut self, indexes: std::ops::RangeInclusive<Index>, mark: Option<Mark>) {
@@ -129,7 +129,7 @@ impl Node {
         let mut log = open_log(&disk);
         let recovered = log.store().recovered().into_iter().next();
         let machine = make(Arc::clone(&disk) as Arc<dyn Disk>, "/state".into());
-        let replica = restore(&config(), &record(), recovered, machine).expect("nothing is damaged");
+        let replica = restore(&config(), &record(), 5, recovered, machine).expect("nothing is damaged");
         let mark = replica.first.as_ref().map(|first| match first {
             LogJob::InstallStep { write, .. } => write.mark.clone().expect("a mark"),
             other => unreachable!("{other:?}"),
@@ -249,7 +249,7 @@ fn t3_a_state_of_a_higher_feature_level_is_not_started_and_says_which_build_it_n
         node.machine.persist().expect("room");
         let machine = make(Arc::clone(&node.disk) as Arc<dyn Disk>, "/state".into());
         let recovered = node.log.store().recovered().into_iter().next();
-        let error = restore(&config(), &record(), recovered, machine).err().expect("refused").to_string();
+        let error = restore(&config(), &record(), 5, recovered, machine).err().expect("refused").to_string();
         assert!(error.contains("feature level 2") && error.contains("run the newer release"), "{error}");
     }
 }

@@ -7,29 +7,13 @@ use std::sync::mpsc::channel;
 use std::sync::{Arc, Condvar, Mutex};
 
 use mraft::{Answer, GroupSpec, HostEvent, NO_SLOT, NodeHost, NotApplied, ReadKind, ReplicaState};
+use mraft_disk::memory::Access;
 use mraft_disk::{DirEntry, Disk, File, Lock, Open, RealDisk};
 use mraft_types::{GroupId, Payload, ReplicaId};
 
-use crate::support::{Cluster, GROUP, PATIENCE};
+use crate::support::{self, Cluster, GROUP, Gatekeeper, PATIENCE, ask, ask_leader};
 
 const OTHER_GROUP: GroupId = GroupId(1);
-
-/// Asks once.
-fn ask(host: &NodeHost, group: GroupId, slot: u16, body: &'static str) -> Answer {
-    let (answered, answer) = channel();
-    host.propose(group, slot, Payload::from(body), PATIENCE, move |answer| _ = answered.send(answer));
-    answer.recv().expect("every request is answered")
-}
-
-/// Asks until there is a leader to ask.
-fn ask_leader(host: &NodeHost, group: GroupId, slot: u16, body: &'static str) -> Answer {
-    loop {
-        match ask(host, group, slot, body) {
-            Answer::NotApplied(NotApplied::NotLeader(_)) => std::thread::yield_now(),
-            answer => return answer,
-        }
-    }
-}
 
 /// A disk whose syncs can be made to hang or fail.
 #[derive(Debug)]
@@ -256,7 +240,61 @@ fn d10_an_error_of_the_log_stops_every_replica_and_the_process_says_so() {
     gate.0.set(Syncs::Work);
     let answer = ask(&cluster.hosts[&1], GROUP, NO_SLOT, "c");
     assert!(matches!(answer, Answer::NotApplied(NotApplied::Disk(_))), "{answer:?}");
+    let third = GroupSpec { group: GroupId(2), ..cluster.spec() };
+    let refused = cluster.hosts[&1].start_groups(&[third]).expect_err("nothing starts on a log that failed");
+    assert!(refused.to_string().contains("every replica of this node stopped"), "{refused}");
+    assert!(
+        !cluster.hosts[&1].groups().contains(&GroupId(2)),
+        "what was refused is not done at the next start"
+    );
     cluster.close(1);
     cluster.open(1).expect("what was acknowledged is there");
     assert!(cluster.read().starts_with('a'));
+}
+
+#[test]
+fn t1_whoever_waits_for_the_log_when_its_disk_is_found_to_hang_is_told_why() {
+    let (gate, disk) = support::Gate::on_a_disk(|access| access == Access::Sync);
+    let mut cluster = Cluster::prepare(1);
+    cluster.put_on(1, disk);
+    let mut config = cluster.config(1);
+    (config.slow_disk_ms, config.stalled_disk_ms) = (STALLED_MS - 1, STALLED_MS);
+    cluster.found(1, config);
+    cluster.write("a");
+    let _opens = Gatekeeper(Arc::clone(&gate));
+    gate.set_shut(true);
+    let host = &cluster.hosts[&1];
+    host.propose(GROUP, NO_SLOT, Payload::from("b"), PATIENCE, |_| {});
+    cluster.wait_until("the log hangs in its disk", |_| gate.holds_up());
+    let other = GroupSpec { group: OTHER_GROUP, ..cluster.spec() };
+    let refused = host.start_groups(&[other]).expect_err("the log does not come to it");
+    assert!(refused.to_string().contains("every replica of this node stopped"), "{refused}");
+}
+
+#[test]
+fn t1_a_node_says_how_it_is_while_the_list_of_its_groups_hangs_in_the_disk() {
+    let (gate, disk) = support::Gate::before("group-list", |access| access == Access::Sync);
+    let mut cluster = Cluster::prepare(1);
+    cluster.put_on(1, disk);
+    cluster.found(1, cluster.config(1));
+    cluster.write("a");
+    let opens = Gatekeeper(Arc::clone(&gate));
+    gate.set_shut(true);
+    let (cluster, gate) = (&cluster, &gate);
+    let host = &cluster.hosts[&1];
+    std::thread::scope(|threads| {
+        let other = GroupSpec { group: OTHER_GROUP, ..cluster.spec() };
+        let founding = threads.spawn(move || host.start_groups(&[other]));
+        cluster.wait_until("the list hangs in the disk", |_| gate.holds_up());
+        let (said, status) = channel();
+        threads.spawn(move || {
+            let is_well = host.group_status(GROUP).is_ok();
+            said.send((host.status().groups, host.groups(), is_well)).expect("somebody listens");
+        });
+        let said = status.recv_timeout(PATIENCE).expect("nobody waits for the disk");
+        assert_eq!(said, (1, vec![GROUP], true), "what is not durable is not there");
+        drop(opens);
+        founding.join().expect("no panic").expect("the disk took it");
+    });
+    assert_eq!(host.groups(), [GROUP, OTHER_GROUP]);
 }

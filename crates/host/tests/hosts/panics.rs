@@ -8,14 +8,14 @@ use std::sync::Arc;
 use std::sync::mpsc::channel;
 
 use mraft::machines::in_memory;
-use mraft::{Answer, GroupSpec, Machines, NO_SLOT, NodeHost, NotApplied};
+use mraft::{Answer, GroupSpec, Machines, NO_SLOT};
 use mraft_engine::machine::{
     BackgroundJob, Command, ContentView, Lookup, MachineError, Results, SnapshotStage, SnapshotView,
     StateMachine, Urgency,
 };
 use mraft_types::{GroupId, Index, MembershipChange, Payload};
 
-use crate::support::{Cluster, Count, GROUP, PATIENCE};
+use crate::support::{Cluster, Count, GROUP, PATIENCE, ask, ask_leader};
 
 const OTHER_GROUP: GroupId = GroupId(1);
 /// Set for the process that is to end.
@@ -145,12 +145,6 @@ fn node(bug: Bug) -> Cluster {
     cluster
 }
 
-fn ask(host: &NodeHost, group: GroupId) -> Answer {
-    let (answered, answer) = channel();
-    host.propose(group, NO_SLOT, Payload::from("x"), PATIENCE, move |answer| _ = answered.send(answer));
-    answer.recv().expect("every request is answered")
-}
-
 /// Waits until the group with the bug says why it stopped, and the other one has persisted many times.
 fn one_stops_and_the_other_goes_on(cluster: &Cluster, reason: &str) {
     cluster.wait_until("the replica says why it stopped", |cluster| {
@@ -159,9 +153,8 @@ fn one_stops_and_the_other_goes_on(cluster: &Cluster, reason: &str) {
     });
     let mut applied = 0;
     while applied < 20 {
-        match ask(&cluster.hosts[&1], OTHER_GROUP) {
+        match ask_leader(&cluster.hosts[&1], OTHER_GROUP, NO_SLOT, "x") {
             Answer::Applied { .. } => applied += 1,
-            Answer::NotApplied(NotApplied::NotLeader(_)) => std::thread::yield_now(),
             other => panic!("{other:?}"),
         }
     }
@@ -171,7 +164,7 @@ fn one_stops_and_the_other_goes_on(cluster: &Cluster, reason: &str) {
 fn t4_a_panic_in_a_background_job_stops_that_replica_and_no_other() {
     let cluster = node(Bug::Job);
     cluster.wait_until("it has something to persist", |cluster| {
-        ask(&cluster.hosts[&1], GROUP);
+        ask(&cluster.hosts[&1], GROUP, NO_SLOT, "x");
         cluster.hosts[&1].group_status(GROUP).expect("it is listed").failure.is_some()
     });
     one_stops_and_the_other_goes_on(&cluster, "the job has a bug");

@@ -11,7 +11,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use mraft::machines::{Command, InMemoryMachine, in_memory};
-use mraft::{Answer, GroupSpec, HostConfig, HostError, Machines, NO_SLOT, NodeHost, ReadKind};
+use mraft::{Answer, GroupSpec, HostConfig, HostError, Machines, NO_SLOT, NodeHost, NotApplied, ReadKind};
 use mraft_disk::memory::Access;
 use mraft_disk::{Disk, MemoryDisk, RealDisk};
 use mraft_types::{DeploymentId, GroupId, Member, Membership, NodeId, Payload, ReplicaId, Role, SlotSet};
@@ -55,12 +55,13 @@ impl InMemoryMachine for List {
     }
 }
 
-/// Counts commands.
+/// Counts commands, and panics at one of them.
 #[derive(Default)]
 pub struct Count(u64);
 
 impl InMemoryMachine for Count {
-    fn apply(&mut self, _command: &Command<'_>, answer: &mut Vec<u8>) {
+    fn apply(&mut self, command: &Command<'_>, answer: &mut Vec<u8>) {
+        assert_ne!(command.body, b"boom", "the machine has a bug");
         self.0 += 1;
         answer.extend_from_slice(&self.0.to_le_bytes());
     }
@@ -86,20 +87,43 @@ pub fn counts() -> Machines {
     })
 }
 
+/// Asks once.
+pub fn ask(host: &NodeHost, group: GroupId, slot: u16, body: &'static str) -> Answer {
+    let (answered, answer) = channel();
+    host.propose(group, slot, Payload::from(body), PATIENCE, move |answer| _ = answered.send(answer));
+    answer.recv().expect("every request is answered")
+}
+
+/// Asks until there is a leader to ask.
+pub fn ask_leader(host: &NodeHost, group: GroupId, slot: u16, body: &'static str) -> Answer {
+    loop {
+        match ask(host, group, slot, body) {
+            Answer::NotApplied(NotApplied::NotLeader(_)) => std::thread::yield_now(),
+            answer => return answer,
+        }
+    }
+}
+
 /// Something that a memory disk waits at while it is shut.
 #[derive(Default)]
 pub struct Gate {
     is_shut: Mutex<bool>,
     opened: Condvar,
+    waiting: AtomicU32,
 }
 
 impl Gate {
     /// A disk of which some accesses to the log's segments wait at a gate, which is open.
     pub fn on_a_disk(waits: fn(Access<'_>) -> bool) -> (Arc<Gate>, MemoryDisk) {
+        Gate::before("segment-", waits)
+    }
+
+    /// The same before files with this in their path.
+    pub fn before(part: &'static str, waits: fn(Access<'_>) -> bool) -> (Arc<Gate>, MemoryDisk) {
         let (gate, disk) = (Arc::new(Gate::default()), MemoryDisk::new());
         let own = Arc::clone(&gate);
         disk.set_before(move |path, access| {
-            if path.to_string_lossy().contains("segment-") && waits(access) {
+            if path.to_string_lossy().contains(part) && waits(access) {
                 own.pass();
             }
         });
@@ -111,9 +135,16 @@ impl Gate {
         self.opened.notify_all();
     }
 
-    fn pass(&self) {
+    /// Whether somebody waits at it.
+    pub fn holds_up(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) > 0
+    }
+
+    pub fn pass(&self) {
         let shut = self.is_shut.lock().expect("no panic");
+        self.waiting.fetch_add(1, Ordering::Relaxed);
         drop(self.opened.wait_while(shut, |is_shut| *is_shut).expect("no panic"));
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

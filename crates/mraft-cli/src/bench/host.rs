@@ -101,8 +101,8 @@ pub(crate) fn run(options: &HostOptions) -> Result<HostReport, HostError> {
     }
     let mut machine = measure(&options.directory).map_err(io)?;
     let hosts = open_hosts(options, &[1, 2, 3])?;
-    spread_leaders(&hosts, &wait_for_leaders(&hosts, options.groups));
-    let led = wait_for_leaders(&hosts, options.groups);
+    spread_leaders(&hosts, &wait_for_leaders(&hosts, options.groups, DEADLINE)?)?;
+    let led = wait_for_leaders(&hosts, options.groups, DEADLINE)?;
     let phase = Phase::default();
     let (before, tally) = std::thread::scope(|scope| {
         let clients: Vec<_> = (0..options.client_threads.max(1))
@@ -249,10 +249,16 @@ pub(crate) fn open_hosts(options: &HostOptions, opened: &[u64]) -> Result<Vec<No
     Ok(hosts)
 }
 
-/// Every group with the number of the host that leads it.
-pub(crate) fn wait_for_leaders(hosts: &[NodeHost], groups: u64) -> Vec<(GroupId, usize)> {
+/// Every group with the number of the host that leads it; an error with the first group that none leads `within` this time after the ones
+/// before it had a leader.
+pub(crate) fn wait_for_leaders(
+    hosts: &[NodeHost],
+    groups: u64,
+    within: Duration,
+) -> Result<Vec<(GroupId, usize)>, HostError> {
     let mut led = Vec::new();
     for group in (0..groups).map(GroupId) {
+        let began = Instant::now();
         loop {
             let leads = |host: &NodeHost| {
                 host.leader(group)
@@ -262,18 +268,31 @@ pub(crate) fn wait_for_leaders(hosts: &[NodeHost], groups: u64) -> Vec<(GroupId,
                 led.push((group, host));
                 break;
             }
+            if began.elapsed() >= within {
+                let reason = format!(
+                    "no host leads it after {within:?}: try fewer groups, or a machine that is less busy"
+                );
+                return Err(HostError::Machine { group, reason });
+            }
             std::thread::sleep(Duration::from_millis(5));
         }
     }
-    led
+    Ok(led)
 }
 
 /// Hands the groups' leaders out evenly: elections leave them where they fall, and one busy host would be measured.
-fn spread_leaders(hosts: &[NodeHost], led: &[(GroupId, usize)]) {
+fn spread_leaders(hosts: &[NodeHost], led: &[(GroupId, usize)]) -> Result<(), HostError> {
     for (at, (group, leader)) in led.iter().enumerate() {
+        let began = Instant::now();
         let to = at % hosts.len();
         let mut from = *leader;
         while from != to {
+            if began.elapsed() >= DEADLINE {
+                let reason = format!(
+                    "its leadership could not be handed to another host within {DEADLINE:?}: try a machine that is less busy"
+                );
+                return Err(HostError::Machine { group: *group, reason });
+            }
             let (done, ended) = std::sync::mpsc::sync_channel(1);
             let replica = ReplicaId::new(0, hosts[to].node());
             hosts[from].transfer_leader(*group, Some(replica), move |answer| _ = done.try_send(answer));
@@ -285,6 +304,7 @@ fn spread_leaders(hosts: &[NodeHost], led: &[(GroupId, usize)]) {
             }
         }
     }
+    Ok(())
 }
 
 /// Keeps `outstanding` operations of each group under way until the run is over; what ended while it warmed up does not count.
@@ -460,6 +480,12 @@ fn cpu_seconds() -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_group_that_nobody_leads_is_named() {
+        let error = wait_for_leaders(&[], 1, Duration::ZERO).expect_err("there is no host").to_string();
+        assert!(error.contains("group 0: no host leads it"), "{error}");
+    }
 
     #[test]
     fn a_tag_tells_the_last_group_and_the_longest_time() {

@@ -74,7 +74,7 @@ pub(crate) fn open(options: &HostOptions) -> Result<Opened, HostError> {
 
 fn fill(options: &HostOptions, entries_per_group: u64) -> Result<(), HostError> {
     let hosts = open_hosts(options, &[1, 2, 3])?;
-    let led = wait_for_leaders(&hosts, options.groups);
+    let led = wait_for_leaders(&hosts, options.groups, DEADLINE)?;
     let body = Payload::from(vec![b'v'; options.value_bytes]);
     for _ in 0..entries_per_group {
         let (done, ended) = sync_channel(led.len().max(1));

@@ -405,6 +405,12 @@ mod tests {
     }
 
     #[test]
+    fn a_request_without_a_deadline_has_the_doors_default() {
+        let key = Key::find("request_timeout_ms").expect("a key");
+        assert_eq!(key.default, mraft_gateway::limits::TIMEOUT_MS_DEFAULT.to_string());
+    }
+
+    #[test]
     fn the_seeds_document_is_known_key_for_key() {
         let json: BTreeSet<&str> = KEYS.iter().filter_map(|key| key.json).collect();
         let seed = ["raftDir", "logDir", "nodeId", "join", "initial_members", "ip", "raft_port", "http_port"];

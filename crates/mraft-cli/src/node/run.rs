@@ -7,16 +7,18 @@
 //!   before the founding: it says to a restart that this was begun, and which groups there are;
 //! - down: not ready, leaders handed over, requests finished, state and log synced.
 
+use std::collections::BTreeSet;
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::available_parallelism;
 use std::time::{Duration, Instant};
 
-use mraft::{HostConfig, HostError, Machines, NodeHost};
+use mraft::{GroupList, HostConfig, HostError, Machines, NodeHost};
 use mraft_disk::RealDisk;
 use mraft_gateway::{Door, Limits};
 use mraft_kv::{Caches, KvMachine, KvOptions};
+use mraft_types::GroupId;
 use mraft_types::limits::FRAME_BYTES_MAX;
 
 use super::certificates::{Certificates, of_peers};
@@ -64,7 +66,10 @@ pub fn run_node(config: NodeConfig, shutdown: &Shutdown) -> Result<Exit, Command
         .map_err(|error| CommandError::failed(format!("the doors' threads cannot be started: {error}")))?;
 
     let answerer = Arc::new(Answerer::default());
-    let host = NodeHost::open(host_config(&config), machines(&config), Some(Arc::clone(&answerer) as Arc<_>))
+    let listed = GroupList::read(&disk, &config.data_dir).map_err(|error| host_failed(error, &config))?;
+    let budget = Budget::of(&config, &listed);
+    let requests = Some(Arc::clone(&answerer) as Arc<_>);
+    let host = NodeHost::open(host_config(&config, &budget), machines(budget), requests)
         .map_err(|error| host_failed(error, &config))?;
     kept::write(&disk, &config).map_err(CommandError::failed)?;
     let (topology, founding) = routing_table(&config, kept)?;
@@ -78,7 +83,7 @@ pub fn run_node(config: NodeConfig, shutdown: &Shutdown) -> Result<Exit, Command
         data = %config.data_dir.display(), groups = service.host.groups().len(), "the node is up"
     );
 
-    let door = Door::new(Arc::new(Doors(Arc::clone(&service))), limits(config));
+    let door = Door::new(Arc::new(Doors(Arc::clone(&service))), limits(config, &budget));
     let grace = config.shutdown_grace;
     let serving = Serving::start(&runtime, door, listener, tls, grace / 2, shutdown);
     let reason = shutdown.wait();
@@ -138,8 +143,7 @@ fn routing_table(config: &NodeConfig, kept: Option<Topology>) -> Result<(Topolog
     }
 }
 
-fn host_config(config: &NodeConfig) -> HostConfig {
-    let budget = Budget::of(config);
+fn host_config(config: &NodeConfig, budget: &Budget) -> HostConfig {
     let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     let bytes = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
     let cores = available_parallelism().map_or(1, usize::from);
@@ -197,10 +201,14 @@ struct Budget {
 }
 
 impl Budget {
-    fn of(config: &NodeConfig) -> Budget {
+    /// The groups that the configuration puts here and those that are listed here already: a start without a file names none, and a
+    /// group may have joined since.
+    fn of(config: &NodeConfig, listed: &GroupList) -> Budget {
         let ceiling = usize::try_from(config.memory_ceiling_bytes).unwrap_or(usize::MAX);
-        let held = config.groups.values().filter(|plan| plan.here != Here::Absent).count().max(1);
-        Budget::share(ceiling, held)
+        let planned = config.groups.iter().filter(|(_, plan)| plan.here != Here::Absent);
+        let held: BTreeSet<GroupId> =
+            planned.map(|(group, _)| *group).chain(listed.records.keys().copied()).collect();
+        Budget::share(ceiling, held.len().max(1))
     }
 
     /// `held` groups share `ceiling` bytes.
@@ -219,8 +227,7 @@ impl Budget {
     }
 }
 
-fn machines(config: &NodeConfig) -> Machines {
-    let budget = Budget::of(config);
+fn machines(budget: Budget) -> Machines {
     let caches = Caches::new(budget.block_cache_bytes, OPEN_FILES_MAX);
     Machines::new().with(KV, move |context| {
         let hash_seed = getrandom::u64().map_err(|error| std::io::Error::other(error.to_string()))?;
@@ -229,10 +236,10 @@ fn machines(config: &NodeConfig) -> Machines {
     })
 }
 
-fn limits(config: &NodeConfig) -> Limits {
+fn limits(config: &NodeConfig, budget: &Budget) -> Limits {
     Limits {
         value_bytes_max: usize::try_from(config.raft.value_bytes_max).unwrap_or(usize::MAX),
-        request_bytes_max: Budget::of(config).request_bytes,
+        request_bytes_max: budget.request_bytes,
         timeout_default: config.http.request_timeout,
         ..Limits::default()
     }
@@ -240,8 +247,126 @@ fn limits(config: &NodeConfig) -> Limits {
 
 #[cfg(test)]
 mod tests {
+    use mraft::GroupRecord;
+    use mraft_types::{GroupUid, NodeId, ReplicaId};
+
     use super::*;
-    use crate::config::MEMORY_CEILING_BYTES_MIN;
+    use crate::config::{Inputs, KEYS, MEMORY_CEILING_BYTES_MIN, load};
+
+    /// The configuration that a file with this text makes.
+    fn configured(text: &str) -> NodeConfig {
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = directory.path().join("node.toml");
+        std::fs::write(&file, text).expect("written");
+        let inputs = Inputs { file: Some(file), memory_bytes: Some(8 << 30), ..Inputs::default() };
+        load(&inputs, |_| Ok(None)).unwrap_or_else(|error| panic!("{text}: {error}"))
+    }
+
+    /// A list of this many groups.
+    fn listed(groups: u64) -> GroupList {
+        let record = |group| GroupRecord {
+            group,
+            uid: GroupUid([7; 16]),
+            replica: ReplicaId::new(0, NodeId::new(9).expect("a node id")),
+            genesis: None,
+            machine: KV.to_owned(),
+        };
+        let records = (0..groups).map(GroupId).map(|group| (group, record(group))).collect();
+        GroupList { records, ..GroupList::default() }
+    }
+
+    #[test]
+    fn t2_a_start_without_a_file_shares_its_memory_among_the_groups_that_are_here() {
+        let config = configured("raft_address = '10.0.0.1:5000'");
+        assert!(config.groups.is_empty(), "nothing but the list names them");
+        let ceiling = usize::try_from(config.memory_ceiling_bytes).expect("it fits");
+        let (shared, alone) = (Budget::share(ceiling, 1_000), Budget::share(ceiling, 1));
+        assert_ne!(shared.flush_bytes, alone.flush_bytes);
+        let own = Budget::of(&config, &listed(1_000));
+        assert_eq!(
+            (own.flush_bytes, own.pending_bytes_per_group),
+            (shared.flush_bytes, shared.pending_bytes_per_group)
+        );
+        let named =
+            configured("raft_address = '10.0.0.1:5000'\nnode_id = 9\ninitial_members.0.9 = '10.0.0.1:5000'");
+        let own = Budget::of(&named, &listed(1_000));
+        assert_eq!(own.flush_bytes, shared.flush_bytes, "the one that is named is listed too");
+    }
+
+    const WITH_TLS: &str = "mutual_tls = true\nca_file = 'a'\ncert_file = 'b'\nkey_file = 'c'";
+
+    /// What the host is told: the key, and two files that differ in nothing else.
+    const TOLD: [(&str, &str, &str); 30] = [
+        ("data_dir", "", "data_dir = 'elsewhere'"),
+        ("wal_dir", "", "wal_dir = 'wal'"),
+        ("node_id", "", "node_id = 7"),
+        ("deployment_id", "", "deployment_id = 7"),
+        ("ip", "", "ip = '10.0.0.1'"),
+        ("raft_port", "", "raft_port = 5000"),
+        ("raft_address", "", "raft_address = '10.0.0.1:5000'"),
+        ("memory_ceiling_bytes", "", "memory_ceiling_bytes = '1GiB'"),
+        ("rtt_ms", "", "rtt_ms = 50"),
+        ("election_rtt", "", "election_rtt = 70"),
+        ("heartbeat_rtt", "", "heartbeat_rtt = 7"),
+        ("check_quorum", "", "check_quorum = false"),
+        ("compare_every_ms", "", "compare_every_ms = 0"),
+        ("compare_content_every_ms", "", "compare_content_every_ms = 0"),
+        ("max_in_mem_log_size", "", "max_in_mem_log_size = '128MiB'"),
+        ("log_segment_bytes", "", "log_segment_bytes = '128MiB'"),
+        ("snapshot_entries", "", "snapshot_entries = 7"),
+        ("compaction_overhead", "", "compaction_overhead = 7"),
+        ("disable_auto_compactions", "", "disable_auto_compactions = true"),
+        ("slow_disk_ms", "", "slow_disk_ms = 7"),
+        ("stalled_disk_ms", "", "stalled_disk_ms = 7000"),
+        ("listen_address", "", "listen_address = '0.0.0.0:13890'"),
+        ("mutual_tls", "", WITH_TLS),
+        ("ca_file", WITH_TLS, "mutual_tls = true\nca_file = 'x'\ncert_file = 'b'\nkey_file = 'c'"),
+        ("cert_file", WITH_TLS, "mutual_tls = true\nca_file = 'a'\ncert_file = 'x'\nkey_file = 'c'"),
+        ("key_file", WITH_TLS, "mutual_tls = true\nca_file = 'a'\ncert_file = 'b'\nkey_file = 'x'"),
+        ("max_send_queue_size", "", "max_send_queue_size = '64MiB'"),
+        ("max_receive_queue_size", "", "max_receive_queue_size = '64MiB'"),
+        ("max_snapshot_send_bytes_per_second", "", "max_snapshot_send_bytes_per_second = '1MiB'"),
+        ("max_snapshot_recv_bytes_per_second", "", "max_snapshot_recv_bytes_per_second = '1MiB'"),
+    ];
+
+    /// What is somebody else's, and whose.
+    const ELSEWHERE: [(&str, &str); 18] = [
+        ("shutdown_grace_ms", "the node's end"),
+        ("initial_members", "the founding of groups and the routing table"),
+        ("join", "the founding of groups and the routing table"),
+        ("is_observer", "the configuration, which takes one value only"),
+        ("is_witness", "the configuration, which takes one value only"),
+        ("ordered_config_change", "the doors"),
+        ("max_value_bytes", "the doors"),
+        ("entry_compression", "the configuration, which takes one value only"),
+        ("quiesce", "the configuration, which takes one value only"),
+        ("snapshot_compression", "the configuration, which takes one value only"),
+        ("http_port", "the doors"),
+        ("http_listen", "the doors"),
+        ("http_tls_cert_file", "the doors"),
+        ("http_tls_key_file", "the doors"),
+        ("request_timeout_ms", "the doors"),
+        ("log_dir", "the logs"),
+        ("log_level", "the logs"),
+        ("enable_metrics", "the doors"),
+    ];
+
+    #[test]
+    fn every_setting_reaches_the_host_or_is_somebody_elses() {
+        let told: BTreeSet<&str> = TOLD.iter().map(|(key, ..)| *key).collect();
+        let elsewhere: BTreeSet<&str> = ELSEWHERE.iter().map(|(key, _)| *key).collect();
+        for key in KEYS {
+            assert!(told.contains(key.name) != elsewhere.contains(key.name), "{} is whose?", key.name);
+        }
+        assert_eq!(told.len() + elsewhere.len(), KEYS.len(), "one of these is no key any more");
+        let host = |text| {
+            let config = configured(text);
+            format!("{:?}", host_config(&config, &Budget::of(&config, &GroupList::default())))
+        };
+        for (key, before, after) in TOLD {
+            assert_ne!(host(before), host(after), "{key} does not reach the host");
+        }
+    }
 
     #[test]
     fn t2_all_shares_together_leave_room_below_the_ceiling() {

@@ -9,7 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use mraft_raft::{AppendReply, Body, Config, Effect, Event, Life, Message, Raft, Restored, Write};
+use mraft_raft::{AppendReply, Body, Config, Effect, Event, Life, Message, Raft, ReadBack, Restored, Write};
 use mraft_types::codec::Reader;
 use mraft_types::{
     CondemnedReason, Entry, EntryKind, HardState, Index, LogPosition, LogStart, Member, Membership, NodeId,
@@ -118,9 +118,9 @@ impl Disk {
         assert!(claimed, "D2: {message:?} claims what is not durable: {:?}", self.hard_state);
     }
 
-    /// Entries as a log reads them back; none when the first one is gone.
-    fn read(&self, first: Index, last: Index, bytes_max: usize) -> Vec<Entry> {
-        let Some(skipped) = first.checked_sub(self.start.position.index + 1) else { return Vec::new() };
+    /// Entries as a log reads them back.
+    fn read(&self, first: Index, last: Index, bytes_max: usize) -> ReadBack {
+        let Some(skipped) = first.checked_sub(self.start.position.index + 1) else { return ReadBack::Gone };
         let mut bytes = 0;
         let fits = |entry: &&Entry| {
             let before = bytes;
@@ -128,7 +128,7 @@ impl Disk {
             before == 0 || bytes <= bytes_max
         };
         let wanted = self.entries.iter().skip(skipped as usize).take_while(|entry| entry.index <= last);
-        wanted.take_while(fits).cloned().collect()
+        ReadBack::Entries(wanted.take_while(fits).cloned().collect())
     }
 
     fn restored(&self) -> Restored {
@@ -325,9 +325,9 @@ impl Group {
                 if node.log_held {
                     return node.log_orders.push((order, to, first, last, max_bytes));
                 }
-                let entries = node.disk.read(first, last, max_bytes);
+                let found = node.disk.read(first, last, max_bytes);
                 let raft = node.raft.as_mut().expect("it just spoke");
-                raft.step(Event::LogRead { order, to, entries });
+                raft.step(Event::LogRead { order, to, found });
                 let mut effects = Vec::new();
                 raft.poll(&mut effects);
                 for effect in effects {
@@ -368,15 +368,18 @@ impl Group {
         }
     }
 
-    /// Carries out the oldest order to read from the log.
-    pub fn read_log(&mut self, id: ReplicaId) -> bool {
+    /// Carries out the oldest order to read from the log, or says that there is no time for it.
+    pub fn read_log(&mut self, id: ReplicaId, has_time: bool) -> bool {
         let node = self.node_mut(id);
         if node.log_orders.is_empty() {
             return false;
         }
         let (order, to, first, last, max_bytes) = node.log_orders.remove(0);
-        let entries = node.disk.read(first, last, max_bytes);
-        self.step(id, Event::LogRead { order, to, entries });
+        let found = match has_time {
+            true => node.disk.read(first, last, max_bytes),
+            false => ReadBack::NotNow,
+        };
+        self.step(id, Event::LogRead { order, to, found });
         true
     }
 

@@ -3,10 +3,9 @@
 //! Snapshots on their way: whole or not at all, and the process that stages one may die in the middle of that.
 
 use mraft::apply_worker::SnapshotSend;
-use mraft::core::{Input, SnapshotOrder};
+use mraft::core::{Incarnation, Input, SnapshotOrder};
 use mraft::meta::GroupMeta;
 use mraft_engine::event::Event;
-use mraft_types::GroupId;
 
 use super::crashes::INSTALL_OPERATIONS;
 use super::{Action, World, running};
@@ -14,7 +13,7 @@ use crate::check::{Broken, promise};
 
 /// A snapshot that was read and is on its way.
 pub(super) struct Transfer {
-    group: GroupId,
+    of: Incarnation,
     order: SnapshotOrder,
     meta: GroupMeta,
     chunks: Vec<Vec<u8>>,
@@ -32,7 +31,7 @@ impl World {
         }
         let Some(to) = self.ids.iter().position(|id| *id == send.order.to.node()) else { return };
         let wait = self.random.between(1_000, 60_000);
-        let send = Box::new(Transfer { group: send.group, order: send.order, meta: send.meta, chunks });
+        let send = Box::new(Transfer { of: send.of, order: send.order, meta: send.meta, chunks });
         self.after(wait, Action::Snapshot { to, from, from_boot, send });
     }
 
@@ -49,7 +48,7 @@ impl World {
         let arrived = open && self.nodes[to].process.is_some() && self.stage(to, &send)?;
         if let Some(process) = running(&mut self.nodes, from, from_boot) {
             let event = Event::SnapshotSent { to: send.order.to, ok: arrived };
-            process.core.handle(Input::Group(send.group, event));
+            process.core.handle(Input::Own(send.of, event));
             self.pump(from)?;
         }
         self.pump(to)
@@ -59,7 +58,8 @@ impl World {
         let Some(process) = self.nodes[to].process.as_mut() else { return Ok(false) };
         process.staged += 1;
         let directory = process.staged;
-        let Some(applier) = process.apply.applier(send.group) else { return Ok(false) };
+        let Some(applier) = process.apply.applier(send.of.group) else { return Ok(false) };
+        let of = applier.incarnation();
         let staged = applier.machine().stage(directory, &send.meta.encode()).and_then(|mut stage| {
             for chunk in &send.chunks {
                 stage.write_chunk(chunk)?;
@@ -78,8 +78,9 @@ impl World {
         }
         let Some(process) = self.nodes[to].process.as_mut() else { return Ok(false) };
         process.core.handle(Input::Staged {
-            group: send.group,
+            of,
             from: send.order.from,
+            to: send.order.to,
             term: send.order.term,
             start: send.meta.log_start(),
             directory,

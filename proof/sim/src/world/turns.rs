@@ -5,12 +5,13 @@
 //! What touches the disk may be where the process dies ([`World::dies`]): then nothing that follows from it leaves the node.
 
 use mraft::apply_worker::{ApplyMail, ApplyOutput};
-use mraft::core::{HashReport, Input, LogReadOrder, Output, log_read_input};
+use mraft::core::{HashReport, Input, LogReadOrder, Output, log_read_input, read_back};
 use mraft::persist::{LogDone, LogHealth, LogJob};
 use mraft::{Answer, NotApplied, Ticket};
 use mraft_engine::effect::Notice;
 use mraft_engine::event::{Event, NodeEvent};
 use mraft_logstore::Fill;
+use mraft_raft::ReadBack;
 use mraft_types::{NodeId, Payload};
 use mraft_wire::{FRAME_HEADER_BYTES, FrameBuilder, Packet, PacketReader};
 
@@ -26,6 +27,8 @@ const SEAL_AFTER_US: u64 = 25_000;
 const FULL_RETRY_US: u64 = 200_000;
 /// Ticks between two host heartbeats.
 const BEAT_TICKS: u64 = 5;
+/// One of so many orders to read old entries finds the queue full.
+const READS_PER_FULL_QUEUE: u64 = 8;
 /// An operator looks after a node whose replicas stopped within this time.
 const OPERATOR_US_MAX: u64 = 1_000_000;
 
@@ -80,11 +83,17 @@ impl World {
 
     pub(super) fn read_log(&mut self, node: usize, boot: u64, order: LogReadOrder) -> Result<(), Broken> {
         let Some(process) = running(&mut self.nodes, node, boot) else { return Ok(()) };
-        let reader = process.log.store().reader();
-        let entries = reader.entries(order.key, order.first, order.last, order.max_bytes).unwrap_or_default();
-        process.core.handle(log_read_input(&order, entries));
+        let found = match order.order.is_multiple_of(READS_PER_FULL_QUEUE) {
+            true => Ok(ReadBack::NotNow),
+            false => read_back(&order, process.log.store().reader().as_ref()),
+        };
         if self.dies(node) {
             return Ok(());
+        }
+        let Some(process) = running(&mut self.nodes, node, boot) else { return Ok(()) };
+        match found {
+            Ok(found) => process.core.handle(log_read_input(&order, found)),
+            Err(reason) => self.mail(node, boot, ApplyMail::Fail(order.of, reason)),
         }
         self.pump(node)
     }
@@ -167,13 +176,13 @@ impl World {
         let Some(process) = self.nodes[node].process.as_mut() else { return Ok(()) };
         if self.planted == Some(Planted::EarlyAcknowledge) {
             for job in &output.log {
-                if let LogJob::Write { group, number, .. } = job {
-                    process.core.handle(Input::Log(LogDone::Persisted { group: *group, number: *number }));
+                if let LogJob::Write { of, number, .. } = job {
+                    process.core.handle(Input::Log(LogDone::Persisted { of: *of, number: *number }));
                 }
             }
         }
         process.log_jobs.extend(output.log);
-        process.mail.extend(output.applies.into_iter().map(|(group, order)| ApplyMail::Order(group, order)));
+        process.mail.extend(output.applies.into_iter().map(|(of, order)| ApplyMail::Order(of, order)));
         self.start_log(node, disk_us);
         self.start_apply(node, disk_us / 4 + 1);
         Ok(())
@@ -211,8 +220,8 @@ impl World {
         self.log_health(node, health)?;
         let Some(process) = running(&mut self.nodes, node, boot) else { return Ok(()) };
         for done in done {
-            if let LogDone::Refused { group, reason } = done {
-                let how = format!("group {group} on node {}: {reason}", self.ids[node]);
+            if let LogDone::Refused { key, reason } = done {
+                let how = format!("group {} on node {}: {reason}", key.group, self.ids[node]);
                 return Err(Broken { promise: promise::LOG_TAKES_WRITES, how });
             }
             if planted == Some(Planted::EarlyAcknowledge) && matches!(done, LogDone::Persisted { .. }) {
@@ -398,10 +407,8 @@ impl World {
         let Some(process) = running(&mut self.nodes, node, boot) else { return Ok(()) };
         for (group, input) in out.inputs {
             let input = match input {
-                Input::Applied { group, index, disputed, .. }
-                    if planted == Some(Planted::EarlyTruncation) =>
-                {
-                    Input::Applied { group, index, persisted: index, disputed }
+                Input::Applied { of, index, disputed, .. } if planted == Some(Planted::EarlyTruncation) => {
+                    Input::Applied { of, index, persisted: index, disputed }
                 }
                 other => other,
             };
@@ -414,16 +421,16 @@ impl World {
             }
             process.core.handle(input);
         }
-        for (group, reason) in out.failed {
+        for (of, reason) in out.failed {
             if !self.nodes[node].faulty.failing {
                 return Err(Broken {
                     promise: promise::NO_ENTRY_STOPS,
-                    how: format!("group {group} on node {own}: {reason}"),
+                    how: format!("group {} on node {own}: {reason}", of.group),
                 });
             }
             self.report.stores_failed += 1;
             if let Some(process) = running(&mut self.nodes, node, boot) {
-                process.core.handle(Input::Stop(group, NotApplied::Stopping));
+                process.core.handle(Input::StopOwn(of, NotApplied::Stopping));
             }
             self.call_operator(node, boot);
         }
@@ -441,8 +448,8 @@ impl World {
         if start_jobs {
             self.after(4 * disk_us, Action::Job(node, boot));
         }
-        for (group, view) in out.hashes {
-            let mail = Box::new(ApplyMail::Hashed(group, view.run()));
+        for (of, view) in out.hashes {
+            let mail = Box::new(ApplyMail::Hashed(of, view.run()));
             self.after(4 * disk_us, Action::Mail { node, boot, mail });
         }
         for send in out.sends {
@@ -457,7 +464,7 @@ impl World {
     pub(super) fn run_job(&mut self, node: usize, boot: u64) -> Result<(), Broken> {
         let disk_us = self.random.between(50, self.mix.disk_us_max);
         let Some(process) = running(&mut self.nodes, node, boot) else { return Ok(()) };
-        let Some((group, job)) = process.jobs.pop_front() else { return Ok(()) };
+        let Some((of, job)) = process.jobs.pop_front() else { return Ok(()) };
         let more = !process.jobs.is_empty();
         let result = job.run();
         if self.dies(node) {
@@ -466,7 +473,7 @@ impl World {
         if more {
             self.after(4 * disk_us, Action::Job(node, boot));
         }
-        self.mail(node, boot, ApplyMail::BackgroundDone(group, result));
+        self.mail(node, boot, ApplyMail::BackgroundDone(of, result));
         Ok(())
     }
 
