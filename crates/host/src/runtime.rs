@@ -113,7 +113,7 @@ pub(crate) struct Shared {
     pub(crate) steps: Vec<Mailbox<Input>>,
     /// By step worker, proposals that it has not looked at yet.
     proposed: Vec<WaitingBytes>,
-    log: Mailbox<LogJob>,
+    pub(crate) log: Mailbox<LogJob>,
     pub(crate) applies: Vec<Mailbox<ApplyMail>>,
     pub(crate) completions: Arc<Completions>,
     pub(crate) metrics: Arc<Metrics>,
