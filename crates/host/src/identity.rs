@@ -190,7 +190,7 @@ pub(crate) fn has_its_log(disk: &dyn Disk, data: &Path, log: &Path) -> Result<()
         reason: format!(
             "{} belongs to a node that has run, and its log is not in {}: mount the log's disk there, or give wal_dir if the log has a \
              directory of its own; if the log is lost, remove the node from its groups and add it again under another node id with an \
-             empty directory; nothing was changed",
+             empty directory, or, for groups that have no majority left, see `mraft repair accept-loss`; nothing was changed",
             data.display(),
             log.display()
         ),

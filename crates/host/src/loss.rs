@@ -34,6 +34,8 @@ use crate::error::HostError;
 use crate::files;
 use crate::identity::{self, Identity};
 use crate::meta::{GroupMeta, check_level};
+use crate::node_host::{MachineContext, Machines};
+use crate::panics::caught;
 use crate::persist::{LogDone, LogHealth, LogJob, LogWorker};
 use crate::registry::{AcceptedLoss, GroupList, GroupRecord, Registry};
 use crate::restore::{log_key, lost_by_comparison};
@@ -47,6 +49,26 @@ const EPOCHS_MAX: u64 = 1 << (32 - BOOT_EPOCH_BITS);
 
 /// Tells what a replica's state machine has persisted, as its meta's bytes. The directory is one that the log names as being installed.
 pub type Stored<'a> = &'a mut dyn FnMut(&GroupRecord, Option<u64>) -> Result<Option<Vec<u8>>, String>;
+
+/// Opens stores as the node itself would, with the program's own kinds of state machines.
+pub fn opened_by<'a>(
+    machines: &'a Machines,
+    disk: &'a Arc<dyn Disk>,
+    data: &'a Path,
+) -> impl FnMut(&GroupRecord, Option<u64>) -> Result<Option<Vec<u8>>, String> + 'a {
+    move |record, install| {
+        let kind = &record.machine;
+        let factory = machines.0.get(kind).ok_or_else(|| format!("its state machine is of kind `{kind}`"))?;
+        let context = MachineContext {
+            group: record.group,
+            replica: record.replica,
+            directory: files::group_directory(data, record.group, record.replica),
+            disk: Arc::clone(disk),
+        };
+        let opened = || factory(&context)?.open(install);
+        caught("opening its state", || opened().map_err(|error| error.to_string())).flatten()
+    }
+}
 
 /// Whose loss is to be accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

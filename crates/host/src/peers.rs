@@ -679,7 +679,8 @@ impl Handler for Door {
             tracing::error!(
                 by = %refusal.node, remembered_boot = remembered.0, remembered_seq = remembered.1, boot = now.0, seq = now.1,
                 "this directory is an old copy of itself: its replicas forgot what they had promised and are condemned; remove them from \
-                 their groups, have the peers forget this node, and add it again"
+                 their groups, have the peers forget this node, and add it again; for groups that have no majority left: \
+                 `mraft repair accept-loss`"
             );
             inner.condemn_all(CondemnedReason::OldCopy);
         }
