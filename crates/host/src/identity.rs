@@ -190,7 +190,7 @@ pub(crate) fn has_its_log(disk: &dyn Disk, data: &Path, log: &Path) -> Result<()
         reason: format!(
             "{} belongs to a node that has run, and its log is not in {}: mount the log's disk there, or give wal_dir if the log has a \
              directory of its own; if the log is lost, remove the node from its groups and add it again under another node id with an \
-             empty directory; nothing was changed",
+             empty directory, or, for groups that have no majority left, see `mraft repair accept-loss`; nothing was changed",
             data.display(),
             log.display()
         ),
@@ -290,20 +290,23 @@ fn agrees(found: &Identity, claim: &Claim, directory: &Path) -> Result<(), HostE
 /// The identity of this start, from the two that must be one.
 fn together(in_data: Identity, in_wal: Identity, nonce: u64, log: LogPlace) -> Result<Identity, HostError> {
     if in_data.instance != in_wal.instance {
-        return Err(HostError::Refused {
-            reason: format!(
-                "the data directory is instance {}, the WAL directory is instance {}: they do not belong together; \
-                 nothing was changed",
-                in_data.instance, in_wal.instance
-            ),
-        });
+        return Err(differ(&in_data, &in_wal));
     }
-    // The WAL is written first: a crash can leave it one ahead, and never behind.
+    let latest = latest(in_data, in_wal)?;
+    let boot_counter = latest.boot_counter.saturating_add(1);
+    Ok(Identity { boot_counter, boot_nonce: nonce, format_level: NODE_FORMAT_LEVEL, log, ..latest })
+}
+
+/// The later of the two, which must be from one start, or as a crash between writing the one and the other left them.
+fn latest(in_data: Identity, in_wal: Identity) -> Result<Identity, HostError> {
+    // The WAL is written first: a crash can leave it one start ahead, and never behind. Of the same start it can be further ahead when a
+    // loss was being accepted.
+    let is_same_start = in_data.boot_nonce == in_wal.boot_nonce;
     let ahead = in_wal.boot_counter.checked_sub(in_data.boot_counter);
     let is_one_time = match ahead {
-        Some(0) => in_data.boot_nonce == in_wal.boot_nonce,
         Some(1) => true,
-        _ => false,
+        Some(_) => is_same_start,
+        None => false,
     };
     if !is_one_time {
         return Err(HostError::Refused {
@@ -314,8 +317,57 @@ fn together(in_data: Identity, in_wal: Identity, nonce: u64, log: LogPlace) -> R
             ),
         });
     }
-    let boot_counter = in_wal.boot_counter.saturating_add(1);
-    Ok(Identity { boot_counter, boot_nonce: nonce, format_level: NODE_FORMAT_LEVEL, log, ..in_data })
+    Ok(Identity { boot_counter: in_wal.boot_counter, boot_nonce: in_wal.boot_nonce, ..in_data })
+}
+
+/// What a node's two directories say together, for whoever repairs it while it is stopped; the WAL directory may be gone with its log.
+pub(crate) fn of_stopped(disk: &dyn Disk, data: &Path, wal: &Path) -> Result<Identity, HostError> {
+    let refused = |reason: &str| HostError::Refused { reason: format!("{}: {reason}", data.display()) };
+    let in_data =
+        read(disk, data)?.ok_or_else(|| refused("it holds no identity: it is no node's directory"))?;
+    if !in_data.created {
+        return Err(refused("its first start did not get through: it has nothing to lose"));
+    }
+    if in_data.format_level > NODE_FORMAT_LEVEL {
+        let level = in_data.format_level;
+        return Err(refused(&format!(
+            "it was written with format level {level}, this build knows {NODE_FORMAT_LEVEL}: use the newer release"
+        )));
+    }
+    let in_wal = if wal == data { Some(in_data.clone()) } else { read(disk, wal)? };
+    is_the_log_of(&in_data, data, wal, in_wal.as_ref().or(Some(&in_data)))?;
+    let Some(in_wal) = in_wal else {
+        empty(disk, wal)?;
+        return Ok(in_data);
+    };
+    if in_data.instance != in_wal.instance {
+        return Err(differ(&in_data, &in_wal));
+    }
+    latest(in_data, in_wal)
+}
+
+/// Counts the starts of a stopped node on from `boot_counter`, as if it had been started so often. The pair of directories is that of one
+/// start at every moment.
+pub(crate) fn raise(
+    disk: &dyn Disk,
+    data: &Path,
+    wal: &Path,
+    identity: &Identity,
+    boot_counter: u64,
+) -> Result<(), HostError> {
+    let identity = Identity { log: LogPlace::of(data, wal), ..identity.clone() };
+    write(disk, data, wal, &identity)?;
+    write(disk, data, wal, &Identity { boot_counter, ..identity })
+}
+
+fn differ(in_data: &Identity, in_wal: &Identity) -> HostError {
+    HostError::Refused {
+        reason: format!(
+            "the data directory is instance {}, the WAL directory is instance {}: they do not belong together; \
+             nothing was changed",
+            in_data.instance, in_wal.instance
+        ),
+    }
 }
 
 fn half(missing: &Path, present: &Path) -> HostError {

@@ -517,7 +517,8 @@ impl Inner {
         for record in records.iter().filter(|record| lost.contains(&record.group)) {
             tracing::error!(
                 group = %record.group, replica = %record.replica,
-                "the log has lost this replica: it is condemned; remove it from the group and add the node again"
+                "the log has lost this replica: it is condemned; remove it from the group and add the node again, or, if the group has no \
+                 majority left, stop the node and see `mraft repair accept-loss`"
             );
             let known = recovered.remove(&log_key(record)).unwrap_or_else(|| new_log(record));
             recovered
@@ -526,7 +527,10 @@ impl Inner {
         let mut replicas = Vec::new();
         for record in &records {
             match self.put_together(record, recovered.remove(&log_key(record))) {
-                Ok(replica) => replicas.push((record.group, replica)),
+                Ok(replica) => {
+                    self.remember_loss(record, replica.seat.raft.condemned().is_some());
+                    replicas.push((record.group, replica));
+                }
                 // What its log holds stays: it may be all that is left of the replica, and the next start tries again.
                 Err(error) => self.not_started(record.group, &error),
             }

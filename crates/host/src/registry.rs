@@ -18,13 +18,15 @@ use std::sync::{Arc, PoisonError, RwLock};
 use mraft_disk::Disk;
 use mraft_logstore::Recovered;
 use mraft_types::codec::{DecodeError, Reader, Writer};
-use mraft_types::{GroupId, GroupUid, ReplicaId};
+use mraft_types::{CondemnedReason, GroupId, GroupUid, Index, ReplicaId, Term};
 
 use crate::error::HostError;
 use crate::meta::GroupMeta;
 
 /// Version 1 did not say which replicas the log knows.
 const REGISTRY_VERSION: u8 = 2;
+/// With losses that were accepted behind the rest: only a node that has some writes it, so that the others can go back to an older build.
+const REGISTRY_VERSION_ACCEPTED: u8 = 3;
 const REGISTRY_FILE: &str = "group-list";
 const REGISTRY_MAGIC: [u8; 8] = *b"mraftgrp";
 /// A node of 100,000 groups with 1 KiB of founding each.
@@ -83,6 +85,19 @@ pub struct GroupList {
     pub logged: BTreeSet<GroupId>,
     /// Of those, the ones that the log was found not to know any more: their replicas are condemned.
     pub lost: BTreeSet<GroupId>,
+    /// The groups whose replica here began again after an operator accepted what it had lost.
+    pub accepted: BTreeMap<GroupId, AcceptedLoss>,
+}
+
+/// What an operator accepted (rule D9). Written before it is carried out: a replica that is condemned all the same was not repaired.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AcceptedLoss {
+    /// Why the replica was condemned.
+    pub reason: CondemnedReason,
+    /// The last entry that it still had.
+    pub last_index: Index,
+    /// The term that it came back in, without a vote. Should its log be lost once more, the next one must be above it.
+    pub term: Term,
 }
 
 impl GroupList {
@@ -130,6 +145,31 @@ impl Registry {
         &self.content.records
     }
 
+    /// The groups whose replica here began again after an operator accepted what it had lost.
+    pub(crate) fn accepted(&self) -> &BTreeMap<GroupId, AcceptedLoss> {
+        &self.content.accepted
+    }
+
+    /// What is about to be accepted, and which replicas stay condemned until they are put right, durably.
+    pub(crate) fn begin_acceptance(
+        &mut self,
+        losses: impl IntoIterator<Item = (GroupId, AcceptedLoss)>,
+        lost: impl IntoIterator<Item = GroupId>,
+    ) -> Result<(), HostError> {
+        let mut next = self.content.as_ref().clone();
+        next.accepted.extend(losses);
+        next.lost.extend(lost);
+        self.replace(next)
+    }
+
+    /// The log knows these replicas as they come back, durably: they are condemned no more.
+    pub(crate) fn end_acceptance(&mut self, groups: &BTreeSet<GroupId>) -> Result<(), HostError> {
+        let mut next = self.content.as_ref().clone();
+        next.logged.extend(groups);
+        next.lost.retain(|group| !groups.contains(group));
+        self.replace(next)
+    }
+
     /// Adds or replaces records, durably. A replica that was removed here is refused.
     pub(crate) fn put(&mut self, records: impl IntoIterator<Item = GroupRecord>) -> Result<(), HostError> {
         let mut next = self.content.as_ref().clone();
@@ -146,6 +186,7 @@ impl Registry {
             }
             next.logged.remove(&record.group);
             next.lost.remove(&record.group);
+            next.accepted.remove(&record.group);
             next.records.insert(record.group, record);
         }
         self.replace(next)
@@ -186,6 +227,7 @@ impl Registry {
     fn replace(&mut self, mut next: GroupList) -> Result<(), HostError> {
         next.logged.retain(|group| next.records.contains_key(group));
         next.lost.retain(|group| next.records.contains_key(group));
+        next.accepted.retain(|group, _| next.records.contains_key(group));
         if next.records.len() > GROUPS_MAX || next.gone.len() > GROUPS_MAX {
             return Err(HostError::Limit { what: "groups on one node", max: GROUPS_MAX as u64 });
         }
@@ -201,7 +243,8 @@ impl Registry {
 
 fn encode(content: &GroupList) -> Vec<u8> {
     let mut out = Vec::new();
-    out.put_u8(REGISTRY_VERSION);
+    let has_accepted = !content.accepted.is_empty();
+    out.put_u8(if has_accepted { REGISTRY_VERSION_ACCEPTED } else { REGISTRY_VERSION });
     out.put_varint(content.records.len() as u64);
     for record in content.records.values() {
         out.put_u64(record.group.0);
@@ -220,13 +263,22 @@ fn encode(content: &GroupList) -> Vec<u8> {
         out.put_varint(groups.len() as u64);
         groups.iter().for_each(|group| out.put_u64(group.0));
     }
+    if has_accepted {
+        out.put_varint(content.accepted.len() as u64);
+        for (group, loss) in &content.accepted {
+            out.put_u64(group.0);
+            out.put_u8(loss.reason as u8);
+            out.put_varint(loss.last_index);
+            out.put_varint(loss.term);
+        }
+    }
     out
 }
 
 fn decode(bytes: &[u8]) -> Result<GroupList, DecodeError> {
     let mut reader = Reader::new(bytes);
     let version = reader.u8("groups.version")?;
-    if !(1..=REGISTRY_VERSION).contains(&version) {
+    if !(1..=REGISTRY_VERSION_ACCEPTED).contains(&version) {
         return Err(DecodeError::Unknown("groups.version", u64::from(version)));
     }
     let count = reader.bounded("groups.count", GROUPS_MAX)?;
@@ -250,6 +302,17 @@ fn decode(bytes: &[u8]) -> Result<GroupList, DecodeError> {
     if version > 1 {
         content.logged = groups(&mut reader, "groups.logged")?;
         content.lost = groups(&mut reader, "groups.lost")?;
+    }
+    if version >= REGISTRY_VERSION_ACCEPTED {
+        for _ in 0..reader.bounded("groups.accepted", GROUPS_MAX)? {
+            let group = GroupId(reader.u64("groups.accepted.group")?);
+            let reason = reader.u8("groups.accepted.reason")?;
+            let reason = CondemnedReason::from_byte(reason)
+                .ok_or(DecodeError::Unknown("groups.accepted.reason", u64::from(reason)))?;
+            let last_index = reader.varint("groups.accepted.last_index")?;
+            let term = reader.varint("groups.accepted.term")?;
+            content.accepted.insert(group, AcceptedLoss { reason, last_index, term });
+        }
     }
     reader.finish()?;
     Ok(content)
@@ -294,11 +357,15 @@ mod tests {
         let records = records.map(|record| (record.group, record)).into();
         let gone = [(GroupId(9), (GroupUid([7; 16]), replica))].into();
         let (logged, lost) = ([GroupId(3), GroupId(4)].into(), [GroupId(4)].into());
-        let content = GroupList { records, gone, logged, lost };
-        let bytes = encode(&content);
-        assert_eq!(decode(&bytes), Ok(content));
-        for len in 0..bytes.len() {
-            assert!(decode(&bytes[..len]).is_err(), "cut at {len}");
+        let mut content = GroupList { records, gone, logged, lost, accepted: BTreeMap::new() };
+        let loss = AcceptedLoss { reason: CondemnedReason::OldCopy, last_index: 7, term: 1 << 32 };
+        for (accepted, version) in [(BTreeMap::new(), 2), (BTreeMap::from([(GroupId(3), loss)]), 3)] {
+            content.accepted = accepted;
+            let bytes = encode(&content);
+            assert_eq!((decode(&bytes), bytes[0]), (Ok(content.clone()), version));
+            for len in 0..bytes.len() {
+                assert!(decode(&bytes[..len]).is_err(), "cut at {len}");
+            }
         }
     }
 

@@ -24,7 +24,7 @@ use crate::node_host::{GroupSpec, Inner, Leadership, MachineContext, wait};
 use crate::panics::caught;
 use crate::peers::{ClearedConflict, Reply};
 use crate::persist::LogJob;
-use crate::registry::GroupRecord;
+use crate::registry::{AcceptedLoss, GroupRecord};
 use crate::restore::{RestoredReplica, first_log, log_key, restore};
 use crate::runtime::Listener;
 
@@ -88,6 +88,18 @@ impl Inner {
         };
         let what_to_do = "its log is kept: mend the cause and start the node again, or remove the replica from its group and add the node anew";
         self.failed(group, format!("it could not be started: {reason}; {what_to_do}"));
+    }
+
+    /// A replica that came back after a loss looks like any other: only this says that the group may have lost acknowledged writes.
+    pub(crate) fn remember_loss(&self, record: &GroupRecord, is_condemned: bool) {
+        let accepted = self.registry().accepted().get(&record.group).copied();
+        if let Some(AcceptedLoss { reason, last_index, term }) = accepted.filter(|_| !is_condemned) {
+            tracing::warn!(
+                group = %record.group, replica = %record.replica, was = %reason, last_index, term,
+                "an operator accepted what this replica had lost: it went on from this index; what was acknowledged above it, and no other \
+                 member held, is gone"
+            );
+        }
     }
 
     fn group_directory(&self, group: GroupId, replica: ReplicaId) -> PathBuf {

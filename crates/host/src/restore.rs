@@ -2,10 +2,14 @@
 
 //! From what a directory holds to replicas that go on where they were (rules D8, M4, N1).
 
+use std::path::PathBuf;
+
 use mraft_engine::machine::StateMachine;
 use mraft_logstore::{GroupWrite, LogKey, Mark, Recovered};
-use mraft_raft::{Config, Raft, Restored};
-use mraft_types::{CondemnedReason, GroupUid, HardState, LogPosition, LogStart, Membership, SlotSet};
+use mraft_raft::{Config, Raft, RestoreError, Restored};
+use mraft_types::{
+    CondemnedReason, DeploymentId, GroupUid, HardState, LogPosition, LogStart, Membership, SlotSet,
+};
 
 use crate::apply::Applier;
 use crate::config::HostConfig;
@@ -141,6 +145,33 @@ pub fn restore(
         first,
         discard,
     })
+}
+
+/// Whether a replica whose store has this much would be condemned for what its log no longer has. The error is that of a log that
+/// contradicts itself.
+pub(crate) fn lost_by_comparison(
+    record: &GroupRecord,
+    log: &Recovered,
+    applied: LogPosition,
+) -> Result<Option<CondemnedReason>, RestoreError> {
+    if log.install.is_some() {
+        // What the store has may be the snapshot of which the log does not know yet.
+        return Ok(None);
+    }
+    if applied.index < log.start.position.index {
+        return Ok(Some(CondemnedReason::LogLost));
+    }
+    let restored = Restored {
+        hard_state: log.hard_state,
+        start: log.start.clone(),
+        last_index: log.last_index,
+        terms: log.terms.clone(),
+        memberships: log.memberships.clone(),
+        applied,
+        condemned: None,
+    };
+    let config = HostConfig::new(DeploymentId(0), record.replica.node(), String::new(), PathBuf::new());
+    Raft::new(raft_config(&config, record), restored).map(|raft| raft.condemned())
 }
 
 /// Whether the log goes on from the point that a snapshot covers, so that starting it anew there would void entries for nothing, or has

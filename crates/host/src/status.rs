@@ -158,6 +158,13 @@ impl Inner {
         );
         let failed = self.failures.lock().unwrap_or_else(PoisonError::into_inner).len() as u64;
         gauge(out, "mraft_replicas_failed", "Replicas here that stopped or could not be started.", failed);
+        let accepted = self.registry().accepted().len() as u64;
+        gauge(
+            out,
+            "mraft_losses_accepted",
+            "Replicas here that came back after an operator accepted what they had lost.",
+            accepted,
+        );
     }
 
     pub(crate) fn status(&self) -> HostStatus {

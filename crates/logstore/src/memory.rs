@@ -102,6 +102,10 @@ impl Replica {
                 self.start = start.clone();
             }
             Some(Mark::Condemned(reason)) => self.condemned = Some(*reason),
+            Some(Mark::LossAccepted) => {
+                self.install = None;
+                self.condemned = None;
+            }
         }
         self.hard_state = write.hard_state;
     }

@@ -108,6 +108,10 @@ impl Replica {
             }
             Some(Mark::InstallAbandoned) => self.state.install = None,
             Some(Mark::Condemned(reason)) => self.state.condemned = Some(*reason),
+            Some(Mark::LossAccepted) => {
+                self.state.install = None;
+                self.state.condemned = None;
+            }
         }
         let head = Head {
             slot: self.slot,
@@ -215,7 +219,10 @@ pub(crate) fn check_write(write: &GroupWrite, start: &mut Index, last: &mut Inde
         }
         Some(Mark::Truncate(new)) => *start = (*start).max(new.position.index),
         Some(Mark::InstallDone(new)) => (*start, *last) = (new.position.index, new.position.index),
-        Some(Mark::InstallBegin { .. } | Mark::InstallAbandoned | Mark::Condemned(_)) | None => {}
+        Some(
+            Mark::InstallBegin { .. } | Mark::InstallAbandoned | Mark::Condemned(_) | Mark::LossAccepted,
+        )
+        | None => {}
     }
     Ok(())
 }
@@ -226,6 +233,6 @@ pub(crate) fn mark_bytes_max(mark: &Mark) -> usize {
         Mark::Truncate(start) | Mark::InstallDone(start) | Mark::InstallBegin { start, .. } => {
             record::start_bytes_max(start) + 8
         }
-        Mark::InstallAbandoned | Mark::Condemned(_) => 0,
+        Mark::InstallAbandoned | Mark::Condemned(_) | Mark::LossAccepted => 0,
     }
 }

@@ -40,6 +40,9 @@ pub enum Mark {
     InstallAbandoned,
     /// Rule D9.
     Condemned(CondemnedReason),
+    /// An operator accepted what a condemned replica lost (rule D9): it is not condemned any more and goes on with the entries that are
+    /// left. An installation that was begun is forgotten.
+    LossAccepted,
 }
 
 /// What one replica writes in one turn. In force in the order of the fields: truncation of the suffix, entries, mark, hard state.

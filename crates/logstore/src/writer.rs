@@ -88,6 +88,17 @@ impl SegmentLog {
         &self.cases
     }
 
+    /// Numbers the next batch at least so, in a fresh use of a segment: for a log that was numbered higher before it was lost or went
+    /// back, so that peers who remember that do not take it for an old copy (rule M7). Durable with that batch, or with the next replica
+    /// that is added.
+    pub fn continue_from(&mut self, batch_seq: u64) {
+        if batch_seq > self.highest_seq + 1 {
+            self.highest_seq = batch_seq - 1;
+            // Within a use a jump of the numbers means that batches are missing.
+            self.active = None;
+        }
+    }
+
     fn works(&self) -> Result<(), LogError> {
         if self.has_failed {
             return Err(LogError::Failed(std::io::Error::other("the log failed before")));

@@ -14,8 +14,61 @@ use std::path::Path;
 
 use mraft_disk::MemoryDisk;
 use mraft_logstore::{Case, LogStore, Mark, SegmentLog, inspect};
-use mraft_types::{Entry, Index};
+use mraft_types::{CondemnedReason, Entry, Index};
 use support::{Op, append, apply, content, key, mark, start};
+
+/// The log of a node whose loss was accepted goes on with much higher numbers (rule M7). That must not look like batches that are missing,
+/// wherever a power cut strikes.
+#[test]
+fn d9_numbers_that_jump_are_no_missing_batches() {
+    const FAR: u64 = 1 << 48;
+    let began = MemoryDisk::new();
+    {
+        let mut log = support::open(&began, 1).expect("opens");
+        apply(&mut log, &Op::Add(vec![QUIET, BUSY])).expect("legal");
+        log.write(&[append(QUIET, 2..=4, 1, 30)]).expect("legal");
+        log.write(&[mark(QUIET, 1, 3, Mark::Condemned(CondemnedReason::OldCopy))]).expect("legal");
+    }
+    for cut_at in 0.. {
+        let disk = began.fork();
+        let mut log = support::open(&disk, 2).expect("opens");
+        log.continue_from(FAR);
+        disk.fail_from_operation(disk.operations() + cut_at);
+        let is_written = log.write(&[mark(QUIET, 1 << 32, 3, Mark::LossAccepted)]).is_ok();
+        let is_done = is_written && log.seal().is_ok();
+        drop(log);
+        disk.crash(cut_at);
+        for opening in 3..5 {
+            let mut log = support::open(&disk, opening).expect("opens");
+            let damage = log.recovery_cases().keys().find(|case| case.is_damage());
+            assert_eq!(damage, None, "cut at {cut_at}");
+            let found = &log.recovered()[0];
+            assert_eq!((found.last_index, found.hard_state.commit), (4, 3), "cut at {cut_at}");
+            let is_condemned = found.condemned.is_some();
+            assert_eq!(found.hard_state.term == 1, is_condemned, "both or neither: cut at {cut_at}");
+            assert!(!is_written || !is_condemned, "cut at {cut_at}");
+            assert!(!is_written || log.durable_seq() >= FAR, "cut at {cut_at}: {}", log.durable_seq());
+            // It lives on.
+            log.write(&[append(BUSY, opening - 1..=opening - 1, 1, 30)]).expect("legal");
+        }
+        if is_done {
+            break;
+        }
+    }
+}
+
+/// The same when nothing is left but the list of replicas.
+#[test]
+fn d9_numbers_that_jump_are_remembered_with_the_replica_that_is_added() {
+    let disk = MemoryDisk::new();
+    let mut log = support::open(&disk, 1).expect("opens");
+    log.continue_from(1 << 48);
+    apply(&mut log, &Op::Add(vec![QUIET])).expect("legal");
+    drop(log);
+    disk.crash(1);
+    let log = support::open(&disk, 2).expect("opens");
+    assert!(log.durable_seq() >= (1 << 48) - 1, "{}", log.durable_seq());
+}
 
 /// The quiet replica, whose records are carried.
 const QUIET: u64 = 1;

@@ -177,6 +177,29 @@ fn d9_a_condemned_replica_stays_condemned() {
 }
 
 #[test]
+fn d9_an_accepted_loss_keeps_the_entries_and_touches_no_other_replica() {
+    each(|name, open| {
+        let mut log = open();
+        add(log.as_mut(), &[1, 2]);
+        log.write(&[append(1, 2..=6, 1, 30), append(2, 2..=6, 1, 30)]).expect("legal");
+        log.write(&[mark(1, 1, 5, Mark::InstallBegin { start: start(20, 1), directory: 7 })]).expect("legal");
+        for group in 1..=2 {
+            log.write(&[mark(group, 1, 5, Mark::Condemned(CondemnedReason::OldCopy))]).expect("legal");
+        }
+        log.write(&[mark(1, 1 << 32, 5, Mark::LossAccepted)]).expect("legal");
+        log.write(&[append(1, 7..=7, (1 << 32) + 1, 30)]).expect("it goes on");
+        drop(log);
+        let log = open();
+        let found = log.recovered();
+        let condemned: Vec<_> = found.iter().map(|replica| replica.condemned).collect();
+        assert_eq!(condemned, [None, Some(CondemnedReason::OldCopy)], "{name}");
+        assert_eq!((found[0].hard_state.term, found[0].last_index), ((1 << 32) + 1, 7), "{name}");
+        assert_eq!(found[0].install, None, "{name}");
+        assert_eq!(log.reader().entries(key(1), 2, 7, 1000).expect("kept").len(), 6, "{name}");
+    });
+}
+
+#[test]
 fn a_removed_replica_is_forgotten_and_may_be_added_anew() {
     each(|name, open| {
         let mut log = open();

@@ -6,7 +6,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use mraft_api::NodeName;
 use mraft_types::{GroupId, NodeId};
 
@@ -44,6 +44,9 @@ pub enum Command {
     /// Read a stopped node's files and explain them
     #[command(subcommand)]
     Inspect(InspectCommand),
+    /// Bring a stopped node's condemned replicas back, at a price
+    #[command(subcommand)]
+    Repair(RepairCommand),
     /// Measure this machine with mraft
     #[command(subcommand)]
     Bench(BenchCommand),
@@ -399,6 +402,46 @@ pub struct InspectArgs {
     /// Its WAL directory, if it is another one than the data directory remembers
     #[arg(long, value_name = "DIR")]
     pub wal_dir: Option<PathBuf>,
+    /// For whom to write.
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+/// `mraft repair`.
+#[derive(Debug, Subcommand)]
+pub enum RepairCommand {
+    /// Accept what a condemned replica lost: it takes part again with what is left. Shows what that is, and changes nothing without --yes
+    #[command(
+        after_help = "For a group that has no majority left. As long as it has one, remove the replica and add the node again: that loses \
+                      nothing.\nThe node must be stopped. Start the members that are whole together with those that were repaired: who \
+                      has more leads.\n\nExamples:\n  mraft repair accept-loss --data-dir /var/lib/mraft --group 3\n  \
+                      mraft repair accept-loss --data-dir /var/lib/mraft --all --yes"
+    )]
+    AcceptLoss(AcceptLossArgs),
+}
+
+/// `mraft repair accept-loss`.
+#[derive(Clone, Debug, Args)]
+#[command(group(ArgGroup::new("whose").required(true).args(["group", "all"])))]
+pub struct AcceptLossArgs {
+    /// The node's data directory
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: PathBuf,
+    /// Its WAL directory, if it is another one than the data directory remembers
+    #[arg(long, value_name = "DIR")]
+    pub wal_dir: Option<PathBuf>,
+    /// The group whose replica lost something
+    #[arg(long, value_name = "ID", value_parser = parse_group)]
+    pub group: Option<GroupId>,
+    /// Every condemned replica of the node
+    #[arg(long)]
+    pub all: bool,
+    /// A term that another member of the group is known to be in; the replica comes back above it
+    #[arg(long, value_name = "TERM", default_value_t = 0)]
+    pub above_term: u64,
+    /// Do it
+    #[arg(long)]
+    pub yes: bool,
     /// For whom to write.
     #[command(flatten)]
     pub output: OutputArgs,

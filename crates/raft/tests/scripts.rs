@@ -27,7 +27,9 @@
 //! ship 1->3 [fails|unheard]   the snapshot that was asked for arrives; install 3 carries it out
 //! progress 1->3               1 hears that a part of the snapshot was sent
 //! shipped 1->3                1 hears that a snapshot that was shipped unheard has arrived
-//! lost 1 node 2 · suspect 1 node 2 after N · condemn 1 · lose-log 1 from 5
+//! lost 1 node 2 · suspect 1 node 2 after N · condemn 1
+//! lose-log 1 from 5 [term=1]  entries are gone, and with a term what was voted later, too
+//! accept-loss 1               the operator gives up what a condemned replica lost; restart 1 begins with the rest
 //! status [1] · log 1
 //! expect 1 FIELD VALUE        life, term, leader, commit, applied, last, durable, start, members, change, commands, removed
 //! ```
@@ -234,6 +236,16 @@ impl Stage {
                 disk.entries.retain(|entry| entry.index < from);
                 let last = disk.last();
                 disk.hard_state.commit = disk.hard_state.commit.min(last);
+                if let Some(term) = words.iter().find_map(|word| word.strip_prefix("term=")) {
+                    disk.hard_state.term = term.parse().map_err(|_| "which term?")?;
+                    disk.hard_state.vote = None;
+                }
+            }
+            "accept-loss" => {
+                group.crash(first()?);
+                if !group.node_mut(first()?).disk.accept_loss() {
+                    return Ok("it is not condemned".to_owned());
+                }
             }
             "propose" => {
                 let raft = group.raft_mut(first()?).ok_or("it is down")?;

@@ -264,3 +264,34 @@ fn s9_a_wal_that_was_moved_is_known_by_its_identity_and_the_old_one_is_of_no_use
     start_with(&disk, None).expect("the new place is remembered");
     says(&refusal(&disk, || start_with(&disk, Some(WAL))), &["copy from another time"]);
 }
+
+#[test]
+fn d9_counting_starts_on_is_whole_wherever_a_crash_cuts_it_short() {
+    const FAR: u64 = 1 << 20;
+    let (data, wal) = (Path::new(DATA), Path::new(WAL));
+    for (fails_at, seed) in (0..).flat_map(|at| (0..4).map(move |seed| (at, seed))) {
+        let disk = started(3);
+        let latest = of_stopped(&disk, data, wal).expect("whole");
+        disk.fail_from_operation(disk.operations() + fails_at);
+        let is_done = raise(&disk, data, wal, &latest, FAR).is_ok();
+        disk.crash(seed);
+        let again = of_stopped(&disk, data, wal).unwrap_or_else(|error| panic!("at {fails_at}: {error}"));
+        assert!([3, FAR].contains(&again.boot_counter) && (!is_done || again.boot_counter == FAR));
+        let next = start(&disk, 9).unwrap_or_else(|error| panic!("at {fails_at}: {error}"));
+        assert_eq!(next.boot_counter, again.boot_counter + 1);
+        if is_done {
+            break;
+        }
+    }
+}
+
+#[test]
+fn d9_a_wal_directory_that_is_gone_with_the_log_is_made_again() {
+    let disk = started(2);
+    let (data, other) = (Path::new(DATA), Path::new("/other"));
+    let latest = of_stopped(&disk, data, other).expect("an empty place");
+    raise(&disk, data, other, &latest, 1 << 20).expect("written");
+    assert_eq!(in_directory(&disk, "/other"), in_directory(&disk, DATA));
+    disk.create_dir_all(Path::new("/strange/letters")).expect("made");
+    says(&of_stopped(&disk, data, Path::new("/strange")).expect_err("not empty"), &["letters", "/strange"]);
+}

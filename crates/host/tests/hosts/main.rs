@@ -10,6 +10,7 @@ mod full_disk;
 mod hanging_disk;
 mod identity;
 mod log_pressure;
+mod loss;
 mod machines;
 mod network;
 mod panics;

@@ -230,6 +230,7 @@ fn group_write(dice: &mut Dice, now: &Recovered) -> GroupWrite {
         9 => Some(Mark::InstallDone(start(last + 5, term))),
         11 => Some(Mark::InstallAbandoned),
         10 if dice.below(4) == 0 => Some(Mark::Condemned(CondemnedReason::Divergence)),
+        12 => Some(Mark::LossAccepted),
         _ => None,
     };
     if matches!(mark, Some(Mark::InstallDone(_))) {

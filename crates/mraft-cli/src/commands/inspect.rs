@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! `mraft inspect`: a stopped node's files, explained. Reads only. Ends with 1 when something is damaged or missing.
+//! `mraft inspect`: a stopped node's files, explained. Reads only. Ends with 1 when something is damaged or missing. What to do about a
+//! condemned replica is said once, at the end.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -74,8 +75,8 @@ impl Places {
         let never_began = self.identity.as_ref().is_ok_and(|identity| !identity.created);
         if !never_began && !is_log(&disk, &directory).map_err(|error| told(error.to_string()))? {
             return Err(told(
-                "holds no log, but the node has run: its disk is not mounted, the log is lost, or it has a directory of its own \
-                 (--wal-dir)"
+                "holds no log, but the node has run: its disk is not mounted, the log is lost (`mraft repair accept-loss` shows what is \
+                 left), or it has a directory of its own (--wal-dir)"
                     .to_owned(),
             ));
         }
@@ -158,10 +159,17 @@ fn log(args: &InspectArgs, places: &Places) -> Result<Exit, CommandError> {
         ];
         summary.extend(trouble.map(|trouble| ("identity", trouble)));
         let cases: Vec<String> = found.cases.iter().map(|(case, count)| sentence(*case, *count)).collect();
-        format!("{}\n{}\n{}\n{}", fields(&summary), segments.render(), replicas.render(), cases.concat())
+        let is_condemned = found.replicas.iter().any(|replica| replica.recovered.condemned.is_some());
+        let advice = if is_condemned { WAY_BACK } else { "" };
+        let (segments, replicas) = (segments.render(), replicas.render());
+        format!("{}\n{segments}\n{replicas}\n{}{advice}", fields(&summary), cases.concat())
     });
     ended(result, is_damaged)
 }
+
+/// What to do about a condemned replica.
+const WAY_BACK: &str = "\na condemned replica takes no part in its group: remove it and add the node again (`mraft group ID remove`, \
+                        `add-learner`); if the group has no majority left, see `mraft repair accept-loss --help`\n";
 
 /// One line per case that recovery met.
 fn sentence(case: Case, count: u64) -> String {
@@ -236,6 +244,7 @@ fn state(args: &InspectArgs, places: &Places) -> Result<Exit, CommandError> {
     let logs = places.read_log()?;
     let trouble = places.identity.as_ref().err().map(ToString::to_string);
     let mut is_damaged = trouble.is_some();
+    let mut has_condemned = false;
     let mirror = Mirror::new().map_err(failed)?;
     let mut documents = Vec::new();
     let mut table = Table::new(&[
@@ -283,7 +292,8 @@ fn state(args: &InspectArgs, places: &Places) -> Result<Exit, CommandError> {
         };
         let is_lost = log.is_none() && list.logged.contains(&record.group);
         let is_condemned = log.is_some_and(|log| log.recovered.condemned.is_some());
-        is_damaged |= stored.is_err() || is_lost || is_condemned || list.lost.contains(&record.group);
+        has_condemned |= is_lost || is_condemned || list.lost.contains(&record.group);
+        is_damaged |= stored.is_err() || has_condemned;
         let point = stored.ok().flatten();
         let last = log.map(|log| log.recovered.last_index);
         table.row([
@@ -318,6 +328,9 @@ fn state(args: &InspectArgs, places: &Places) -> Result<Exit, CommandError> {
         if let Some(trouble) = &trouble {
             text.push_str(&format!("\nidentity: {trouble}\n"));
         }
+        if has_condemned {
+            text.push_str(WAY_BACK);
+        }
         if !removed.is_empty() {
             text.push_str(&format!("\nremoved from here and never started again: {}\n", removed.join(", ")));
         }
@@ -327,17 +340,17 @@ fn state(args: &InspectArgs, places: &Places) -> Result<Exit, CommandError> {
 }
 
 /// Links to files, so that opening a tree (which cleans up after a crash) changes nothing of the node's own.
-struct Mirror(PathBuf);
+pub(super) struct Mirror(PathBuf);
 
 impl Mirror {
-    fn new() -> io::Result<Mirror> {
+    pub(super) fn new() -> io::Result<Mirror> {
         let directory = std::env::temp_dir().join(format!("mraft-inspect-{}", std::process::id()));
         std::fs::create_dir(&directory)?;
         Ok(Mirror(directory))
     }
 
     /// A copy of a directory: directories are made, files are linked. `None` when there is none.
-    fn of(&self, original: &Path) -> io::Result<Option<PathBuf>> {
+    pub(super) fn of(&self, original: &Path) -> io::Result<Option<PathBuf>> {
         if !original.is_dir() {
             return Ok(None);
         }

@@ -11,10 +11,13 @@ mod groups;
 mod inspect;
 mod kv;
 mod node;
+mod repair;
 
 use std::io;
 
-use crate::cli::{BenchCommand, Cli, Command, ConfigCommand, InspectCommand, KvCommand, NodeCommand};
+use crate::cli::{
+    BenchCommand, Cli, Command, ConfigCommand, InspectCommand, KvCommand, NodeCommand, RepairCommand,
+};
 use crate::exit::{CommandError, Exit};
 use crate::output::Format;
 
@@ -33,6 +36,7 @@ pub fn run(cli: Cli) -> Result<Exit, CommandError> {
         Command::Groups(client) => groups::list(&client),
         Command::Group(args) => groups::run(&args),
         Command::Inspect(command) => inspect::run(&command),
+        Command::Repair(RepairCommand::AcceptLoss(args)) => repair::accept_loss(&args),
         Command::Bench(command) => bench::run(command),
     }
 }
@@ -55,6 +59,7 @@ pub fn format(cli: &Cli) -> Format {
         Command::Inspect(
             InspectCommand::Log(args) | InspectCommand::State(args) | InspectCommand::Identity(args),
         ) => return args.output.format,
+        Command::Repair(RepairCommand::AcceptLoss(args)) => return args.output.format,
         Command::Config(ConfigCommand::Check { output, .. }) => return output.format,
         Command::Bench(BenchCommand::Host(args)) => return args.output.format,
         Command::Bench(BenchCommand::Disk(args)) => return args.output.format,

@@ -197,7 +197,7 @@ impl Service {
             ReplicaState::Follower => "follower",
         };
         let disputed = status.disputed.map(|index| mraft::NotApplied::Disputed(index).to_string());
-        let reason = status.failure.clone().or_else(|| status.condemned.map(|reason| reason.to_string()));
+        let reason = status.failure.clone().or_else(|| status.condemned.map(way_back));
         let reason = reason.or(disputed);
         let waits = (status.state == ReplicaState::Waiting)
             .then(|| "waits for the group's leader to send a snapshot".to_owned());
@@ -525,6 +525,13 @@ pub(crate) fn resident_bytes() -> u64 {
         resident.parse::<u64>().ok()
     });
     pages.unwrap_or(0) * rustix::param::page_size() as u64
+}
+
+/// Why a replica is condemned, and what to do.
+fn way_back(reason: mraft_types::CondemnedReason) -> String {
+    format!(
+        "{reason}; remove it and add the node again, or, if the group has no majority left, see `mraft repair accept-loss`"
+    )
 }
 
 #[cfg(test)]

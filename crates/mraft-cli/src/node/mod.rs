@@ -37,3 +37,4 @@ mod topology;
 pub(crate) use admin::resident_bytes;
 pub use certificates::Certificates;
 pub use run::run_node;
+pub(crate) use run::{KV, stopped_machines};

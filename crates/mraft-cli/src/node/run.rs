@@ -32,11 +32,13 @@ use crate::exit::{CommandError, Exit};
 use crate::signals::Shutdown;
 
 /// The kind of state machine, as it is persisted with each group.
-pub(super) const KV: &str = "kv";
+pub(crate) const KV: &str = "kv";
 /// Threads of the doors: they parse and wait; the work is done by the host's.
 const DOOR_THREADS_MAX: usize = 4;
 /// Smallest and largest write buffer of one group: below it every flush is a tiny table, above it a restart replays much.
 const FLUSH_BYTES: std::ops::RangeInclusive<usize> = 256 << 10..=8 << 20;
+/// A store that is only opened reads little more than its meta.
+const STOPPED_CACHE_BYTES: u64 = 1 << 20;
 /// Files that all trees of a node keep open.
 const OPEN_FILES_MAX: usize = 512;
 /// A group's queue must take a command of the largest size beside some others.
@@ -228,10 +230,19 @@ impl Budget {
 }
 
 fn machines(budget: Budget) -> Machines {
-    let caches = Caches::new(budget.block_cache_bytes, OPEN_FILES_MAX);
+    of_kv(budget.block_cache_bytes, budget.flush_bytes)
+}
+
+/// For whoever opens the stores of a stopped node one by one, and writes nothing to them.
+pub(crate) fn stopped_machines() -> Machines {
+    of_kv(STOPPED_CACHE_BYTES, *FLUSH_BYTES.start())
+}
+
+fn of_kv(block_cache_bytes: u64, flush_bytes: usize) -> Machines {
+    let caches = Caches::new(block_cache_bytes, OPEN_FILES_MAX);
     Machines::new().with(KV, move |context| {
         let hash_seed = getrandom::u64().map_err(|error| std::io::Error::other(error.to_string()))?;
-        let options = KvOptions { flush_bytes: budget.flush_bytes, hash_seed };
+        let options = KvOptions { flush_bytes, hash_seed };
         Ok(Box::new(KvMachine::new(Arc::clone(&context.disk), context.directory.clone(), &caches, options)))
     })
 }

@@ -9,6 +9,7 @@ mod doors;
 mod fixture;
 mod life;
 mod placement;
+mod repair;
 mod start;
 mod stopping;
 mod support;

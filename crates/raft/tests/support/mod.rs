@@ -9,7 +9,9 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use mraft_raft::{AppendReply, Body, Config, Effect, Event, Life, Message, Raft, ReadBack, Restored, Write};
+use mraft_raft::{
+    AppendReply, Body, Config, Effect, Event, Life, Message, Raft, ReadBack, Restored, Write, term_after_loss,
+};
 use mraft_types::codec::Reader;
 use mraft_types::{
     CondemnedReason, Entry, EntryKind, HardState, Index, LogPosition, LogStart, Member, Membership, NodeId,
@@ -98,6 +100,16 @@ impl Disk {
         assert!(write.hard_state.commit <= self.last(), "committed beyond the log: {write:?}");
         self.hard_state = write.hard_state;
         self.condemned = write.condemned.or(self.condemned);
+    }
+
+    /// An operator accepts what this replica lost (rule D9). Whether it was condemned.
+    pub fn accept_loss(&mut self) -> bool {
+        let known = self.entries.last().map_or(self.start.position.term, |entry| entry.term);
+        let known = known.max(self.hard_state.term).max(self.machine.applied.term);
+        let commit = self.hard_state.commit.min(self.last());
+        self.hard_state =
+            HardState { term: term_after_loss(known).expect("terms are left"), vote: None, commit };
+        self.condemned.take().is_some()
     }
 
     /// Rules D1 and D2: whatever leaves is backed by the disk.

@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! A group without a majority: it does not serve, and nothing but an explicit command brings it back (rule D9).
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use crate::support::{Dev, Guarded, Node, done, ends, free_base_port, http, mraft, run, wait_until};
+
+fn data(node: &Node) -> PathBuf {
+    node.directory.join("data")
+}
+
+/// Runs the command on a node's directory; its exit code with what it said on standard output and standard error.
+fn accept_loss(data: &Path, arguments: &[&str]) -> (Option<i32>, String, String) {
+    let output = mraft().args(["repair", "accept-loss", "--data-dir"]).arg(data).args(arguments).output();
+    let output = output.expect("mraft runs");
+    let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.code(), said(&output.stdout), said(&output.stderr))
+}
+
+fn started(node: &Node) -> Guarded {
+    let mut command = mraft();
+    command.args(["node", "--data-dir"]).arg(data(node)).stdout(Stdio::null()).stderr(Stdio::null());
+    Guarded(command.spawn().expect("mraft runs"))
+}
+
+fn reads(node: &Node, key: &str) -> Option<Vec<u8>> {
+    let read = run(&[&node.url], &["kv", "get", key]);
+    read.status.success().then_some(read.stdout)
+}
+
+/// Whether the node's store has written a table: before that all that it has is in the log.
+fn has_persisted(directory: &Path) -> bool {
+    let entries = fs::read_dir(directory).into_iter().flatten().map_while(Result::ok);
+    let is_table = |path: &Path| fs::metadata(path).is_ok_and(|found| found.len() > 1_000_000);
+    entries.map(|entry| entry.path()).any(|path| is_table(&path) || has_persisted(&path))
+}
+
+#[test]
+fn d9_a_group_whose_majority_lost_its_logs_serves_what_the_stores_have() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let base = free_base_port().to_string();
+    let arguments = ["--base-port", &base, "--groups", "1", "--replicas", "3", "--respawn-after", "never"];
+    let dev = Dev::start(directory.path(), &arguments);
+    let nodes = dev.nodes.clone();
+    done(&dev.urls(), &["kv", "put", "early", "kept"]);
+    let mut number = 0u64;
+    wait_until("two stores have written something", || {
+        number += 1;
+        // Not to be compressed to nothing.
+        let value: Vec<u8> = (0..1_000_000u64)
+            .map(|at| ((at ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8)
+            .collect();
+        let put = http(&nodes[0].url, "PUT", &format!("/v1/kv/big-{number}"), &[], &value);
+        assert_eq!(put.status, 200, "{}", put.text());
+        nodes[..2].iter().all(|node| has_persisted(&data(node).join("groups")))
+    });
+    let (code, _, error) = accept_loss(&data(&nodes[0]), &["--all", "--yes"]);
+    assert!(code == Some(1) && error.contains("in use by another process"), "{error}");
+    assert!(dev.stop().success());
+
+    for node in &nodes[..2] {
+        fs::remove_dir_all(data(node).join("log")).expect("nobody has it open");
+        let refused = mraft().args(["node", "--data-dir"]).arg(data(node)).output().expect("mraft runs");
+        assert!(!refused.status.success(), "a node does not start without its log");
+        let (code, shown, _) = accept_loss(&data(node), &["--all"]);
+        assert!(code == Some(0) && shown.contains("Nothing was changed"), "{shown}");
+        assert!(shown.contains("gives up all entries above"), "{shown}");
+        assert!(!data(node).join("log").exists(), "it was only shown");
+    }
+    for node in &nodes[..2] {
+        let (code, shown, error) = accept_loss(&data(node), &["--all", "--yes", "-o", "json"]);
+        assert_eq!(code, Some(0), "{error}");
+        let shown: serde_json::Value = serde_json::from_str(&shown).expect("JSON");
+        assert_eq!((&shown["accepted"], &shown["node"]), (&true.into(), &"log_gone".into()), "{shown}");
+        assert!(shown["replicas"][0]["restart"]["term"].as_u64() >= Some(1 << 32), "{shown}");
+    }
+    // The third stays away: what the two have is all there is.
+    let _running = [started(&nodes[0]), started(&nodes[1])];
+    wait_until("the group serves what the stores have", || {
+        reads(&nodes[1], "early").as_deref() == Some(b"kept".as_slice())
+    });
+    done(&[&nodes[0].url], &["kv", "put", "after", "new"]);
+    assert_eq!(done(&[&nodes[1].url], &["kv", "get", "after"]), "new");
+}
+
+#[test]
+fn d9_a_damaged_log_is_accepted_up_to_the_damage_and_not_before_somebody_says_so() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let base = free_base_port().to_string();
+    let dev = Dev::start(directory.path(), &["--base-port", &base, "--groups", "1", "--nodes", "1"]);
+    let node = dev.nodes[0].clone();
+    for key in 0..10 {
+        done(&[&node.url], &["kv", "put", &format!("key-{key}"), &format!("this is value {key}")]);
+    }
+    assert!(dev.stop().success());
+    let whole = accept_loss(&data(&node), &["--group", "0"]);
+    assert!(whole.0 == Some(1) && whole.2.contains("nothing to accept"), "{whole:?}");
+    assert_eq!(accept_loss(&data(&node), &["--group", "99"]).0, Some(1));
+    assert_eq!(accept_loss(&data(&node), &[]).0, Some(2), "whose loss?");
+    assert_eq!(accept_loss(directory.path(), &["--all"]).0, Some(1), "no node's directory");
+
+    damage(&data(&node).join("log"), b"this is value 6");
+    let inspected = run(&[], &["inspect", "state", "--data-dir", data(&node).to_str().expect("UTF-8")]);
+    let text = String::from_utf8_lossy(&inspected.stdout).into_owned();
+    assert!(inspected.status.code() == Some(1) && text.contains("mraft repair accept-loss"), "{text}");
+    {
+        let _running = started(&node);
+        wait_until("the node says what is wrong", || {
+            let group = run(&[&node.url], &["group", "0", "-o", "json"]);
+            let text = String::from_utf8_lossy(&group.stdout).into_owned();
+            text.contains("condemned") && text.contains("accept-loss")
+        });
+        ends(&[&node.url], &["kv", "get", "key-0", "--timeout", "2s"], 6);
+    }
+    let (code, shown, error) = accept_loss(&data(&node), &["--group", "0", "--yes"]);
+    assert!(code == Some(0) && shown.contains("keeps the entries of its log"), "{shown}{error}");
+    let _running = started(&node);
+    wait_until("it serves what was left", || {
+        reads(&node, "key-3").as_deref() == Some(b"this is value 3".as_slice())
+    });
+    ends(&[&node.url], &["kv", "get", "key-6"], 3);
+    done(&[&node.url], &["kv", "put", "key-6", "again"]);
+}
+
+/// Spoils the bytes of a value wherever the log has them.
+fn damage(log: &Path, value: &[u8]) {
+    let mut found = 0;
+    for entry in fs::read_dir(log).expect("a log") {
+        let path = entry.expect("an entry").path();
+        let mut bytes = fs::read(&path).expect("readable");
+        while let Some(at) = bytes.windows(value.len()).position(|bytes| bytes == value) {
+            bytes[at] ^= 1;
+            found += 1;
+        }
+        fs::write(&path, bytes).expect("written");
+    }
+    assert!(found > 0, "the value is not in the log");
+}
