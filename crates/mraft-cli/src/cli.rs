@@ -413,8 +413,7 @@ pub enum RepairCommand {
     /// Accept what a condemned replica lost: it takes part again with what is left. Shows what that is, and changes nothing without --yes
     #[command(
         after_help = "For a group that has no majority left. As long as it has one, remove the replica and add the node again: that loses \
-                      nothing.\nThe node must be stopped. Start the members that are whole together with those that were repaired: who \
-                      has more leads.\n\nExamples:\n  mraft repair accept-loss --data-dir /var/lib/mraft --group 3\n  \
+                      nothing.\nThe node must be stopped. Start the members that are whole first, then the repaired ones one by one.\n\nExamples:\n  mraft repair accept-loss --data-dir /var/lib/mraft --group 3\n  \
                       mraft repair accept-loss --data-dir /var/lib/mraft --all --yes"
     )]
     AcceptLoss(AcceptLossArgs),

@@ -17,8 +17,8 @@ use crate::exit::{CommandError, Exit};
 use crate::node::{KV, stopped_machines};
 use crate::output::{Table, print};
 
-const RISK: &str = "Whatever was acknowledged above those entries is lost, unless a member that is whole holds it: start that one \
-                    together with this node. A member that has applied what the others gave up stays behind and must be removed and \
+const RISK: &str = "Whatever was acknowledged above those entries is lost, unless a member that is whole holds it and leads: start \
+                    that one first, and repaired members one by one. A member that has applied what the others gave up stays behind and must be removed and \
                     added again. While a majority of a group is well, do not do this: remove the replica and add the node again. Should \
                     another member show a term that is not below the one shown here, name it with --above-term.";
 
