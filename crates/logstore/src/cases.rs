@@ -21,8 +21,6 @@ pub enum Case {
     MissingBatches,
     /// A use that the newest batch says is needed is not there.
     MissingSegment,
-    /// Replicas in the list, and not one segment that was ever used.
-    NoSegments,
     /// A use that the newest batch says is not needed.
     StaleSegment,
     /// A file that was never used.
@@ -67,7 +65,7 @@ pub enum Case {
 
 impl Case {
     /// The whole table.
-    pub const ALL: [Case; 29] = [
+    pub const ALL: [Case; 28] = [
         Case::Whole,
         Case::Sealed,
         Case::Unsealed,
@@ -76,7 +74,6 @@ impl Case {
         Case::DamagedHeader,
         Case::MissingBatches,
         Case::MissingSegment,
-        Case::NoSegments,
         Case::StaleSegment,
         Case::BlankSegment,
         Case::HeaderlessSegment,
@@ -117,7 +114,6 @@ impl Case {
                 | Case::DamagedHeader
                 | Case::MissingBatches
                 | Case::MissingSegment
-                | Case::NoSegments
                 | Case::LostHeader
                 | Case::Gap
                 | Case::Condemned
@@ -150,10 +146,6 @@ impl Case {
             Case::MissingSegment => (
                 "every replica that was listed then is unsure",
                 "a file is given up only after a batch was synced that no longer needs it (L5)",
-            ),
-            Case::NoSegments => (
-                "every replica in the list is unsure",
-                "the log's first batch, a seal, is synced before the list gets its first replica",
             ),
             Case::StaleSegment => {
                 ("not read; the file is free", "a synced batch says that nothing in it is needed (L5)")

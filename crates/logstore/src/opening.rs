@@ -32,10 +32,7 @@ impl SegmentLog {
         disk.create_dir_all(directory).map_err(LogError::Failed)?;
         let list = own_list(disk.as_ref(), directory, list)?;
         let space = own_files(disk, directory, &files, &recovery, &options)?;
-        // Where all segments are lost, the next use says that it misses one: the loss is seen again if the process ends before everybody
-        // is marked.
-        let first_use = if recovery.has_no_segments { 2 } else { 1 };
-        let next_use = files.uses.keys().next_back().map_or(first_use, |newest| newest + 1);
+        let next_use = files.uses.keys().next_back().map_or(1, |newest| newest + 1);
         let mut log = SegmentLog {
             carry_allowance_bytes: options.segment_bytes,
             options,
@@ -47,7 +44,7 @@ impl SegmentLog {
             next_use,
             highest_seq: recovery.highest_seq,
             proven_seq: recovery.durable_seq,
-            oldest_written: if files.uses.is_empty() { 1 } else { recovery.oldest_use },
+            oldest_written: if files.uses.is_empty() { next_use } else { recovery.oldest_use },
             is_sealed: true,
             is_opening: true,
             has_failed: false,

@@ -39,8 +39,6 @@ pub(crate) struct Recovery {
     pub(crate) oldest_use: u64,
     /// The highest batch number in the uses that have a header.
     known_seq: u64,
-    /// Case::NoSegments was met.
-    pub(crate) has_no_segments: bool,
     /// Per use that is needed, what walking it found.
     pub(crate) walked: BTreeMap<u64, Walked>,
     /// The last batch, if it is one of records.
@@ -96,10 +94,6 @@ impl Recovery {
             recovery.highest_seq = recovery.highest_seq.max(listed.added_seq);
         }
         directory.cases.iter().for_each(|case| recovery.count(*case));
-        if directory.uses.is_empty() && directory.headerless.is_empty() && !list.replicas.is_empty() {
-            recovery.has_no_segments = true;
-            recovery.lost(Case::NoSegments, recovery.highest_seq + 1)?;
-        }
         if let Some(newest) = directory.uses.values().next_back() {
             recovery.oldest_use = numbers(newest)?.oldest_use;
         }

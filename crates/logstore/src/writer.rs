@@ -457,11 +457,6 @@ impl LogStore for SegmentLog {
 
     fn add_replicas(&mut self, replicas: &[(LogKey, LogStart, HardState)]) -> Result<(), LogError> {
         self.works()?;
-        if self.space.uses.is_empty() {
-            // From now on a list without a used segment proves that the segments were lost.
-            let sealed = self.write_seal();
-            self.note(sealed)?;
-        }
         let mut list = self.list.clone();
         let mut added = Vec::new();
         for (key, start, hard_state) in replicas {

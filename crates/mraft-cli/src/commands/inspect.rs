@@ -188,7 +188,6 @@ fn what(case: Case) -> &'static str {
         Case::DamagedHeader => "a batch that was durable, without its header",
         Case::MissingBatches => "a segment that ends before what was durable in it",
         Case::MissingSegment => "a segment that is needed and not there",
-        Case::NoSegments => "a list of replicas without any segment that was used",
         Case::StaleSegment => "a segment that nobody needs any more",
         Case::BlankSegment => "a file that was never used",
         Case::HeaderlessSegment => "a file without a whole header",
