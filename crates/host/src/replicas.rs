@@ -303,8 +303,9 @@ impl Inner {
         }
         // While no replica comes or goes.
         let _changing = self.replica_changes.lock().unwrap_or_else(PoisonError::into_inner);
-        let founding = self.groups.get().records.clone();
-        let founding = founding
+        let listed = self.groups.get();
+        let founding = listed
+            .records
             .iter()
             .filter_map(|(group, record)| Some((*group, record.genesis.as_ref()?.membership.clone())));
         // The last committed membership counts, so that a removal that may still be lost is none yet; and the founding of a group whose
@@ -337,9 +338,9 @@ impl Inner {
 
     /// Deletes what a removal left behind that a crash interrupted.
     pub(crate) fn finish_removals(&self) {
-        let gone = self.groups.get().gone.clone();
-        for (group, (_, replica)) in gone {
-            let directory = self.group_directory(group, replica);
+        let listed = self.groups.get();
+        for (group, (_, replica)) in &listed.gone {
+            let directory = self.group_directory(*group, *replica);
             if let Err(error) = crate::files::remove_directory(self.disk.as_ref(), &directory) {
                 tracing::warn!(%group, directory = %directory.display(), "what a removed replica left cannot be deleted: {error}; the next start tries again");
             }

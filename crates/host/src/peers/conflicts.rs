@@ -83,8 +83,8 @@ impl Door {
         match &refusal.reason {
             // This directory is not the one that the others know under this id.
             HelloRefused::Instance { node, ours, theirs } if *node == self.identity.node => format!(
-                "node {node} belongs to instance {theirs}, this directory is {ours}: remove node {node} from its groups, then start with \
-                 another node id or Raft port, or have every other node forget it (mraft node clear-conflict {node})"
+                "node {node} belongs to instance {theirs}, this directory is {ours}: remove node {node}, then start with another node id \
+                 or Raft port; or remove it from its groups and have every other node forget it: mraft node clear-conflict {node}"
             ),
             reason => {
                 if let HelloRefused::Instance { node, theirs, .. } = reason

@@ -179,10 +179,7 @@ fn an_old_copy_is_condemned(starts_since: usize) {
             // A hello after the writes tells how far the log is, without waiting for a beat.
             cluster.close(peer);
             cluster.open(peer).expect("its own directory");
-            cluster.wait_until("it talks to the others", |cluster| {
-                let peers = cluster.hosts[&peer].peers().expect("open");
-                peers.status().iter().all(|peer| peer.is_connected)
-            });
+            cluster.wait_for_peers(peer);
         }
         cluster.close(1);
     }

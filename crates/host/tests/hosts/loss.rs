@@ -180,10 +180,7 @@ fn d9_an_old_copy_is_accepted_as_a_whole_and_not_condemned_again() {
     for written in ["b", "c"] {
         cluster.open(1).expect("its own directory");
         cluster.write(written);
-        cluster.wait_until("its peers know it", |cluster| {
-            let peers = cluster.hosts[&1].peers().expect("open");
-            peers.status().iter().all(|peer| peer.is_connected)
-        });
+        cluster.wait_for_peers(1);
         cluster.close(1);
     }
     std::fs::remove_dir_all(cluster.data(1)).expect("nobody has it open");
@@ -201,10 +198,7 @@ fn d9_an_old_copy_is_accepted_as_a_whole_and_not_condemned_again() {
     for _ in 0..2 {
         cluster.open(1).expect("repaired");
         cluster.wait_until("it follows", |cluster| Cluster::stale(&cluster.hosts[&1]) == "abc");
-        cluster.wait_until("its peers take it", |cluster| {
-            let peers = cluster.hosts[&1].peers().expect("open");
-            peers.status().iter().all(|peer| peer.is_connected)
-        });
+        cluster.wait_for_peers(1);
         assert_eq!(condemned(&cluster.hosts[&1]), None);
         cluster.close(1);
     }

@@ -258,6 +258,14 @@ impl Cluster {
         self.hosts.remove(&node).expect("open").close();
     }
 
+    /// Waits until a node is connected to every peer.
+    pub fn wait_for_peers(&self, node: u64) {
+        self.wait_until("every peer is connected", |cluster| {
+            let peers = cluster.hosts[&node].peers().expect("open");
+            peers.status().iter().all(|peer| peer.is_connected)
+        });
+    }
+
     /// Waits until a condition holds.
     pub fn wait_until(&self, what: &str, holds: impl Fn(&Cluster) -> bool) {
         let began = Instant::now();
