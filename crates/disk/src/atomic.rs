@@ -43,8 +43,28 @@ impl From<io::Error> for ReadError {
     }
 }
 
+/// New content that is durable beside the file that it is to replace.
+#[derive(Debug)]
+#[must_use = "the old content stays until it is put in its place"]
+pub struct Prepared {
+    path: PathBuf,
+}
+
+impl Prepared {
+    /// Puts it in the file's place, durably. Nothing else may have been prepared for that file meanwhile.
+    pub fn put(self, disk: &dyn Disk) -> io::Result<()> {
+        disk.rename(&beside(&self.path), &self.path)?;
+        disk.sync_dir(directory(&self.path))
+    }
+}
+
 /// Replaces a file durably and atomically.
 pub fn replace(disk: &dyn Disk, path: &Path, magic: [u8; 8], payload: &[u8]) -> io::Result<()> {
+    prepare(disk, path, magic, payload)?.put(disk)
+}
+
+/// Does of [`replace`] what needs room on the disk.
+pub fn prepare(disk: &dyn Disk, path: &Path, magic: [u8; 8], payload: &[u8]) -> io::Result<Prepared> {
     let len = u32::try_from(payload.len())
         .map_err(|_| io::Error::new(io::ErrorKind::FileTooLarge, "more than 4 GiB in one small file"))?;
     let mut bytes = Vec::with_capacity(HEADER_BYTES + payload.len());
@@ -57,9 +77,7 @@ pub fn replace(disk: &dyn Disk, path: &Path, magic: [u8; 8], payload: &[u8]) -> 
     file.set_len(0)?;
     file.write_all_at(&bytes, 0)?;
     file.sync_data()?;
-    drop(file);
-    disk.rename(&beside, path)?;
-    disk.sync_dir(directory(path))
+    Ok(Prepared { path: path.to_owned() })
 }
 
 /// Reads a file back; `None` when it does not exist. `max_bytes` bounds the payload before anything is allocated.

@@ -24,7 +24,7 @@ use std::sync::Arc;
 
 use mraft_disk::Disk;
 use mraft_logstore::{
-    GroupWrite, InspectedReplica, Inspection, LogError, LogOptions, Mark, Recovered, SegmentLog,
+    Case, GroupWrite, InspectedReplica, Inspection, LogError, LogOptions, Mark, Recovered, SegmentLog,
 };
 use mraft_raft::term_after_loss;
 use mraft_types::limits::{BATCH_BYTES_MAX, SEGMENT_BYTES_MIN};
@@ -83,7 +83,7 @@ pub enum Scope {
 /// What the node forgot as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NodeLoss {
-    /// There is no log.
+    /// There is no log, or only its list of replicas is left.
     LogGone,
     /// The directory is an old copy (rule M7).
     OldCopy,
@@ -201,7 +201,9 @@ impl StoppedNode {
             |replica: &InspectedReplica| replica.recovered.condemned == Some(CondemnedReason::OldCopy);
         let is_gone = |log: &Inspection| {
             // A repair of the whole node that was interrupted had begun another log.
-            log.segments.is_empty() && self.list.records.keys().all(|group| self.list.lost.contains(group))
+            log.cases.contains_key(&Case::NoSegments)
+                || log.segments.is_empty()
+                    && self.list.records.keys().all(|group| self.list.lost.contains(group))
         };
         let node = match &self.log {
             None => Some(NodeLoss::LogGone),
@@ -245,6 +247,7 @@ impl StoppedNode {
         registry.begin_acceptance(accepted, lost.map(|loss| loss.group))?;
         if survey.node == Some(NodeLoss::LogGone) {
             self.raise(epoch)?;
+            mraft_logstore::forget_lost_log(self.disk.as_ref(), &self.log_directory())?;
         }
         let mut log = self.open_log()?;
         if survey.node == Some(NodeLoss::OldCopy) {

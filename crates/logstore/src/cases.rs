@@ -21,6 +21,8 @@ pub enum Case {
     MissingBatches,
     /// A use that the newest batch says is needed is not there.
     MissingSegment,
+    /// The list says that a batch was written, and nothing is there of any use.
+    NoSegments,
     /// A use that the newest batch says is not needed.
     StaleSegment,
     /// A file that was never used.
@@ -65,7 +67,7 @@ pub enum Case {
 
 impl Case {
     /// The whole table.
-    pub const ALL: [Case; 28] = [
+    pub const ALL: [Case; 29] = [
         Case::Whole,
         Case::Sealed,
         Case::Unsealed,
@@ -74,6 +76,7 @@ impl Case {
         Case::DamagedHeader,
         Case::MissingBatches,
         Case::MissingSegment,
+        Case::NoSegments,
         Case::StaleSegment,
         Case::BlankSegment,
         Case::HeaderlessSegment,
@@ -114,6 +117,7 @@ impl Case {
                 | Case::DamagedHeader
                 | Case::MissingBatches
                 | Case::MissingSegment
+                | Case::NoSegments
                 | Case::LostHeader
                 | Case::Gap
                 | Case::Condemned
@@ -146,6 +150,10 @@ impl Case {
             Case::MissingSegment => (
                 "every replica that was listed then is unsure",
                 "a file is given up only after a batch was synced that no longer needs it (L5)",
+            ),
+            Case::NoSegments => (
+                "refused, nothing touched",
+                "the list is marked when the first batch is synced, and from then on a use is always needed: all of them are lost (D9)",
             ),
             Case::StaleSegment => {
                 ("not read; the file is free", "a synced batch says that nothing in it is needed (L5)")

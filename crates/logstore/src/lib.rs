@@ -37,7 +37,7 @@ pub use cases::Case;
 pub use inspect::{InspectedReplica, InspectedSegment, Inspection, inspect};
 pub use memory::MemoryLog;
 pub use options::LogOptions;
-pub use replicas::is_log;
+pub use replicas::{forget_lost_log, is_log};
 pub use segment::{Fill, Filled};
 pub use store::{GroupWrite, LogError, LogKey, LogReader, LogStatus, LogStore, Mark, Recovered, Written};
 pub use writer::SegmentLog;

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use mraft_disk::{Disk, Open};
 
 use crate::batch::{BATCH_HEADER_BYTES, BatchKind, ROW_BYTES};
+use crate::cases::Case;
 use crate::options::LogOptions;
 use crate::reader::{SharedReplica, SharedUse, write};
 use crate::record::{self, decode_record_head};
@@ -19,7 +20,7 @@ use crate::recovery::{HeldBatch, Recovery, look};
 use crate::replica::Replica;
 use crate::replicas::{ReplicaList, list_path};
 use crate::scan::Directory;
-use crate::segment::SegmentFile;
+use crate::segment::{SegmentFile, refused};
 use crate::space::{Purpose, Space};
 use crate::writer::SegmentLog;
 use crate::{LogError, LogKey};
@@ -29,6 +30,11 @@ impl SegmentLog {
     pub fn open(disk: Arc<dyn Disk>, directory: &Path, options: LogOptions) -> Result<SegmentLog, LogError> {
         options.validate()?;
         let (list, files, recovery) = look(disk.as_ref(), directory, Some(options.segment_bytes))?;
+        if recovery.cases.contains_key(&Case::NoSegments) {
+            let reason = "names replicas of which batches were written, and no segment that was used is there: put the segments back \
+                          (is a disk not mounted?), or see `mraft repair accept-loss`";
+            return Err(refused(&list_path(directory), reason.to_owned()));
+        }
         disk.create_dir_all(directory).map_err(LogError::Failed)?;
         let list = own_list(disk.as_ref(), directory, list)?;
         let space = own_files(disk, directory, &files, &recovery, &options)?;
@@ -38,6 +44,7 @@ impl SegmentLog {
             options,
             space,
             list,
+            marking: None,
             replicas: BTreeMap::new(),
             pins: BTreeMap::new(),
             active: None,

@@ -109,6 +109,9 @@ impl Recovery {
         for headerless in &directory.headerless {
             recovery.read_headerless(headerless)?;
         }
+        if list.is_used && directory.uses.is_empty() && !recovery.cases.contains_key(&Case::LostHeader) {
+            recovery.lost(Case::NoSegments, recovery.highest_seq + 1)?;
+        }
         let end = if recovery.last.is_some() { Some(Case::Unsealed) } else { None };
         if let Some(end) = end.or((recovery.highest_seq > 0 && !needed.is_empty()).then_some(Case::Sealed)) {
             recovery.count(end);

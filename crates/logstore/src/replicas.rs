@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use mraft_disk::Disk;
-use mraft_disk::atomic::{self, ReadError};
+use mraft_disk::atomic::{self, Prepared, ReadError};
 use mraft_types::codec::{DecodeError, Reader, Writer};
 use mraft_types::{GroupId, GroupUid, HardState, LogStart, ReplicaId};
 
@@ -19,7 +19,9 @@ use crate::{LogError, LogKey};
 
 const LIST_MAGIC: [u8; 8] = *b"mraftlst";
 const LIST_FILE: &str = "replicas";
-const LIST_VERSION: u8 = 1;
+const LIST_VERSION: u8 = 2;
+/// Without the mark of a log that was used.
+const LIST_VERSION_UNMARKED: u8 = 1;
 /// Most replicas of one node; each takes a few hundred bytes of memory.
 const REPLICAS_MAX: usize = 1_000_000;
 /// Far above what that many replicas with ordinary memberships take.
@@ -38,6 +40,8 @@ pub(crate) struct Listed {
 /// The list, as the file has it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ReplicaList {
+    /// A batch was written: from then on there is a segment in use, or what it held is lost (rule D9).
+    pub(crate) is_used: bool,
     pub(crate) next_slot: u32,
     pub(crate) replicas: BTreeMap<LogKey, Listed>,
 }
@@ -49,6 +53,15 @@ pub(crate) fn list_path(directory: &Path) -> PathBuf {
 /// Whether a log was ever opened in this directory: its list of replicas is made before anything else.
 pub fn is_log(disk: &dyn Disk, directory: &Path) -> std::io::Result<bool> {
     disk.exists(&list_path(directory))
+}
+
+/// Gives up a log whose segments are gone ([`crate::Case::NoSegments`]): from now on nobody was ever in it. Any other log is left alone.
+pub fn forget_lost_log(disk: &dyn Disk, directory: &Path) -> Result<(), LogError> {
+    let (list, _, recovery) = crate::recovery::look(disk, directory, None)?;
+    if list.is_none() || !recovery.cases.contains_key(&crate::Case::NoSegments) {
+        return Ok(());
+    }
+    ReplicaList::default().write(disk, directory).map_err(LogError::Failed)
 }
 
 impl ReplicaList {
@@ -68,8 +81,14 @@ impl ReplicaList {
 
     /// Replaces the file by this list.
     pub(crate) fn write(&self, disk: &dyn Disk, directory: &Path) -> std::io::Result<()> {
+        self.prepare(disk, directory)?.put(disk)
+    }
+
+    /// Makes all ready for replacing the file by this list.
+    pub(crate) fn prepare(&self, disk: &dyn Disk, directory: &Path) -> std::io::Result<Prepared> {
         let mut out = Vec::new();
         out.put_u8(LIST_VERSION);
+        out.put_u8(u8::from(self.is_used));
         out.put_u32(self.next_slot);
         out.put_varint(self.replicas.len() as u64);
         for (key, listed) in &self.replicas {
@@ -83,16 +102,22 @@ impl ReplicaList {
             out.put_varint(listed.hard_state.commit);
             encode_start(&mut out, &listed.start);
         }
-        atomic::replace(disk, &list_path(directory), LIST_MAGIC, &out)
+        atomic::prepare(disk, &list_path(directory), LIST_MAGIC, &out)
     }
 
     fn decode(bytes: &[u8]) -> Result<ReplicaList, DecodeError> {
         let mut reader = Reader::new(bytes);
         let version = reader.u8("replicas.version")?;
-        if version != LIST_VERSION {
-            return Err(DecodeError::Unknown("replicas.version", u64::from(version)));
-        }
-        let mut list = ReplicaList { next_slot: reader.u32("replicas.next_slot")?, ..ReplicaList::default() };
+        let is_used = match version {
+            LIST_VERSION => match reader.u8("replicas.used")? {
+                used @ (0 | 1) => used == 1,
+                used => return Err(DecodeError::Invalid("replicas.used", u64::from(used))),
+            },
+            LIST_VERSION_UNMARKED => false,
+            _ => return Err(DecodeError::Unknown("replicas.version", u64::from(version))),
+        };
+        let next_slot = reader.u32("replicas.next_slot")?;
+        let mut list = ReplicaList { is_used, next_slot, replicas: BTreeMap::new() };
         for _ in 0..reader.bounded("replicas.count", REPLICAS_MAX)? {
             let slot = reader.u32("replicas.slot")?;
             let group = GroupId(reader.u64("replicas.group")?);

@@ -135,7 +135,7 @@ impl Space {
     }
 
     /// No room is back-pressure; anything else ends the log (rule D10).
-    fn prepare_error(&self, error: std::io::Error) -> LogError {
+    pub(crate) fn prepare_error(&self, error: std::io::Error) -> LogError {
         if is_full(&error) {
             LogError::Full { needed_bytes: self.segment_bytes }
         } else {

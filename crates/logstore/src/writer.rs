@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, RwLock};
 
+use mraft_disk::atomic::Prepared;
 use mraft_types::{HardState, LogStart};
 
 use crate::batch::{self, BATCH_HEADER_BYTES, BatchKind, BatchNumbers, ROW_BYTES, Row, round_up};
@@ -31,6 +32,8 @@ pub struct SegmentLog {
     pub(crate) options: LogOptions,
     pub(crate) space: Space,
     pub(crate) list: ReplicaList,
+    /// The list with the mark that the first batch makes true: in its place before anybody hears of that batch.
+    pub(crate) marking: Option<(ReplicaList, Prepared)>,
     pub(crate) replicas: BTreeMap<LogKey, Replica>,
     /// How many replicas need which use as their oldest.
     pub(crate) pins: BTreeMap<u64, u32>,
@@ -195,6 +198,11 @@ impl SegmentLog {
             return Err(LogError::Misuse(format!("a batch of {bytes} bytes does not fit a segment")));
         }
         self.make_room(bytes, purpose)?;
+        if !self.list.is_used {
+            let list = ReplicaList { is_used: true, ..self.list.clone() };
+            let prepared = list.prepare(self.space.disk.as_ref(), &self.space.directory);
+            self.marking = Some((list, prepared.map_err(|error| self.space.prepare_error(error))?));
+        }
         if !self.fits(bytes) {
             self.next_segment()?;
         }
@@ -301,6 +309,13 @@ impl SegmentLog {
         if let Err(error) = file.write_all_at(&self.buffer, active.offset).and_then(|()| file.sync_data()) {
             self.has_failed = true;
             return Err(LogError::Failed(error));
+        }
+        if let Some((list, prepared)) = self.marking.take() {
+            if let Err(error) = prepared.put(self.space.disk.as_ref()) {
+                self.has_failed = true;
+                return Err(LogError::Failed(error));
+            }
+            self.list = list;
         }
         if active.offset == 0 {
             let own = SharedUse { file: Arc::clone(file), salt: active.salt };

@@ -9,7 +9,7 @@ mod support;
 use std::path::{Path, PathBuf};
 
 use mraft_disk::{Disk, MemoryDisk, Open};
-use mraft_logstore::{Case, LogError, LogStore, Mark, SegmentLog};
+use mraft_logstore::{Case, GroupWrite, LogError, LogStore, Mark, SegmentLog};
 use mraft_types::CondemnedReason;
 use support::{Op, SEGMENT_BYTES, append, apply, content, hard_state, key, mark, open, segment_path, start};
 
@@ -48,6 +48,11 @@ fn bytes_of(disk: &MemoryDisk, path: &Path) -> Vec<u8> {
 
 fn first_segment() -> PathBuf {
     segment_path(1)
+}
+
+fn lose_segments(disk: &MemoryDisk) {
+    let segments = disk.files().into_iter().filter(|(path, _)| path.extension().is_some());
+    segments.for_each(|(path, _)| disk.remove_file(&path).expect("there"));
 }
 
 /// Fills segments with group 2 until one was recycled, while groups that do not write are carried.
@@ -122,6 +127,12 @@ fn disk_with(case: Case) -> MemoryDisk {
             disk.remove_file(&first_segment()).expect("there");
             disk
         }
+        Case::NoSegments => {
+            let (disk, mut log) = small_log(&[1]);
+            one_entry(&mut log, 1, 2);
+            lose_segments(&disk);
+            disk
+        }
         Case::StaleSegment | Case::RecycledFront => {
             let (disk, mut log) = small_log(&[2]);
             fill(&mut log, 2, |log| log.status().segments_recycled > 0);
@@ -133,9 +144,10 @@ fn disk_with(case: Case) -> MemoryDisk {
             disk
         }
         Case::HeaderlessSegment => {
+            // The newest use has one batch, which nothing follows.
             let (disk, mut log) = small_log(&[1]);
-            one_entry(&mut log, 1, 2);
-            [0, BLOCK].iter().for_each(|copy| flip(&disk, &first_segment(), copy + 30));
+            (2..=16).for_each(|index| one_entry(&mut log, 1, index));
+            [0, BLOCK].iter().for_each(|copy| flip(&disk, &segment_path(2), copy + 30));
             disk
         }
         Case::LostHeader => {
@@ -369,6 +381,67 @@ fn l3_a_lost_header_is_seen_again_when_the_process_ends_before_everybody_is_mark
         assert_eq!(condemned(&disk), [1, 2, 3], "crash at {crash_at}");
         if opened {
             break;
+        }
+    }
+}
+
+#[test]
+fn d9_a_log_whose_segments_are_gone_is_refused_and_not_taken_for_a_new_one() {
+    let is_refused = |disk: &MemoryDisk, what: &str| match open(disk, 50) {
+        Err(LogError::Refused { reason, .. }) => assert!(reason.contains("no segment"), "{what}: {reason}"),
+        other => panic!("{what}: {other:?}"),
+    };
+    // Group 2 has persisted nothing but a vote.
+    let (disk, mut log) = small_log(&[1, 2]);
+    let vote = GroupWrite { hard_state: hard_state(3, 1), entries: Vec::new(), ..append(2, 2..=2, 3, 1) };
+    log.write(&[vote]).expect("no fault");
+    drop(log);
+    let gone = disk.fork();
+    lose_segments(&gone);
+    is_refused(&gone, "all deleted");
+    for lost in [2 * BLOCK, 3 * BLOCK, SEGMENT_BYTES] {
+        for byte in [0, 0xff] {
+            let disk = disk.fork();
+            let mut bytes = bytes_of(&disk, &first_segment());
+            bytes[..lost as usize].fill(byte);
+            put(&disk, &first_segment(), &bytes);
+            is_refused(&disk, &format!("the first {lost} bytes are {byte}"));
+        }
+    }
+    let found = mraft_logstore::inspect(&gone, Path::new(support::DIRECTORY)).expect("readable");
+    assert!(found.replicas.iter().all(|replica| replica.recovered.condemned.is_some()), "{found:?}");
+
+    mraft_logstore::forget_lost_log(&gone, Path::new(support::DIRECTORY)).expect("no fault");
+    assert!(content(&open(&gone, 50).expect("a new log")).is_empty());
+    let before = disk.files();
+    mraft_logstore::forget_lost_log(&disk, Path::new(support::DIRECTORY)).expect("no fault");
+    assert_eq!(disk.files(), before, "a log that is there is not forgotten");
+}
+
+#[test]
+fn d9_whatever_was_acknowledged_is_missed_when_the_segments_are_gone() {
+    for crash_at in 0.. {
+        let (disk, mut log) = small_log(&[1]);
+        disk.fail_from_operation(disk.operations() + crash_at);
+        let is_acknowledged = log.write(&[append(1, 2..=2, 1, 40)]).is_ok();
+        drop(log);
+        disk.crash(crash_at);
+        let gone = disk.fork();
+        lose_segments(&gone);
+        let opened = open(&gone, 50);
+        assert!(opened.is_err() || !is_acknowledged, "crash at {crash_at}: the loss is not noticed");
+        if is_acknowledged {
+            break;
+        }
+        // The batch may be whole all the same; then it is acknowledged by whoever opens the log.
+        let mut log = open(&disk, 51).expect("not refused");
+        let found = content(&log);
+        assert_eq!(found[&key(1)].0.condemned, None, "crash at {crash_at}");
+        if found[&key(1)].0.last_index > 1 {
+            lose_segments(&disk);
+            assert!(open(&disk, 52).is_err(), "crash at {crash_at}: the loss is not noticed");
+        } else {
+            one_entry(&mut log, 1, 2);
         }
     }
 }

@@ -88,6 +88,14 @@ fn loses_its_log(disk: &MemoryDisk) {
     disk.sync_dir(Path::new(DATA)).expect("synced");
 }
 
+fn loses_its_segments(disk: &MemoryDisk) {
+    let log = Path::new(DATA).join("log");
+    let segments =
+        disk.files().into_iter().filter(|(path, _)| path.starts_with(&log) && path.extension().is_some());
+    segments.for_each(|(path, _)| disk.remove_file(&path).expect("there"));
+    disk.sync_dir(&log).expect("synced");
+}
+
 fn open(disk: &MemoryDisk) -> Result<StoppedNode, HostError> {
     let stopped = StoppedNode::open(Arc::new(disk.clone()), Path::new(DATA), None)?;
     Ok(StoppedNode { batch_bytes_max: 16 << 10, ..stopped })
@@ -122,7 +130,8 @@ fn operations_that_matter(disk: &MemoryDisk) -> Vec<u64> {
 
 #[test]
 fn d9_a_crash_leaves_every_replica_condemned_or_repaired() {
-    for (spoil, expected) in [(is_an_old_copy as fn(&MemoryDisk), [6, 9, 6]), (loses_its_log, [3, 9, 0])] {
+    let spoils: [fn(&MemoryDisk); 3] = [is_an_old_copy, loses_its_log, loses_its_segments];
+    for (spoil, expected) in spoils.into_iter().zip([[6, 9, 6], [3, 9, 0], [3, 9, 0]]) {
         let began = node();
         spoil(&began);
         let can_be_accepted = expected.iter().filter(|last| **last > 0).count();

@@ -188,6 +188,7 @@ fn what(case: Case) -> &'static str {
         Case::DamagedHeader => "a batch that was durable, without its header",
         Case::MissingBatches => "a segment that ends before what was durable in it",
         Case::MissingSegment => "a segment that is needed and not there",
+        Case::NoSegments => "a list of replicas whose batches are all gone",
         Case::StaleSegment => "a segment that nobody needs any more",
         Case::BlankSegment => "a file that was never used",
         Case::HeaderlessSegment => "a file without a whole header",

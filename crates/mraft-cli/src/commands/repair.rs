@@ -99,7 +99,7 @@ fn document_of(loss: &Loss, is_chosen: bool) -> Value {
 
 fn text(args: &AcceptLossArgs, survey: &Survey, chosen: &[Loss]) -> String {
     let mut text = match survey.node {
-        Some(NodeLoss::LogGone) => "The node's log is not there: every replica here forgot what it had promised. If its disk is only \
+        Some(NodeLoss::LogGone) => "The node's log is not there, or nothing is left of it: every replica here forgot what it had promised. If its disk is only \
                                     not mounted, mount it.\n\n"
             .to_owned(),
         Some(NodeLoss::OldCopy) => {
