@@ -194,6 +194,7 @@ fn raft_config(config: &HostConfig, record: &GroupRecord) -> Config {
         unapplied_bytes_max: config.unapplied_bytes_max,
         cache_bytes_max: CACHE_BYTES_MAX,
         snapshot_deadline_ticks: config.election_ticks.saturating_mul(SNAPSHOT_DEADLINE_ELECTIONS),
+        quiesce_after_ticks: None,
     }
 }
 

@@ -93,10 +93,12 @@ fn is_well_formed(message: &Message) -> bool {
         Body::AppendReply(AppendReply::Accepted { matched }) => bounded(*matched),
         Body::AppendReply(AppendReply::Rejected { prev, hint }) => bounded(*prev) && is_position(*hint),
         Body::Heartbeat { commit, matched, .. } => bounded(*commit) && bounded(*matched),
+        Body::Quiesce { last, .. } => bounded(*last),
         Body::Removed { change_index } => bounded(*change_index),
         Body::PreVoteReply { .. }
         | Body::VoteReply { .. }
         | Body::HeartbeatReply { .. }
+        | Body::QuiesceReply { .. }
         | Body::TimeoutNow => true,
     }
 }

@@ -30,6 +30,9 @@ pub struct Config {
     pub cache_bytes_max: usize,
     /// A follower that is being sent a snapshot is given up on when nothing of it was sent for this many ticks (rule N2).
     pub snapshot_deadline_ticks: u32,
+    /// A leader that had nothing to do for so many ticks lets its group fall asleep (rules Q1 to Q3), if all members have this set and the
+    /// lives of their nodes are told ([`crate::Event::PeerLife`]); `None` for never.
+    pub quiesce_after_ticks: Option<u32>,
 }
 
 /// What a replica remembers from before it was (re)started.

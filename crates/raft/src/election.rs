@@ -42,6 +42,7 @@ impl Raft {
         match &self.standing {
             Standing::Leader(_) => self.tick_leader(beat_due),
             Standing::Condemned(_) => {}
+            _ if self.is_asleep() => {}
             standing => {
                 let may_expire = !matches!(standing, Standing::Memberless | Standing::Installing(_));
                 let election_ticks = self.config.election_ticks;
@@ -63,6 +64,9 @@ impl Raft {
     /// Rule T5: a leader on this node is not waited for; peers there may have lost messages.
     pub(crate) fn handle_node_suspected(&mut self, node: NodeId, campaign_after_ticks: u32) {
         self.handle_peer_lost(node);
+        if self.leader.is_some_and(|leader| leader.node() == node) {
+            self.wake();
+        }
         let follows = self.leader.is_some_and(|leader| leader != self.config.id && leader.node() == node);
         if !follows || !matches!(self.standing, Standing::Follower | Standing::Installing(_)) {
             return;
@@ -115,6 +119,7 @@ impl Raft {
     /// Asks for pre-votes. Who may not lead asks all the same but counts no answer: if it was removed without having heard of
     /// it, this is how it will be told (rule M5).
     pub(crate) fn campaign(&mut self, reason: ElectionReason) {
+        self.wake();
         self.leave_office();
         self.leader = None;
         self.durability.forget_acks();

@@ -93,6 +93,15 @@ pub enum Event {
         /// After how many ticks to campaign if it was the leader; staggered by the caller.
         campaign_after_ticks: u32,
     },
+    /// A node's host says this of its life (rule Q2): a value that changes whenever a replica there stops leading, ends, or is started
+    /// again, the process included. To be told of each member's node, the own one too, when it changes; needed only with
+    /// `quiesce_after_ticks`.
+    PeerLife {
+        /// The node.
+        node: NodeId,
+        /// What it says; `None` when it said nothing for an election timeout.
+        life: Option<u64>,
+    },
     /// Hand leadership to this voter.
     TransferLeader {
         /// The voter.

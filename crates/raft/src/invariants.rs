@@ -9,6 +9,7 @@ impl Raft {
     pub fn check(&self) -> Result<(), String> {
         self.log.check()?;
         self.durability.check(&self.log)?;
+        self.check_sleep()?;
         if self.log.last_position().term > self.term && self.condemned().is_none() {
             return Err(format!(
                 "the log is of term {:?}, the replica of {}",

@@ -25,8 +25,8 @@
 //! ## What is deliberately absent
 //!
 //! No joint consensus (one member changes at a time), no leases (every linearizable read costs a round), no proposal
-//! forwarding (hosts do that), no quiescence: a group that sleeps needs the liveness of hosts, which is not consensus, and is
-//! not offered in this release.
+//! forwarding (hosts do that). Groups that fall asleep need the lives of hosts, which the caller tells (`quiesce`); the host of this
+//! release tells none and lets no group sleep.
 //!
 //! Invariant: this crate knows no clock, random source, file, socket or thread, and no other group; time and chance are
 //! arguments of events. A `Raft` is `Clone + Eq + Hash`, so that the shipped code can be explored state by state. No input
@@ -47,6 +47,7 @@ mod log_view;
 mod loss;
 mod membership;
 mod progress;
+mod quiesce;
 mod quorum;
 mod raft;
 mod reads;

@@ -71,6 +71,22 @@ pub enum Body {
         /// The round it answers.
         round: u64,
     },
+    /// "There is nothing to do: I fall silent if all agree" (rule Q1). In place of a heartbeat.
+    Quiesce {
+        /// The last entry; the receiver acknowledged it to this leader in this term, and it is committed.
+        last: Index,
+        /// What the leader's node says of its life.
+        life: u64,
+        /// Number of this offer, growing over all terms of the leader's life.
+        number: u64,
+    },
+    /// Answer to [`Body::Quiesce`].
+    QuiesceReply {
+        /// The offer that it answers.
+        number: u64,
+        /// Whether the sender sleeps from now on.
+        agreed: bool,
+    },
     /// "Campaign now": the end of a leadership transfer (thesis §3.10).
     TimeoutNow,
     /// "You were removed", said by a member from committed state (rule M5).

@@ -148,6 +148,15 @@ impl Progress {
         self.silent_ticks < config.election_ticks
     }
 
+    /// Whether the peer has everything up to `last`, knows that it is committed, and nothing is on its way.
+    pub(crate) fn is_done(&self, last: Index) -> bool {
+        let is_streaming = match &self.state {
+            State::Replicate(pipeline) => pipeline.is_empty() && pipeline.reading.is_none(),
+            _ => false,
+        };
+        is_streaming && self.matched == last && self.told_commit == last && self.shipment.is_none()
+    }
+
     /// The peer has everything up to `matched`. Answers whether that is news.
     pub(crate) fn accepted(&mut self, matched: Index, log_start: Index) -> bool {
         let is_news = matched > self.matched;

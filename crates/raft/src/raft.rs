@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use mraft_types::limits::ENTRY_BYTES_MAX;
 use mraft_types::{
-    CondemnedReason, Entry, EntryKind, HardState, Index, LogPosition, LogStart, Membership, Payload,
+    CondemnedReason, Entry, EntryKind, HardState, Index, LogPosition, LogStart, Membership, NodeId, Payload,
     ReplicaId, Term,
 };
 
@@ -43,6 +43,12 @@ pub struct Raft {
     pub(crate) round: u64,
     /// The last order to read from the log; grows over all offices of this life, so that an answer that comes late is told apart.
     pub(crate) log_order: u64,
+    /// The last offer to sleep; grows over all terms of this life (rule Q1).
+    pub(crate) offers: u64,
+    /// What the members' nodes say of their lives (rule Q2).
+    pub(crate) lives: BTreeMap<NodeId, u64>,
+    /// Asleep as a follower, as long as the leader's node lives this life (rule Q1).
+    pub(crate) bound_to: Option<u64>,
     /// What the caller is told at the next poll.
     pub(crate) notices: Vec<Effect>,
     /// Leader, term and life that the caller was told last.
@@ -108,6 +114,9 @@ impl Raft {
             beat: 0,
             round: 0,
             log_order: 0,
+            offers: 0,
+            lives: BTreeMap::new(),
+            bound_to: None,
             notices: Vec::new(),
             reported: (None, hard_state.term, Life::Follower),
             ignored: BTreeMap::new(),
@@ -140,6 +149,7 @@ impl Raft {
             Event::NodeSuspected { node, campaign_after_ticks } => {
                 self.handle_node_suspected(node, campaign_after_ticks);
             }
+            Event::PeerLife { node, life } => self.handle_peer_life(node, life),
             Event::TransferLeader { to } => self.handle_transfer(to),
             Event::Condemn { reason } => self.condemn(reason),
         }
@@ -189,6 +199,7 @@ impl Raft {
 
     /// The leader's own entry, sent and written at the next poll.
     pub(crate) fn append_as_leader(&mut self, kind: EntryKind, payload: Payload) -> LogPosition {
+        self.wake();
         let entry = Entry { index: self.log.last() + 1, term: self.term, kind, payload };
         let position = entry.position();
         self.log.append(entry);
@@ -206,6 +217,9 @@ impl Raft {
         if self.answer_removed(from) {
             return self.ignore(Ignored::SenderRemoved);
         }
+        if self.wakes(&body) {
+            self.wake();
+        }
         match body {
             Body::PreVote { last } => self.handle_pre_vote(from, term, last),
             Body::PreVoteReply { granted: true } => self.handle_pre_vote_reply(from, term, true),
@@ -221,6 +235,11 @@ impl Raft {
                     self.handle_heartbeat(from, commit, matched, round);
                 }
             }
+            Body::Quiesce { last, life, number } => {
+                if self.hear_leader(from, term) && self.holds_what_it_acknowledged(last) {
+                    self.handle_quiesce(from, last, life, number);
+                }
+            }
             body => {
                 if term > self.term {
                     self.become_follower(term, None);
@@ -230,6 +249,7 @@ impl Raft {
                     Body::VoteReply { granted } => self.handle_vote_reply(from, granted),
                     Body::AppendReply(reply) => self.handle_append_reply(from, reply),
                     Body::HeartbeatReply { round } => self.handle_heartbeat_reply(from, round),
+                    Body::QuiesceReply { number, agreed } => self.handle_quiesce_reply(from, number, agreed),
                     Body::TimeoutNow => self.handle_timeout_now(from),
                     _ => {}
                 }
@@ -260,6 +280,7 @@ impl Raft {
         if matches!(self.standing, Standing::Condemned(_)) {
             return self.ignore(Ignored::Condemned);
         }
+        self.wake();
         self.leave_office();
         self.leader = None;
         self.standing = Standing::Condemned(reason);

@@ -57,6 +57,9 @@ impl Raft {
     /// Asks for a linearizable read: answers the round that it joins, to be served at [`Effect::ReadReady`] and void at
     /// [`Effect::ReadsVoid`]. A round waits, unsent, until the leader has committed an entry of its term.
     pub fn read(&mut self) -> Result<u64, ReadRefused> {
+        if self.is_leader() {
+            self.wake();
+        }
         match &mut self.standing {
             Standing::Leader(leader) => {
                 if !std::mem::replace(&mut leader.reads.wanted, true) {

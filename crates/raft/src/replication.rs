@@ -21,6 +21,7 @@ use crate::event::ReadBack;
 use crate::log_view::LogView;
 use crate::message::{AppendReply, Body, Message};
 use crate::progress::{Pipeline, Probe, Progress, Reading, State};
+use crate::quiesce::{Offer, Quiescing};
 use crate::quorum;
 use crate::raft::{Raft, Standing};
 use crate::reads::Reads;
@@ -40,6 +41,7 @@ pub(crate) struct Leader {
     pub(crate) notices_due: bool,
     /// Ticks since the last check whether a majority answers.
     quorum_check_ticks: u32,
+    pub(crate) quiescing: Quiescing,
 }
 
 impl Leader {
@@ -52,7 +54,14 @@ impl Leader {
             heartbeat_due: false,
             notices_due: false,
             quorum_check_ticks: 0,
+            quiescing: Quiescing::default(),
         }
+    }
+
+    /// Everybody has one election timeout from now to answer.
+    pub(crate) fn begin_quorum_check(&mut self) {
+        self.quorum_check_ticks = 0;
+        self.peers.values_mut().for_each(|peer| peer.silent_ticks = 0);
     }
 
     pub(crate) fn transfer_to(&self) -> Option<ReplicaId> {
@@ -133,6 +142,9 @@ impl Raft {
 /// The leader's half.
 impl Raft {
     pub(crate) fn tick_leader(&mut self, beat_due: bool) {
+        if self.is_asleep() {
+            return;
+        }
         let Standing::Leader(leader) = &mut self.standing else { return };
         let config = &self.config;
         leader.heartbeat_due |= beat_due;
@@ -152,6 +164,7 @@ impl Raft {
             return self.become_follower(self.term, None);
         }
         self.tick_transfer(beat_due);
+        self.tick_quiescing();
     }
 
     pub(crate) fn handle_append_reply(&mut self, from: ReplicaId, reply: AppendReply) {
@@ -224,8 +237,13 @@ impl Raft {
 
     pub(crate) fn handle_peer_lost(&mut self, node: NodeId) {
         let Standing::Leader(leader) = &mut self.standing else { return };
+        let mut has_peer = false;
         for (_, peer) in leader.peers.iter_mut().filter(|(id, _)| id.node() == node) {
             peer.lost();
+            has_peer = true;
+        }
+        if has_peer {
+            self.wake();
         }
     }
 
@@ -266,10 +284,14 @@ impl Raft {
         let heartbeat_due = std::mem::take(&mut leader.heartbeat_due);
         let notices_due = std::mem::take(&mut leader.notices_due) || resigns;
         let newest_round = leader.reads.newest_sent();
+        let offer = &leader.quiescing.offer;
         let mut voice = Voice { config, term: *term, log, log_order, notices_due, out };
         for (id, peer) in &mut leader.peers {
-            if heartbeat_due {
-                voice.heartbeat(*id, peer, newest_round);
+            match offer {
+                _ if !heartbeat_due => {}
+                Some(offer) if offer.is_taken => {}
+                Some(offer) => voice.quiesce(*id, peer, offer),
+                None => voice.heartbeat(*id, peer, newest_round),
             }
             voice.replicate(*id, peer);
         }
@@ -281,7 +303,7 @@ impl Raft {
     }
 
     /// The leader's progress of a peer that just spoke; `None` (and counted) when there is none.
-    fn peer(&mut self, from: ReplicaId) -> Option<&mut Progress> {
+    pub(crate) fn peer(&mut self, from: ReplicaId) -> Option<&mut Progress> {
         let reason = match &self.standing {
             Standing::Leader(leader) if leader.peers.contains_key(&from) => None,
             Standing::Leader(_) => Some(Ignored::Unasked),
@@ -330,6 +352,11 @@ impl Voice<'_> {
         let commit = self.log.commit().min(peer.matched);
         peer.told_commit = peer.told_commit.max(commit);
         self.say(to, Body::Heartbeat { commit, matched: peer.matched, round });
+    }
+
+    fn quiesce(&mut self, to: ReplicaId, peer: &Progress, offer: &Offer) {
+        let Offer { number, life, .. } = *offer;
+        self.say(to, Body::Quiesce { last: peer.matched, life, number });
     }
 
     /// Entries behind `prev`; tells the commit index on the way.

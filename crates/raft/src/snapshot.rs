@@ -15,6 +15,7 @@ impl Raft {
     /// Rule N1, step 2. A snapshot holds committed state only, so it is of use whoever leads by now; but only the leader that
     /// still leads is answered.
     pub(crate) fn handle_snapshot_received(&mut self, from: ReplicaId, term: Term, start: LogStart) {
+        self.wake();
         let takes_part = !matches!(self.standing, Standing::Condemned(_) | Standing::Installing(_));
         let leads = term >= self.term;
         if !takes_part || !self.is_usable(from, term, &start) || leads && !self.hear_leader(from, term) {

@@ -36,6 +36,7 @@ impl Raft {
             None => {}
         }
         leader.transfer = Some(Transfer { to, ordered: false, repeat: false, elapsed_ticks: 0 });
+        self.wake();
     }
 
     pub(crate) fn tick_transfer(&mut self, beat_due: bool) {

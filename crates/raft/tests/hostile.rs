@@ -177,7 +177,8 @@ fn is_malformed(message: &Message) -> bool {
         Body::AppendReply(AppendReply::Accepted { matched }) => is_index(*matched),
         Body::AppendReply(AppendReply::Rejected { prev, hint }) => is_index(*prev) && is_position(*hint),
         Body::Heartbeat { commit, matched, .. } => is_index(*commit) && is_index(*matched),
-        Body::HeartbeatReply { .. } => true,
+        Body::HeartbeatReply { .. } | Body::QuiesceReply { .. } => true,
+        Body::Quiesce { last, .. } => is_index(*last),
         Body::Removed { change_index } => is_index(*change_index),
     };
     !((1..=POSITION_MAX).contains(&term) && fits)
@@ -200,7 +201,7 @@ fn message(raft: &Raft, dice: &mut Dice) -> Message {
         _ => replica(1 + dice.below(4) as u64),
     };
     let to = if dice.chance(3) { replica(7) } else { raft.id() };
-    let body = match dice.below(11) {
+    let body = match dice.below(13) {
         0 => Body::PreVote { last: position(raft, dice) },
         1 => Body::PreVoteReply { granted: dice.chance(80) },
         2 => Body::Vote { last: position(raft, dice), transfer: dice.chance(50) },
@@ -217,6 +218,8 @@ fn message(raft: &Raft, dice: &mut Dice) -> Message {
             round: number(dice, raft.commit()),
         },
         9 => Body::HeartbeatReply { round: number(dice, 1) },
+        10 => Body::Quiesce { last: index(raft, dice), life: number(dice, 1), number: number(dice, 1) },
+        11 => Body::QuiesceReply { number: number(dice, 1), agreed: dice.chance(80) },
         _ if dice.chance(50) => Body::TimeoutNow,
         _ => Body::Removed { change_index: index(raft, dice) },
     };

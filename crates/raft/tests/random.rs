@@ -30,7 +30,7 @@ fn groups_keep_their_promises_under_bad_luck() {
     }
     let from = number("FROM").unwrap_or(0);
     let seeds = number("SEEDS").unwrap_or(300);
-    let mut total = [0usize; 6];
+    let mut total = [0usize; 7];
     for seed in FOUND.iter().copied().chain(from..from + seeds) {
         let played = std::panic::catch_unwind(|| {
             let mut play = Play::new(seed);
@@ -42,10 +42,10 @@ fn groups_keep_their_promises_under_bad_luck() {
             *sum += count;
         }
     }
-    let [commits, elections, changes, snapshots, reads, crashes] = total;
+    let [commits, elections, changes, snapshots, reads, crashes, slept] = total;
     println!(
         "{seeds} seeds: {commits} entries committed, {elections} elections won, {changes} memberships told, \
-         {snapshots} snapshots installed, {reads} read rounds served, {crashes} crashes"
+         {snapshots} snapshots installed, {reads} read rounds served, {crashes} crashes, {slept} sleeping leaders killed"
     );
     for count in total {
         assert!(count > 0, "bad luck that never strikes proves nothing: {total:?}");
@@ -59,6 +59,9 @@ struct Play {
     checker: Checker,
     retired: BTreeSet<ReplicaId>,
     crashes: usize,
+    /// Sleeping leaders that were killed for good, and whose groups went on.
+    slept: usize,
+    quiesces: bool,
     steps: usize,
     /// How often each kind of bad luck strikes, in percent of its base rate; drawn per seed, so that seeds differ in kind.
     moods: [usize; 6],
@@ -77,7 +80,9 @@ impl Play {
             roles.push((replica(voters + 2), Role::Witness));
         }
         let (cache, small_appends, check_quorum) = (dice.below(3), dice.chance(30), dice.chance(80));
+        let quiesces = dice.chance(50);
         let group = Group::new(&roles, |config| {
+            config.quiesce_after_ticks = quiesces.then_some(3);
             config.election_ticks = 5;
             config.heartbeat_ticks = 2;
             config.check_quorum = check_quorum;
@@ -99,13 +104,15 @@ impl Play {
             checker: Checker::default(),
             retired: BTreeSet::new(),
             crashes: 0,
+            slept: 0,
+            quiesces,
             steps,
             moods,
             trace,
         }
     }
 
-    fn counts(&self) -> [usize; 6] {
+    fn counts(&self) -> [usize; 7] {
         [
             self.checker.highest() as usize,
             self.checker.elections_won,
@@ -113,6 +120,7 @@ impl Play {
             self.checker.snapshots_installed,
             self.checker.reads_served,
             self.crashes,
+            self.slept,
         ]
     }
 
@@ -155,27 +163,28 @@ impl Play {
     fn act(&mut self) -> String {
         let [loss, disk, crash, change, snapshot, links] = self.moods;
         let weights = [
-            250,          // tick
-            450,          // deliver
-            loss / 5,     // lose
-            loss / 8,     // double
-            60,           // propose
-            25,           // read
-            change / 6,   // change
-            change / 20,  // transfer
-            disk / 5,     // hold or release a disk
-            60,           // persist
-            60,           // apply
-            crash / 10,   // crash
-            40,           // restart
-            snapshot / 4, // truncate
-            60,           // ship
-            60,           // install
-            links / 12,   // cut
-            15,           // heal
-            links / 20,   // connection lost
-            crash / 20,   // suspect
-            disk / 10,    // hold or release applying
+            250,                             // tick
+            450,                             // deliver
+            loss / 5,                        // lose
+            loss / 8,                        // double
+            60,                              // propose
+            25,                              // read
+            change / 6,                      // change
+            change / 20,                     // transfer
+            disk / 5,                        // hold or release a disk
+            60,                              // persist
+            60,                              // apply
+            crash / 10,                      // crash
+            40,                              // restart
+            snapshot / 4,                    // truncate
+            60,                              // ship
+            60,                              // install
+            links / 12,                      // cut
+            15,                              // heal
+            links / 20,                      // connection lost
+            crash / 20,                      // suspect
+            disk / 10,                       // hold or release applying
+            40 * usize::from(self.quiesces), // lives
         ];
         let mut at = self.dice.below(weights.iter().sum());
         let which = weights.iter().position(|weight| match at.checked_sub(*weight) {
@@ -313,11 +322,20 @@ impl Play {
                 self.group.step(id, Event::NodeSuspected { node, campaign_after_ticks });
                 format!("suspect {id} {other}")
             }
-            _ => {
+            20 => {
                 let node = self.group.node_mut(id);
                 node.apply_held = !node.apply_held;
                 self.group.poll(id);
                 format!("hold or release applying {id}")
+            }
+            _ if self.dice.chance(80) => {
+                self.group.tell_lives(id);
+                format!("lives to {id}")
+            }
+            _ => {
+                let life = self.dice.chance(50).then(|| self.group.node(other).life.saturating_sub(1));
+                self.group.step(id, Event::PeerLife { node: other.node(), life });
+                format!("life {life:?} of {other} to {id}")
             }
         }
     }
@@ -378,7 +396,8 @@ impl Play {
         }
     }
 
-    /// Everything works again: there must be one leader, it must commit, and everybody who belongs to the group must follow.
+    /// Everything works again: there must be one leader, it must commit, and everybody who belongs to the group must follow. A group
+    /// that may sleep then falls asleep, and must go on without the leader with which it did.
     fn calm(&mut self) {
         self.group.cut.clear();
         let ids: Vec<ReplicaId> = self.group.nodes.keys().copied().collect();
@@ -390,38 +409,44 @@ impl Play {
             self.group.poll(*id);
         }
         self.check("calm");
+        self.recover(&ids, "the end");
+        if !self.quiesces {
+            return;
+        }
+        for _ in 0..40 {
+            self.calm_round(&ids);
+        }
+        let [leader] = self.group.leaders()[..] else {
+            panic!("seed {}: no leader in calm weather", self.seed)
+        };
+        let raft = self.group.raft(leader).expect("it leads");
+        let (has_peers, voters) = (raft.membership().members.len() > 1, raft.membership().counting().count());
+        let members: Vec<ReplicaId> = raft.membership().members.keys().copied().collect();
+        for id in members {
+            let is_asleep = self.group.raft(id).is_some_and(|raft| raft.is_asleep());
+            assert_eq!(is_asleep, has_peers, "seed {}: {id} of a group with nothing to do", self.seed);
+        }
+        let before = self.group.wire.len();
+        (0..40).for_each(|_| self.calm_round(&ids));
+        assert_eq!(self.group.wire.len(), before, "seed {}: a sleeping group talks", self.seed);
+        if voters >= 3 {
+            self.slept += 1;
+            self.group.crash(leader);
+            let rest: Vec<ReplicaId> = ids.into_iter().filter(|id| *id != leader).collect();
+            self.recover(&rest, "after the leader's death");
+        }
+    }
+
+    fn recover(&mut self, ids: &[ReplicaId], last_words: &'static str) {
         let mut goal = None;
         for round in 0..400 {
-            self.group.tick += 1;
-            for id in &ids {
-                self.group.tick -= 1;
-                let random = self.dice.next();
-                self.group.tick(*id, random);
-            }
-            for _ in 0..2_000 {
-                if self.group.wire.is_empty() {
-                    break;
-                }
-                self.group.deliver_at(0);
-            }
-            for id in &ids {
-                let unheard: Vec<ReplicaId> = self.group.node(*id).shipped.keys().copied().collect();
-                for to in unheard {
-                    self.group.shipped(*id, to);
-                }
-                let orders: Vec<ReplicaId> = self.group.node(*id).orders.keys().copied().collect();
-                for to in orders {
-                    self.group.ship(*id, to, true);
-                }
-                self.group.install(*id);
-            }
-            self.check("calm round");
+            self.calm_round(ids);
             if goal.is_none()
                 && round > 20
                 && let Some(leader) = self.leader()
                 && let Some(raft) = self.group.raft_mut(leader)
             {
-                goal = raft.propose(Payload::from("the end")).ok();
+                goal = raft.propose(Payload::from(last_words)).ok();
                 self.group.poll(leader);
             }
             if goal.is_some_and(|goal| self.has_recovered(goal.index)) {
@@ -433,6 +458,35 @@ impl Play {
         }
         let status: Vec<String> = self.group.nodes.iter().map(|(id, node)| text::status(*id, node)).collect();
         panic!("seed {}: no recovery in calm weather\n{}", self.seed, status.join("\n"));
+    }
+
+    /// Everybody hears of all lives, ticks once, and all that is on its way arrives.
+    fn calm_round(&mut self, ids: &[ReplicaId]) {
+        self.group.tick += 1;
+        for id in ids {
+            self.group.tell_lives(*id);
+            self.group.tick -= 1;
+            let random = self.dice.next();
+            self.group.tick(*id, random);
+        }
+        for _ in 0..2_000 {
+            if self.group.wire.is_empty() {
+                break;
+            }
+            self.group.deliver_at(0);
+        }
+        for id in ids {
+            let unheard: Vec<ReplicaId> = self.group.node(*id).shipped.keys().copied().collect();
+            for to in unheard {
+                self.group.shipped(*id, to);
+            }
+            let orders: Vec<ReplicaId> = self.group.node(*id).orders.keys().copied().collect();
+            for to in orders {
+                self.group.ship(*id, to, true);
+            }
+            self.group.install(*id);
+        }
+        self.check("calm round");
     }
 
     fn has_recovered(&self, index: u64) -> bool {
@@ -448,8 +502,11 @@ impl Play {
                 raft.applied() >= index && matches!(raft.life(), Life::Follower | Life::Leader)
             }
             // A removed replica asks, is told so, and is gone then. One that was removed before its first snapshot has nobody to ask:
-            // it waits without a voice (rule M4).
-            Some(raft) => raft.is_memberless(),
+            // it waits without a voice (rule M4). Neither has one whose fellow members were all removed, too.
+            Some(raft) => {
+                let fellows = raft.membership().members.keys().filter(|fellow| *fellow != id);
+                raft.is_memberless() || fellows.into_iter().all(|fellow| self.group.raft(*fellow).is_none())
+            }
             None => true,
         })
     }

@@ -19,6 +19,7 @@ fn config() -> Config {
         election_ticks: 10,
         heartbeat_ticks: 3,
         check_quorum: true,
+        quiesce_after_ticks: None,
         append_bytes_max: 1 << 20,
         inflight_bytes_max: 1 << 20,
         inflight_messages_max: 8,

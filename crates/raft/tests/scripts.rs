@@ -27,11 +27,13 @@
 //! ship 1->3 [fails|unheard]   the snapshot that was asked for arrives; install 3 carries it out
 //! progress 1->3               1 hears that a part of the snapshot was sent
 //! shipped 1->3                1 hears that a snapshot that was shipped unheard has arrived
+//! lives all|1                 replicas hear how all nodes live; those of the other nodes that are down are silent
+//! live 1 node 2 as 7          1 hears that node 2 lives so, whatever is true
 //! lost 1 node 2 · suspect 1 node 2 after N · condemn 1
 //! lose-log 1 from 5 [term=1]  entries are gone, and with a term what was voted later, too
 //! accept-loss 1               the operator gives up what a condemned replica lost; restart 1 begins with the rest
 //! status [1] · log 1
-//! expect 1 FIELD VALUE        life, term, leader, commit, applied, last, durable, start, members, change, commands, removed
+//! expect 1 FIELD VALUE        life, term, leader, commit, applied, last, durable, start, members, change, commands, removed, asleep
 //! ```
 //!
 //! A command that ends in `quietly` prints nothing.
@@ -312,6 +314,15 @@ impl Stage {
                     return Ok("nothing to install".to_owned());
                 }
             }
+            "lives" => {
+                let all = group.nodes.keys().copied().collect();
+                let ids: Vec<ReplicaId> = if words[0] == "all" { all } else { vec![first()?] };
+                ids.into_iter().for_each(|id| group.tell_lives(id));
+            }
+            "live" => {
+                let life = words[4].parse().map_err(|_| "how?")?;
+                group.step(first()?, Event::PeerLife { node: id(words[2])?.node(), life: Some(life) });
+            }
             "lost" => group.step(first()?, Event::PeerLost { node: id(words[2])?.node() }),
             "suspect" => {
                 let campaign_after_ticks = words[4].parse().map_err(|_| "after how long?")?;
@@ -396,6 +407,7 @@ fn new_group(words: &[&str]) -> Result<Group, String> {
                 "inflight_messages_max" => config.inflight_messages_max = number(),
                 "unapplied_bytes_max" => config.unapplied_bytes_max = number(),
                 "cache_bytes_max" => config.cache_bytes_max = number(),
+                "quiesce_after_ticks" => config.quiesce_after_ticks = Some(number() as u32),
                 "snapshot_deadline_ticks" => config.snapshot_deadline_ticks = number() as u32,
                 _ => panic!("no setting {key}"),
             }
@@ -441,6 +453,7 @@ fn field(group: &Group, id: ReplicaId, name: &str) -> Outcome {
         "start" => raft.start().position.index.to_string(),
         "members" => text::membership(raft.membership()),
         "change" => raft.membership().change_index.to_string(),
+        "asleep" => raft.is_asleep().to_string(),
         _ => return Err(format!("no field {name}")),
     })
 }

@@ -92,6 +92,15 @@ pub(crate) fn encode(group: GroupId, uid: GroupUid, message: &Message, out: &mut
         Body::HeartbeatReply { round } => out.put_varint(*round),
         Body::TimeoutNow => {}
         Body::Removed { change_index } => out.put_varint(*change_index),
+        Body::Quiesce { last, life, number } => {
+            out.put_varint(*last);
+            out.put_u64(*life);
+            out.put_varint(*number);
+        }
+        Body::QuiesceReply { number, agreed } => {
+            out.put_varint(*number);
+            out.put_u8(u8::from(*agreed));
+        }
     }
 }
 
@@ -104,7 +113,7 @@ pub(crate) fn decode(
     to: NodeId,
 ) -> Result<Packet, DecodeError> {
     let kind = tag & !WITH_GENERATIONS;
-    if !(TAG_PRE_VOTE..=TAG_REMOVED).contains(&kind) {
+    if !(TAG_PRE_VOTE..=TAG_QUIESCE_REPLY).contains(&kind) {
         return Err(DecodeError::Unknown("packet.tag", u64::from(tag)));
     }
     let group = GroupId(reader.varint("raft.group")?);
@@ -137,7 +146,15 @@ pub(crate) fn decode(
         }
         TAG_HEARTBEAT_REPLY => Body::HeartbeatReply { round: reader.varint("raft.round")? },
         TAG_TIMEOUT_NOW => Body::TimeoutNow,
-        _ => Body::Removed { change_index: reader.varint("raft.change_index")? },
+        TAG_REMOVED => Body::Removed { change_index: reader.varint("raft.change_index")? },
+        TAG_QUIESCE => Body::Quiesce {
+            last: reader.varint("raft.last")?,
+            life: reader.u64("raft.life")?,
+            number: reader.varint("raft.number")?,
+        },
+        _ => {
+            Body::QuiesceReply { number: reader.varint("raft.number")?, agreed: flag(reader, "raft.agreed")? }
+        }
     };
     let (from, to) = (ReplicaId::new(from_generation, from), ReplicaId::new(to_generation, to));
     Ok(Packet::Raft { group, uid, message: Message { from, to, term, body } })
@@ -186,6 +203,8 @@ fn tag(body: &Body) -> u8 {
         Body::HeartbeatReply { .. } => TAG_HEARTBEAT_REPLY,
         Body::TimeoutNow => TAG_TIMEOUT_NOW,
         Body::Removed { .. } => TAG_REMOVED,
+        Body::Quiesce { .. } => TAG_QUIESCE,
+        Body::QuiesceReply { .. } => TAG_QUIESCE_REPLY,
     }
 }
 
@@ -201,6 +220,8 @@ const TAG_HEARTBEAT: u8 = 0x08;
 const TAG_HEARTBEAT_REPLY: u8 = 0x09;
 const TAG_TIMEOUT_NOW: u8 = 0x0a;
 const TAG_REMOVED: u8 = 0x0b;
+const TAG_QUIESCE: u8 = 0x0c;
+const TAG_QUIESCE_REPLY: u8 = 0x0d;
 
 /// Kind, term, empty payload.
 const ENTRY_BYTES_MIN: usize = 3;

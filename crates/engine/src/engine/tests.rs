@@ -37,6 +37,7 @@ fn follower() -> Raft {
         election_ticks: 10,
         heartbeat_ticks: 2,
         check_quorum: false,
+        quiesce_after_ticks: None,
         append_bytes_max: 1 << 20,
         inflight_bytes_max: 1 << 20,
         inflight_messages_max: 16,

@@ -65,6 +65,7 @@ fn seat(group: GroupId, members: Membership) -> Seat {
         unapplied_bytes_max: 1 << 20,
         cache_bytes_max: 1 << 20,
         snapshot_deadline_ticks: 100,
+        quiesce_after_ticks: None,
     };
     let restored = Restored {
         hard_state: HardState { term: start.position.term, vote: None, commit: start.position.index },

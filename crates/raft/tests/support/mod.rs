@@ -53,6 +53,7 @@ pub fn config(id: ReplicaId) -> Config {
         unapplied_bytes_max: 1 << 20,
         cache_bytes_max: 1 << 20,
         snapshot_deadline_ticks: 40,
+        quiesce_after_ticks: None,
     }
 }
 
@@ -199,6 +200,9 @@ pub struct Node {
     pub rounds_ready: Vec<(u64, Index)>,
     pub rounds_void: u64,
     pub removed: bool,
+    /// What its host says of its life (rule Q2), and whether the replica led when it was polled last.
+    pub life: u64,
+    led: bool,
 }
 
 /// Something worth printing or checking.
@@ -261,6 +265,8 @@ impl Group {
             rounds_ready: Vec::new(),
             rounds_void: 0,
             removed: false,
+            life: 0,
+            led: false,
         };
         let id = config.id;
         self.nodes.insert(id, node);
@@ -269,7 +275,8 @@ impl Group {
 
     /// Starts a replica that waits for its first snapshot (rule M4).
     pub fn join(&mut self, id: ReplicaId) {
-        self.add(config(id), Disk::default());
+        let quiesce_after_ticks = self.nodes.values().find_map(|node| node.config.quiesce_after_ticks);
+        self.add(Config { quiesce_after_ticks, ..config(id) }, Disk::default());
     }
 
     pub fn node(&self, id: ReplicaId) -> &Node {
@@ -303,9 +310,13 @@ impl Group {
             let mut effects = Vec::new();
             raft.poll(&mut effects);
             raft.check().unwrap_or_else(|broken| panic!("replica {id}: {broken}\n{raft:#?}"));
+            let leads = raft.is_leader();
             let mut again = Vec::new();
             raft.poll(&mut again);
             assert_eq!(again, [], "a second poll had more to say");
+            let node = self.node_mut(id);
+            node.life += u64::from(node.led && !leads);
+            node.led = leads;
             for effect in effects {
                 self.carry_out(id, effect);
             }
@@ -477,7 +488,22 @@ impl Group {
         let node = self.node_mut(id);
         let raft = Raft::new(node.config, node.disk.restored()).expect("arguments that fit");
         node.raft = Some(raft);
+        node.life += 1;
+        node.led = false;
         self.poll(id);
+    }
+
+    /// A replica hears how all nodes live.
+    pub fn tell_lives(&mut self, id: ReplicaId) {
+        let mut lives: BTreeMap<NodeId, (bool, u64)> = BTreeMap::new();
+        for (id, node) in &self.nodes {
+            let (is_up, life) = lives.entry(id.node()).or_default();
+            *is_up |= node.raft.is_some();
+            *life += node.life;
+        }
+        for (node, (is_up, life)) in lives {
+            self.step(id, Event::PeerLife { node, life: is_up.then_some(life) });
+        }
     }
 
     /// The snapshot that was asked for arrives whole, or not.

@@ -60,6 +60,8 @@ pub fn message(message: &Message) -> String {
             format!("heartbeat commit {commit} matched {matched} round {round}")
         }
         Body::HeartbeatReply { round } => format!("alive round {round}"),
+        Body::Quiesce { last, life, number } => format!("quiet? {number}: last {last} life {life}"),
+        Body::QuiesceReply { number, agreed } => format!("quiet {number} {}", yes(*agreed)),
         Body::TimeoutNow => "campaign now".to_owned(),
         Body::Removed { change_index } => format!("you were removed by change {change_index}"),
     };

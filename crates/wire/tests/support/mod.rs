@@ -84,6 +84,11 @@ pub fn packets() -> Vec<Packet> {
         body: Payload::new(),
     }));
     packets.push(Packet::Response(Response { id: 12, body: "done".into() }));
+    let quiet = [
+        Body::Quiesce { last: 1003, life: 0x0102_0304_0506_0708, number: 4 },
+        Body::QuiesceReply { number: 4, agreed: true },
+    ];
+    packets.extend(quiet.map(|body| raft(message(body))));
     packets
 }
 
