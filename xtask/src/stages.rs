@@ -10,7 +10,7 @@ use std::time::Instant;
 use crate::tidy;
 
 /// Seeds of the simulator that are the same in every run.
-const FIXED_SEEDS: &str = "40";
+const FIXED_SEEDS: &str = "60";
 /// Seeds of the simulator that are others for every commit, enough to be judged by themselves.
 const FRESH_SEEDS: &str = "20";
 /// Stands in a command for the first fresh seed: the commit names it, so that whoever repeats the run has the same.

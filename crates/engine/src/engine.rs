@@ -13,6 +13,7 @@ use crate::effect::{Answer, Effect, GroupEffect, Notice};
 use crate::error::NotApplied;
 use crate::event::{Event, NodeEvent, Now};
 use crate::group::{Group, Surroundings};
+use crate::lives::Lives;
 use crate::log_time::PeerClocks;
 use crate::requests::Answers;
 
@@ -31,6 +32,8 @@ pub struct Engine {
     limits: Limits,
     now: Now,
     clocks: PeerClocks,
+    lives: Lives,
+    epoch: u64,
     groups: BTreeMap<GroupId, Group>,
     touched: BTreeSet<GroupId>,
     /// Groups with reads that are confirmed and wait for their state machine.
@@ -50,6 +53,8 @@ impl Engine {
             limits,
             now: Now::default(),
             clocks: PeerClocks::default(),
+            lives: Lives::default(),
+            epoch: 0,
             groups: BTreeMap::new(),
             touched: BTreeSet::new(),
             waiting: BTreeSet::new(),
@@ -64,7 +69,9 @@ impl Engine {
         if self.groups.contains_key(&id) {
             return false;
         }
-        self.groups.insert(id, Group::new(uid, raft, feature_level));
+        let mut group = Group::new(uid, raft, feature_level);
+        group.hear_lives(&self.lives);
+        self.groups.insert(id, group);
         self.touched.insert(id);
         true
     }
@@ -72,6 +79,7 @@ impl Engine {
     /// Lets a group go: its requests are answered in the next turn, its state is dropped.
     pub fn remove_group(&mut self, id: GroupId, reason: &NotApplied) -> bool {
         let Some(mut group) = self.groups.remove(&id) else { return false };
+        self.epoch += 1;
         self.touched.remove(&id);
         self.waiting.remove(&id);
         self.held_bytes = self.held_bytes.saturating_sub(group.held_bytes);
@@ -104,8 +112,22 @@ impl Engine {
                 return;
             }
             NodeEvent::PeerLost { node } => self.clocks.forget(node),
-            NodeEvent::Tick { .. } | NodeEvent::NodeSuspected { .. } => {}
+            NodeEvent::PeerLife { node, life } => {
+                if !self.lives.heard(self.now.tick, node, life) {
+                    return;
+                }
+            }
+            NodeEvent::Tick { .. } => {
+                for node in self.lives.fall_silent(self.now.tick, self.limits.silent_after_ticks) {
+                    self.tell_all(NodeEvent::PeerLife { node, life: None });
+                }
+            }
+            NodeEvent::NodeSuspected { .. } => {}
         }
+        self.tell_all(event);
+    }
+
+    fn tell_all(&mut self, event: NodeEvent) {
         let ids: Vec<GroupId> = self.groups.keys().copied().collect();
         let mut suspected = 0;
         for id in ids {
@@ -127,6 +149,11 @@ impl Engine {
     pub fn turn(&mut self, out: &mut Vec<GroupEffect>) {
         for id in std::mem::take(&mut self.touched) {
             self.guarded(id, |group, around, out| group.turn(around, out));
+            if let Some(group) = self.groups.get_mut(&id) {
+                let leads = group.raft.is_leader();
+                self.epoch += u64::from(group.led && !leads);
+                group.led = leads;
+            }
             self.weigh(id);
             match self.groups.get(&id).is_some_and(|group| group.requests.waits_for_apply()) {
                 true => _ = self.waiting.insert(id),
@@ -134,6 +161,11 @@ impl Engine {
             }
         }
         out.append(&mut self.decided);
+    }
+
+    /// Grows whenever a replica here stops leading or ends: part of what the node says of its life (rule Q2).
+    pub fn epoch(&self) -> u64 {
+        self.epoch
     }
 
     /// Bytes of proposals and entries in memory, over all groups.
@@ -215,6 +247,7 @@ impl Engine {
             node: self.node,
             limits: &self.limits,
             clocks: &self.clocks,
+            lives: &self.lives,
             is_pressed,
         };
         let scratch = &mut self.scratch;
@@ -225,6 +258,7 @@ impl Engine {
                 let message = panic_message(panic.as_ref());
                 // Only the tickets are looked at once more; the core's state is never used again.
                 if let Some(mut group) = self.groups.remove(&id) {
+                    self.epoch += 1;
                     self.held_bytes = self.held_bytes.saturating_sub(group.held_bytes);
                     let mut answers = Answers::new();
                     group.requests.stop(&NotApplied::Stopping, &mut answers);

@@ -202,6 +202,14 @@ pub enum NodeEvent {
         /// The node.
         node: NodeId,
     },
+    /// A node says this of its life, or is gone (rule Q2). To be told again and again, also of the own node: who is not heard of for
+    /// [`crate::Limits::silent_after_ticks`] counts as gone.
+    PeerLife {
+        /// The node.
+        node: NodeId,
+        /// A value that changes with each start of the node's process and each [`crate::Engine::epoch`] of it.
+        life: Option<u64>,
+    },
     /// A peer's wall clock, as its last host heartbeat told it, for the median of rule E1.
     PeerClock {
         /// The node.

@@ -15,6 +15,7 @@ use crate::config::Limits;
 use crate::effect::{Answer, ApplyJob, Effect, Notice};
 use crate::error::NotApplied;
 use crate::event::{Event, NodeEvent, Now, ReadKind, Ticket};
+use crate::lives::Lives;
 use crate::log_time::{LogTime, PeerClocks};
 use crate::packing::{CommandKind, EntryBuilder, NO_SLOT, PackedCommand};
 use crate::requests::{Answers, NOBODY, PendingChange, Readers, Requests};
@@ -25,6 +26,7 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) node: NodeId,
     pub(crate) limits: &'a Limits,
     pub(crate) clocks: &'a PeerClocks,
+    pub(crate) lives: &'a Lives,
     /// The node holds too many bytes of proposals and entries in memory (rule T2).
     pub(crate) is_pressed: bool,
 }
@@ -46,6 +48,8 @@ pub(crate) struct Group {
     /// What the engine's account has for this group.
     pub(crate) held_bytes: usize,
     core_effects: Vec<mraft_raft::Effect>,
+    /// Whether the replica led at the end of its last turn.
+    pub(crate) led: bool,
 }
 
 impl Group {
@@ -64,6 +68,7 @@ impl Group {
             jobs_bytes: 0,
             held_bytes: 0,
             core_effects: Vec::new(),
+            led: false,
         }
     }
 
@@ -71,6 +76,13 @@ impl Group {
     /// go of before the other.
     pub(crate) fn weight(&self) -> usize {
         self.requests.pending_bytes + self.raft.cached_bytes() + self.jobs_bytes
+    }
+
+    /// Tells the core how all nodes live (rule Q2).
+    pub(crate) fn hear_lives(&mut self, lives: &Lives) {
+        for (node, life) in lives.all() {
+            self.raft.step(mraft_raft::Event::PeerLife { node, life: Some(life) });
+        }
     }
 
     pub(crate) fn applied(&self) -> Index {
@@ -93,6 +105,9 @@ impl Group {
                 self.raft.step(mraft_raft::Event::Tick { number: around.now.tick, random });
             }
             NodeEvent::PeerLost { node } => self.raft.step(mraft_raft::Event::PeerLost { node }),
+            NodeEvent::PeerLife { node, life } => {
+                self.raft.step(mraft_raft::Event::PeerLife { node, life });
+            }
             NodeEvent::NodeSuspected { node } => {
                 let campaign_after_ticks = self.rank_for_suspicion(node).saturating_add(wave);
                 self.raft.step(mraft_raft::Event::NodeSuspected { node, campaign_after_ticks });
@@ -486,6 +501,8 @@ impl Group {
             }
             Core::ElectionStarted(reason) => out.push(Effect::Notice(Notice::ElectionStarted(reason))),
             Core::MembershipCommitted(membership) => {
+                // The core keeps what it hears of members only.
+                self.hear_lives(around.lives);
                 out.push(Effect::Notice(Notice::MembershipCommitted(membership)));
             }
             Core::Condemned(reason) => {

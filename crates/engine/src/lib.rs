@@ -14,8 +14,8 @@
 //! ([`event::Now`], the draw of a tick). Heartbeats of all groups fall on the same ticks, so that whoever encodes a turn's
 //! messages sends one frame per peer.
 //!
-//! Deliberately absent: client sessions, time-to-live, quiescence (their fields in the entry format are final, their
-//! behaviour comes later), and any retry: a request is answered once.
+//! Deliberately absent: client sessions and time-to-live (their fields in the entry format are final, their behaviour comes
+//! later), and any retry: a request is answered once.
 
 #![forbid(unsafe_code)]
 
@@ -26,6 +26,7 @@ mod engine;
 pub mod error;
 pub mod event;
 mod group;
+mod lives;
 mod log_time;
 pub mod machine;
 pub mod packing;

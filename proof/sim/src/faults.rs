@@ -49,6 +49,8 @@ pub struct Mix {
     pub middle_per_mille: u64,
     /// Cases of a thousand in which a step of a snapshot's installation (rule N1) draws a crash within its next disk operations.
     pub install_crash_per_mille: u64,
+    /// Groups fall asleep after so many ticks without anything to do (rules Q1 to Q3); `None` for never.
+    pub quiesce_after_ticks: Option<u32>,
 }
 
 /// What a node has of its own: nodes that differ truncate at different places, so that a new leader may have what the old one had not.
@@ -72,6 +74,7 @@ impl Mix {
             let at = random.index(nodes);
             own[at].ahead_ms = if random.per_mille(500) { WILD_SKEW_MS } else { -WILD_SKEW_MS };
         }
+        let quiesce_after_ticks = random.per_mille(250).then(|| random.between(1, 4) as u32);
         Mix {
             nodes,
             own,
@@ -79,7 +82,12 @@ impl Mix {
             replicas: if random.per_mille(700) { 3 } else { nodes },
             clients: random.between(6, 16),
             // Busy ones fill batches and segments; slow ones let replicas stand at the same index for a while.
-            think_us_max: if random.per_mille(700) { 20_000 } else { 150_000 },
+            think_us_max: match quiesce_after_ticks {
+                // Long enough that groups fall asleep between two of them.
+                Some(_) => random.between(100_000, 1_500_000),
+                None if random.per_mille(700) => 20_000,
+                None => 150_000,
+            },
             patience_ticks: random.between(30, 100),
             keys: random.between(2, 6),
             safety_us: random.between(12_000_000, 20_000_000),
@@ -96,6 +104,7 @@ impl Mix {
             power_per_mille: 500,
             middle_per_mille: 600,
             install_crash_per_mille: random.between(0, 300),
+            quiesce_after_ticks,
         }
     }
 

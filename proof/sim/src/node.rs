@@ -21,7 +21,7 @@ use mraft_engine::Limits;
 use mraft_logstore::{LogError, LogOptions, LogStore, Mark, SegmentLog};
 use mraft_types::{DeploymentId, GroupId, Index, NodeId};
 
-use crate::faults::Own;
+use crate::faults::{Mix, Own};
 use crate::machine::Map;
 use crate::planted::{LateMeta, Planted, Voteless};
 use crate::random::Random;
@@ -165,6 +165,19 @@ impl Node {
         self.crash_at.is_some_and(|at| self.disk.operations() > at)
     }
 
+    /// What its host says of its life (rule Q2).
+    pub fn life(&self) -> Option<u64> {
+        let process = self.process.as_ref()?;
+        Some(self.boot << 32 | process.core.engine().epoch())
+    }
+
+    /// Whether it leads a group that is asleep.
+    pub fn has_sleeping_leader(&self) -> bool {
+        let Some(engine) = self.process.as_ref().map(|process| process.core.engine()) else { return false };
+        let mut leaders = engine.group_ids().filter_map(|id| engine.raft(id)).filter(|raft| raft.is_leader());
+        leaders.any(|raft| raft.is_asleep())
+    }
+
     /// Changes what goes wrong with the disk, and keeps the rest.
     pub fn change_faults(&self, change: impl FnOnce(&mut Faults)) {
         let mut faults = self.disk.faults();
@@ -189,7 +202,7 @@ impl Node {
     pub fn start(
         &mut self,
         own: &Own,
-        apply_bytes_max: usize,
+        mix: &Mix,
         planted: Option<Planted>,
         salt: u64,
         now_us: u64,
@@ -222,7 +235,7 @@ impl Node {
         }
         // See `Process::take_mail`.
         let is_cut = recovered.values().any(|recovered| recovered.install.is_some());
-        let apply_bytes_max = if is_cut { 1 } else { apply_bytes_max };
+        let apply_bytes_max = if is_cut { 1 } else { mix.apply_bytes_max };
         let mut core = Core::new(CoreConfig {
             node: self.id,
             limits: Limits {
@@ -230,6 +243,7 @@ impl Node {
                 apply_bytes_max,
                 compare_every_ticks: COMPARE_TICKS,
                 compare_content_every_ticks: 5 * COMPARE_TICKS,
+                silent_after_ticks: u64::from(ELECTION_TICKS),
                 ..Limits::default()
             },
             compaction_overhead_entries: own.overhead_entries,
@@ -248,8 +262,9 @@ impl Node {
             };
             let recovered = recovered.remove(&log_key(record));
             let install = recovered.as_ref().and_then(|recovered| recovered.install.clone());
-            let replica =
+            let mut replica =
                 restore(&config, record, self.boot, recovered, machine).map_err(|error| error.to_string())?;
+            replica.seat.raft.set_quiesce_after_ticks(mix.quiesce_after_ticks);
             if let Some((start, _)) = install {
                 match &replica.first {
                     Some(LogJob::InstallStep { write, .. })

@@ -12,6 +12,10 @@ pub const JUDGED_SEEDS_MIN: usize = 20;
 const OPERATIONS_MIN: f64 = 500.0;
 const CRASHES_MIN: f64 = 5.0;
 const PARTITIONS_MIN: f64 = 2.0;
+/// Of a hundred seeds so many kill the leader of a sleeping group. Groups may sleep in every fourth seed only, so fewer than
+/// [`SLEEPING_JUDGED_SEEDS_MIN`] say nothing of it.
+const SLEEPING_MIN: f64 = 2.0;
+const SLEEPING_JUDGED_SEEDS_MIN: usize = 40;
 /// Of a hundred seeds so many install a snapshot.
 const INSTALLING_MIN: f64 = 20.0;
 /// Of a hundred seeds so many recycle a segment.
@@ -54,12 +58,18 @@ impl Summary {
             average("operations of unknown fate", |report| report.unknown, None),
             average("crashes per seed", |report| report.crashes, Some(CRASHES_MIN)),
             average("  in the middle of disk work", |report| report.crashes_in_the_middle, None),
+            average("  of leaders of sleeping groups", |report| report.sleeping_leaders_killed, None),
             average("partitions per seed", |report| report.partitions, Some(PARTITIONS_MIN)),
             average("suspicions per seed", |report| report.suspicions, None),
             share(
                 "seeds that installed a snapshot",
                 |report| report.snapshots_installed,
                 Some(INSTALLING_MIN),
+            ),
+            share(
+                "seeds that killed a sleeping leader",
+                |report| report.sleeping_leaders_killed,
+                Some(SLEEPING_MIN).filter(|_| seeds >= SLEEPING_JUDGED_SEEDS_MIN),
             ),
             share("seeds that recycled a segment", |report| report.segments_recycled, Some(RECYCLING_MIN)),
             share("seeds that finished a cut installation", |report| report.installations_finished, None),
@@ -116,6 +126,7 @@ mod tests {
             operations: 600,
             crashes: 6,
             partitions: 3,
+            sleeping_leaders_killed: 1,
             snapshots_installed: 1,
             segments_recycled: 1,
             ..Report::default()
@@ -124,15 +135,17 @@ mod tests {
 
     #[test]
     fn seeds_that_do_too_little_are_a_failure_and_few_seeds_are_not_judged() {
-        let good: Vec<Report> = (0..JUDGED_SEEDS_MIN as u64).map(enough).collect();
+        let good: Vec<Report> = (0..SLEEPING_JUDGED_SEEDS_MIN as u64).map(enough).collect();
         assert_eq!(Summary::of(&good).shortfalls(), Vec::<String>::new());
         let idle: Vec<Report> = good.iter().map(|_| Report::default()).collect();
-        assert_eq!(Summary::of(&idle).shortfalls().len(), 5, "each minimum by itself");
-        assert_eq!(Summary::of(&idle[1..]).shortfalls(), Vec::<String>::new());
+        assert_eq!(Summary::of(&idle).shortfalls().len(), 6, "each minimum by itself");
+        assert_eq!(Summary::of(&idle[1..]).shortfalls().len(), 5, "too few to say whether groups slept");
+        assert_eq!(Summary::of(&idle[..JUDGED_SEEDS_MIN - 1]).shortfalls(), Vec::<String>::new());
         for cut in [
             |report: &mut Report| report.operations = 499,
             |report: &mut Report| report.crashes = 4,
             |report: &mut Report| report.partitions = 1,
+            |report: &mut Report| report.sleeping_leaders_killed = 0,
             |report: &mut Report| report.snapshots_installed = 0,
             |report: &mut Report| report.segments_recycled = 0,
         ] {

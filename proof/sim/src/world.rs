@@ -61,6 +61,8 @@ pub struct Report {
     pub installations_finished: u64,
     /// Installations of snapshots that were cut short, and that recovery gave up.
     pub installations_given_up: u64,
+    /// Processes killed that led a group which was asleep (rule Q2).
+    pub sleeping_leaders_killed: u64,
     /// Partitions made.
     pub partitions: u64,
     /// Snapshots installed.

@@ -337,3 +337,69 @@ fn t4_a_panic_inside_a_group_ends_that_group_and_no_other() {
     assert!(play.sent.iter().any(asked), "the other group lives on in term {term}");
     assert_eq!(play.answers.len(), 1, "and says nothing in the place of the one that is gone");
 }
+
+#[test]
+fn q2_a_node_that_falls_silent_or_lives_anew_wakes_the_groups_that_it_leads() {
+    let mut play = Play::new(Limits { silent_after_ticks: 20, ..Limits::default() });
+    play.engine.groups.get_mut(&GROUP).expect("the group is here").raft.set_quiesce_after_ticks(Some(5));
+    let leader = replica(3).node();
+    let says = |play: &mut Play, life| {
+        play.engine.handle_node_event(NodeEvent::PeerLife { node: leader, life: Some(life) });
+        play.turn();
+    };
+    let entry = Entry { index: 2, term: 2, kind: EntryKind::Empty, payload: Payload::new() };
+    let prev = LogPosition { index: 1, term: 1 };
+    play.hear(3, 2, Body::Append { prev, entries: vec![entry], commit: 2, matched: 0 });
+    let sleep = |play: &mut Play, life| {
+        says(play, life);
+        play.hear(3, 2, Body::Quiesce { last: 2, life, number: 1 });
+        assert!(play.raft().is_asleep());
+    };
+    sleep(&mut play, 7);
+    for _ in 0..100 {
+        play.tick();
+        says(&mut play, 7);
+    }
+    assert!(play.raft().is_asleep(), "the same word again and again");
+    (1..20).for_each(|_| play.tick());
+    assert!(play.raft().is_asleep());
+    play.tick();
+    assert!(!play.raft().is_asleep(), "the twentieth tick of silence");
+
+    sleep(&mut play, 7);
+    says(&mut play, 8);
+    assert!(!play.raft().is_asleep(), "another life");
+    sleep(&mut play, 8);
+    play.engine.handle_node_event(NodeEvent::PeerLife { node: leader, life: None });
+    assert!(!play.raft().is_asleep(), "gone");
+}
+
+#[test]
+fn q2_a_group_that_comes_later_hears_how_all_nodes_live() {
+    let mut play = Play::new(Limits::default());
+    assert!(play.engine.remove_group(GROUP, &NotApplied::Stopping));
+    let leader = replica(3).node();
+    play.engine.handle_node_event(NodeEvent::PeerLife { node: leader, life: Some(7) });
+    let mut raft = follower();
+    raft.set_quiesce_after_ticks(Some(5));
+    assert!(play.engine.add_group(GROUP, UID, raft, 1));
+    let entry = Entry { index: 2, term: 2, kind: EntryKind::Empty, payload: Payload::new() };
+    let prev = LogPosition { index: 1, term: 1 };
+    play.hear(3, 2, Body::Append { prev, entries: vec![entry], commit: 2, matched: 0 });
+    play.hear(3, 2, Body::Quiesce { last: 2, life: 7, number: 1 });
+    assert!(play.raft().is_asleep());
+}
+
+#[test]
+fn q2_the_epoch_grows_when_a_replica_stops_leading_or_ends() {
+    let mut play = Play::new(Limits::default());
+    play.lead();
+    assert_eq!(play.engine.epoch(), 0);
+    let last = play.raft().last_index();
+    play.is_deposed(last);
+    assert_eq!(play.engine.epoch(), 1);
+    play.tick();
+    assert_eq!(play.engine.epoch(), 1, "it grew once");
+    assert!(play.engine.remove_group(GROUP, &NotApplied::Stopping));
+    assert_eq!(play.engine.epoch(), 2);
+}

@@ -28,8 +28,8 @@ impl World {
             let operations = self.random.between(0, START_OPERATIONS);
             self.nodes[node].arm(operations);
         }
-        let (own, apply_bytes_max) = (&self.mix.own[node], self.mix.apply_bytes_max);
-        let result = self.nodes[node].start(own, apply_bytes_max, self.planted, salt, self.now_us);
+        let (own, mix) = (&self.mix.own[node], &self.mix);
+        let result = self.nodes[node].start(own, mix, self.planted, salt, self.now_us);
         if self.nodes[node].died() {
             self.crash(node);
             return Ok(());
@@ -109,6 +109,7 @@ impl World {
     fn crash(&mut self, node: usize) {
         self.report.crashes += 1;
         self.report.crashes_in_the_middle += u64::from(self.nodes[node].died());
+        self.report.sleeping_leaders_killed += u64::from(self.nodes[node].has_sleeping_leader());
         let power = self.random.per_mille(self.mix.power_per_mille).then(|| self.random.draw());
         self.end_process(node, power);
         self.lose(node);

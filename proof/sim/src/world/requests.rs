@@ -20,6 +20,9 @@ const ANSWER_SLACK_TICKS: u64 = 30;
 /// A client asks so many nodes before it takes a refusal for an answer.
 const ATTEMPTS_MAX: u32 = 5;
 
+/// Longest pause of a client between two operations in the calm phase.
+const CALM_THINK_US_MAX: u64 = 150_000;
+
 impl World {
     pub(super) fn ask(&mut self, client: usize) -> Result<(), Broken> {
         if self.is_quiet() {
@@ -146,7 +149,10 @@ impl World {
             }
         }
         self.clients[client].asked = None;
-        let wait = self.random.between(100, self.mix.think_us_max);
+        // In the calm each group must have taken a write before its end.
+        let longest =
+            if self.calm { self.mix.think_us_max.min(CALM_THINK_US_MAX) } else { self.mix.think_us_max };
+        let wait = self.random.between(100, longest);
         self.after(wait, Action::Client(client));
         Ok(())
     }

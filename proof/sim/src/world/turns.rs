@@ -43,20 +43,26 @@ impl World {
         process.core.handle(Input::Node(NodeEvent::Tick { random }));
         self.after(TICK_US, Action::Tick(node, boot));
         if tick.is_multiple_of(BEAT_TICKS) {
-            self.beat(node, now.unix_ms);
+            self.beat(node, now.unix_ms)?;
         }
         self.pump(node)
     }
 
-    /// A host tells its clock to all others (rule E1).
-    fn beat(&mut self, node: usize, unix_ms: u64) {
+    /// A host tells its clock to all others (rule E1), and where groups sleep its life (rule Q2).
+    fn beat(&mut self, node: usize, unix_ms: u64) -> Result<(), Broken> {
         let own = self.ids[node];
+        let life = self.nodes[node].life().filter(|_| self.mix.quiesce_after_ticks.is_some());
+        let life = life.map(|life| NodeEvent::PeerLife { node: own, life: Some(life) });
         for at in (0..self.nodes.len()).filter(|at| *at != node) {
             for delay in self.network.send(own, self.ids[at], &mut self.random) {
                 let event = NodeEvent::PeerClock { node: own, unix_ms };
                 self.after(delay, Action::Told { node: at, event });
+                if let Some(event) = life {
+                    self.after(delay, Action::Told { node: at, event });
+                }
             }
         }
+        life.map_or(Ok(()), |event| self.told(node, event))
     }
 
     pub(super) fn deliver(&mut self, to: usize, from: NodeId, frame: &[u8]) -> Result<(), Broken> {

@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! What nodes say of their lives (rule Q2), for groups that sleep: told to groups only when it changes, or when a node is silent.
+
+use std::collections::BTreeMap;
+
+use mraft_types::NodeId;
+
+/// Most nodes that are listened to, a few bytes each; groups with members on others do not sleep.
+const NODES_MAX: usize = 10_000;
+
+/// A node's life, and the tick of the last word of it.
+#[derive(Clone, Copy, Debug)]
+struct Heard {
+    life: u64,
+    tick: u64,
+}
+
+/// What all nodes say, the own one included.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Lives {
+    nodes: BTreeMap<NodeId, Heard>,
+}
+
+impl Lives {
+    /// Answers whether that is news.
+    pub(crate) fn heard(&mut self, tick: u64, node: NodeId, life: Option<u64>) -> bool {
+        let before = self.nodes.get(&node).map(|heard| heard.life);
+        match life {
+            Some(life) if before.is_some() || self.nodes.len() < NODES_MAX => {
+                self.nodes.insert(node, Heard { life, tick });
+                before != Some(life)
+            }
+            Some(_) => false,
+            None => self.nodes.remove(&node).is_some(),
+        }
+    }
+
+    /// Who said nothing for so long; they are forgotten.
+    pub(crate) fn fall_silent(&mut self, tick: u64, silent_after_ticks: u64) -> Vec<NodeId> {
+        let is_silent = |heard: &Heard| tick.saturating_sub(heard.tick) >= silent_after_ticks;
+        let silent: Vec<NodeId> =
+            self.nodes.iter().filter(|(_, heard)| is_silent(heard)).map(|(node, _)| *node).collect();
+        silent.iter().for_each(|node| _ = self.nodes.remove(node));
+        silent
+    }
+
+    pub(crate) fn all(&self) -> impl Iterator<Item = (NodeId, u64)> + '_ {
+        self.nodes.iter().map(|(node, heard)| (*node, heard.life))
+    }
+}
