@@ -26,8 +26,6 @@ pub struct Limits {
     pub compare_every_ticks: u64,
     /// The same for the whole content, which must be read for it; 0 for never.
     pub compare_content_every_ticks: u64,
-    /// A node that said nothing of its life for so many ticks is silent: groups that rely on it wake (rule Q2). One election timeout.
-    pub silent_after_ticks: u64,
 }
 
 impl Default for Limits {
@@ -42,7 +40,6 @@ impl Default for Limits {
             held_bytes_max: 1 << 30,
             compare_every_ticks: 500,
             compare_content_every_ticks: 180_000,
-            silent_after_ticks: 60,
         }
     }
 }

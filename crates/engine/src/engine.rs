@@ -118,13 +118,22 @@ impl Engine {
                 }
             }
             NodeEvent::Tick { .. } => {
-                for node in self.lives.fall_silent(self.now.tick, self.limits.silent_after_ticks) {
+                for node in self.silent_nodes() {
                     self.tell_all(NodeEvent::PeerLife { node, life: None });
                 }
             }
             NodeEvent::NodeSuspected { .. } => {}
         }
         self.tell_all(event);
+    }
+
+    /// Who said nothing of its life for an election timeout, the shortest of all groups.
+    fn silent_nodes(&mut self) -> Vec<NodeId> {
+        if self.lives.is_empty() {
+            return Vec::new();
+        }
+        let timeouts = self.groups.values().map(|group| group.raft.config().election_ticks);
+        self.lives.fall_silent(self.now.tick, timeouts.min().map_or(u64::MAX, u64::from))
     }
 
     fn tell_all(&mut self, event: NodeEvent) {
@@ -150,9 +159,7 @@ impl Engine {
         for id in std::mem::take(&mut self.touched) {
             self.guarded(id, |group, around, out| group.turn(around, out));
             if let Some(group) = self.groups.get_mut(&id) {
-                let leads = group.raft.is_leader();
-                self.epoch += u64::from(group.led && !leads);
-                group.led = leads;
+                self.epoch += std::mem::take(&mut group.epochs);
             }
             self.weigh(id);
             match self.groups.get(&id).is_some_and(|group| group.requests.waits_for_apply()) {
@@ -163,7 +170,8 @@ impl Engine {
         out.append(&mut self.decided);
     }
 
-    /// Grows whenever a replica here stops leading or ends: part of what the node says of its life (rule Q2).
+    /// Grows whenever a replica here stops leading, is condemned, ends, or commits a membership as leader: part of what the node says of
+    /// its life (rule Q2).
     pub fn epoch(&self) -> u64 {
         self.epoch
     }

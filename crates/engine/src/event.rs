@@ -202,12 +202,14 @@ pub enum NodeEvent {
         /// The node.
         node: NodeId,
     },
-    /// A node says this of its life, or is gone (rule Q2). To be told again and again, also of the own node: who is not heard of for
-    /// [`crate::Limits::silent_after_ticks`] counts as gone.
+    /// A node says this of its life, or is gone (rule Q2). To be told again and again, also of the own node: who is not heard of for one
+    /// election timeout counts as gone.
     PeerLife {
         /// The node.
         node: NodeId,
-        /// A value that changes with each start of the node's process and each [`crate::Engine::epoch`] of it.
+        /// A value that changes with each start of the node's process and with each [`crate::Engine::epoch`] of any of its engines: of
+        /// their sum, say. It must come from where groups take their turns: a host that talks on while those hang would keep the others
+        /// asleep.
         life: Option<u64>,
     },
     /// A peer's wall clock, as its last host heartbeat told it, for the median of rule E1.

@@ -49,12 +49,15 @@ pub(crate) struct Group {
     pub(crate) held_bytes: usize,
     core_effects: Vec<mraft_raft::Effect>,
     /// Whether the replica led at the end of its last turn.
-    pub(crate) led: bool,
+    led: bool,
+    was_condemned: bool,
+    /// See [`crate::Engine::epoch`]; what the engine has not counted yet.
+    pub(crate) epochs: u64,
 }
 
 impl Group {
     pub(crate) fn new(uid: GroupUid, raft: Raft, feature_level: u32) -> Group {
-        let applied = raft.applied();
+        let (applied, was_condemned) = (raft.applied(), raft.condemned().is_some());
         Group {
             uid,
             raft,
@@ -69,6 +72,8 @@ impl Group {
             held_bytes: 0,
             core_effects: Vec::new(),
             led: false,
+            was_condemned,
+            epochs: 0,
         }
     }
 
@@ -238,6 +243,9 @@ impl Group {
         }
         self.core_effects = effects;
         push_answers(out, answers);
+        let (leads, is_condemned) = (self.raft.is_leader(), self.raft.condemned().is_some());
+        self.epochs += u64::from(self.led && !leads) + u64::from(is_condemned && !self.was_condemned);
+        (self.led, self.was_condemned) = (leads, is_condemned);
     }
 
     fn propose_pending(&mut self, around: &Surroundings<'_>, answers: &mut Answers) {
@@ -503,6 +511,8 @@ impl Group {
             Core::MembershipCommitted(membership) => {
                 // The core keeps what it hears of members only.
                 self.hear_lives(around.lives);
+                // Whom it removes is told once, which may get lost: asleep it would not ask.
+                self.epochs += u64::from(self.raft.is_leader());
                 out.push(Effect::Notice(Notice::MembershipCommitted(membership)));
             }
             Core::Condemned(reason) => {

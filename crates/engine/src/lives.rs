@@ -45,6 +45,10 @@ impl Lives {
         silent
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.nodes.is_empty()
+    }
+
     pub(crate) fn all(&self) -> impl Iterator<Item = (NodeId, u64)> + '_ {
         self.nodes.iter().map(|(node, heard)| (*node, heard.life))
     }

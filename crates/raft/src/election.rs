@@ -6,7 +6,7 @@
 //! nobody: no term moves and no vote is given. Who has heard from a live leader within an election timeout ignores such
 //! questions (stickiness), so that a replica with a bad link cannot depose a leader that everybody else hears. A leader that
 //! hears no majority for an election timeout stops leading (CheckQuorum), so that one whom nobody can answer does not block
-//! the others.
+//! the others. While a group sleeps neither timeout runs (`quiesce`).
 
 use mraft_types::{Index, LogPosition, NodeId, ReplicaId, Role, Term};
 
@@ -64,13 +64,11 @@ impl Raft {
     /// Rule T5: a leader on this node is not waited for; peers there may have lost messages.
     pub(crate) fn handle_node_suspected(&mut self, node: NodeId, campaign_after_ticks: u32) {
         self.handle_peer_lost(node);
-        if self.leader.is_some_and(|leader| leader.node() == node) {
-            self.wake();
-        }
         let follows = self.leader.is_some_and(|leader| leader != self.config.id && leader.node() == node);
         if !follows || !matches!(self.standing, Standing::Follower | Standing::Installing(_)) {
             return;
         }
+        self.wake();
         self.leader = None;
         self.durability.forget_acks();
         self.timer =
@@ -196,7 +194,7 @@ impl Raft {
         self.count_votes();
     }
 
-    /// An append or heartbeat of this term or a newer one: whoever sent it leads. Answers whether to go on with it.
+    /// An append, a heartbeat or an offer to sleep of this term or a newer one: whoever sent it leads. Answers whether to go on with it.
     pub(crate) fn hear_leader(&mut self, from: ReplicaId, term: Term) -> bool {
         let known = self.leader.filter(|_| term == self.term);
         if known.is_some_and(|leader| leader != from) {
@@ -216,6 +214,9 @@ impl Raft {
             }
             Body::Heartbeat { .. } if !self.is_memberless() => {
                 self.send(After::Term, from, Body::HeartbeatReply { round: 0 });
+            }
+            Body::Quiesce { number, .. } if !self.is_memberless() => {
+                self.send(After::Term, from, Body::QuiesceReply { number: *number, agreed: false });
             }
             _ => {}
         }

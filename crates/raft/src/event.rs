@@ -93,9 +93,9 @@ pub enum Event {
         /// After how many ticks to campaign if it was the leader; staggered by the caller.
         campaign_after_ticks: u32,
     },
-    /// A node's host says this of its life (rule Q2): a value that changes whenever a replica there stops leading, ends, or is started
-    /// again, the process included. To be told of each member's node, the own one too, when it changes; needed only with
-    /// `quiesce_after_ticks`.
+    /// A node's host says this of its life (rule Q2): a value that changes with each start of its process, and whenever a replica there
+    /// stops leading, is condemned, ends, or commits a membership as leader. To be told of each node, the own one too, when it changes,
+    /// and again whenever a membership was committed, since only that of members is remembered. Needed only with `quiesce_after_ticks`.
     PeerLife {
         /// The node.
         node: NodeId,

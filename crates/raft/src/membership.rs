@@ -121,6 +121,8 @@ impl Raft {
         if committed.change_index >= change_index && committed.members.contains_key(&self.config.id) {
             return self.ignore(Ignored::ContradictsCommitted);
         }
+        // If the caller cannot act on it, it asks again, as one that is awake does.
+        self.wake();
         self.notices.push(Effect::Removed { change_index });
     }
 

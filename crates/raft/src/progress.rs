@@ -148,7 +148,7 @@ impl Progress {
         self.silent_ticks < config.election_ticks
     }
 
-    /// Whether the peer has everything up to `last`, knows that it is committed, and nothing is on its way.
+    /// Whether the peer has everything up to `last`, was told that it is committed, and nothing is on its way.
     pub(crate) fn is_done(&self, last: Index) -> bool {
         let is_streaming = match &self.state {
             State::Replicate(pipeline) => pipeline.is_empty() && pipeline.reading.is_none(),

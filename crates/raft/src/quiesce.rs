@@ -5,9 +5,9 @@
 //! A leader that had nothing to do for a while offers to be quiet, in place of its heartbeats. Who has everything that the leader has,
 //! committed and durable, agrees and from then on waits without a time limit; when all have agreed the leader says nothing more. What
 //! takes the place of heartbeats are the *lives* of nodes: a value that a host tells all others all the time, for all its groups at once,
-//! and that changes whenever one of its replicas stops leading, ends or is started again. A sleeping follower is bound to the life that its
-//! leader named; another one, or none for an election timeout, wakes it, and the election timer runs as always. So does every message of
-//! the group and, on the leader, everything that is asked of it.
+//! and that changes whenever one of its replicas may have stopped answering for its group, or has something to tell that may get lost. A
+//! sleeping follower is bound to the life that its leader named; another one, or none for an election timeout, wakes it, and the election
+//! timer runs as always. So does every message of a member, questions for votes apart, and, on the leader, everything that is asked of it.
 //!
 //! Sleep is never needed for safety: it takes messages away, not rules. Who wakes too often costs an election timeout at most; who does
 //! not wake would wait for ever, so whatever is not known to be harmless wakes.
@@ -26,8 +26,8 @@ use crate::raft::{Raft, Standing};
 /// A leader's way into sleep.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Quiescing {
-    /// Ticks since there was something to do.
-    idle_ticks: u32,
+    /// Ticks without anything to do until the next offer.
+    wait_ticks: u32,
     pub(crate) offer: Option<Offer>,
 }
 
@@ -53,7 +53,7 @@ impl Raft {
         }
     }
 
-    /// Changes [`crate::Config::quiesce_after_ticks`].
+    /// Changes [`crate::Config::quiesce_after_ticks`]. To be followed by a poll.
     pub fn set_quiesce_after_ticks(&mut self, ticks: Option<u32>) {
         self.config.quiesce_after_ticks = ticks;
         self.wake();
@@ -65,7 +65,7 @@ impl Raft {
             self.timer = ElectionTimer::default();
         }
         let Standing::Leader(leader) = &mut self.standing else { return };
-        leader.quiescing.idle_ticks = 0;
+        leader.quiescing.wait_ticks = self.config.quiesce_after_ticks.unwrap_or(0);
         let Some(offer) = leader.quiescing.offer.take() else { return };
         // Whoever agreed may be asleep.
         leader.heartbeat_due = true;
@@ -77,23 +77,25 @@ impl Raft {
 
     /// Rule Q1, the leader's half: whether to offer sleep, or to take the offer back.
     pub(crate) fn tick_quiescing(&mut self) {
-        let Some(quiesce_after_ticks) = self.config.quiesce_after_ticks else { return };
+        if self.config.quiesce_after_ticks.is_none() {
+            return;
+        }
         if !self.has_nothing_to_do() {
             return self.wake();
         }
         let life = self.lives.get(&self.config.id.node()).copied();
         let Standing::Leader(leader) = &mut self.standing else { return };
         let quiescing = &mut leader.quiescing;
-        quiescing.idle_ticks = quiescing.idle_ticks.saturating_add(1);
+        quiescing.wait_ticks = quiescing.wait_ticks.saturating_sub(1);
         match &mut quiescing.offer {
             Some(offer) => {
                 offer.ticks = offer.ticks.saturating_add(1);
                 if offer.ticks > self.config.election_ticks {
                     // Somebody does not answer: it is heartbeats that tell who lives, and the others must hear some.
-                    self.wake();
+                    self.withdraw();
                 }
             }
-            None if quiescing.idle_ticks >= quiesce_after_ticks => {
+            None if quiescing.wait_ticks == 0 => {
                 let all_live = leader.peers.keys().all(|peer| self.lives.contains_key(&peer.node()));
                 if let Some(life) = life.filter(|_| all_live && !leader.peers.is_empty()) {
                     self.offers += 1;
@@ -110,7 +112,16 @@ impl Raft {
         }
     }
 
-    /// Rule Q1: everything is committed, and every member has acknowledged it and knows that.
+    /// Somebody does not agree: asking again at once would only wake all others again and again.
+    fn withdraw(&mut self) {
+        self.wake();
+        if let Standing::Leader(leader) = &mut self.standing {
+            let wait_ticks = &mut leader.quiescing.wait_ticks;
+            *wait_ticks = wait_ticks.saturating_add(self.config.election_ticks);
+        }
+    }
+
+    /// Rule Q1: everything is committed, and every member has acknowledged it and was told that.
     fn has_nothing_to_do(&self) -> bool {
         let Standing::Leader(leader) = &self.standing else { return false };
         let last = self.log.last();
@@ -134,7 +145,9 @@ impl Raft {
             && matches!(self.standing, Standing::Follower)
             && self.log.last() == last
             && self.log.commit() == last
+            && self.log.applied() == last
             && self.durability.durable_index() == last
+            && self.log.membership().members.contains_key(&from)
             && self.lives.get(&from.node()) == Some(&life);
         self.bound_to = agreed.then_some(life);
         self.send(After::Term, from, Body::QuiesceReply { number, agreed });
@@ -147,7 +160,7 @@ impl Raft {
         let offer = leader.quiescing.offer.as_mut().filter(|offer| offer.number == number);
         match offer {
             None => self.ignore(Ignored::Stale),
-            Some(_) if !agreed => self.wake(),
+            Some(_) if !agreed => self.withdraw(),
             Some(offer) => {
                 offer.agreed.insert(from);
                 offer.is_taken = leader.peers.keys().all(|peer| offer.agreed.contains(peer));
@@ -157,11 +170,11 @@ impl Raft {
 
     /// Rule Q2: what a node says of its life, or that it is silent.
     pub(crate) fn handle_peer_life(&mut self, node: NodeId, life: Option<u64>) {
-        if self.config.quiesce_after_ticks.is_none() {
-            return;
-        }
-        let members = &self.log.membership().members;
-        let is_members = |node: NodeId| members.keys().any(|member| member.node() == node);
+        // A change that is not committed may be undone, and nobody tells again then.
+        let memberships = [self.log.membership(), self.log.committed_membership()];
+        let is_members = |node: NodeId| {
+            memberships.iter().any(|membership| membership.members.keys().any(|id| id.node() == node))
+        };
         self.lives.retain(|known, _| is_members(*known));
         let before = match life.filter(|_| is_members(node)) {
             Some(life) => self.lives.insert(node, life),
@@ -171,23 +184,43 @@ impl Raft {
         if concerns && before != self.lives.get(&node).copied() {
             self.wake();
         }
+        if let (None, Standing::Leader(leader)) = (life, &mut self.standing) {
+            // Nobody counts on it from now on, until it answers.
+            let silent = leader.peers.iter_mut().filter(|(id, _)| id.node() == node);
+            silent.for_each(|(_, peer)| peer.silent_ticks = self.config.election_ticks);
+        }
     }
 
-    /// What may be heard without waking up: answers to what was asked before.
-    pub(crate) fn wakes(&self, body: &Body) -> bool {
-        !matches!(
-            (&self.standing, body),
-            (Standing::Leader(_), Body::HeartbeatReply { .. } | Body::QuiesceReply { .. })
-        )
+    /// What may be heard without waking up: answers that were on their way, and, as long as the leader's node lives, the questions of
+    /// others whether to depose it (rule Q3).
+    pub(crate) fn wakes(&self, from: ReplicaId, body: &Body) -> bool {
+        match (&self.standing, body) {
+            (Standing::Leader(_), Body::HeartbeatReply { .. }) => self.is_asleep(),
+            (Standing::Leader(_), Body::QuiesceReply { .. }) => false,
+            (Standing::Follower, Body::PreVote { .. } | Body::Vote { transfer: false, .. }) => {
+                self.leader == Some(from)
+            }
+            _ => true,
+        }
     }
 
     /// For [`Raft::check`].
     pub(crate) fn check_sleep(&self) -> Result<(), String> {
+        let asleep = format!("asleep as {:?} behind {:?}", self.life(), self.leader);
+        if let Standing::Leader(leader) = &self.standing {
+            return match &leader.quiescing.offer {
+                Some(_) if !self.has_nothing_to_do() => Err(format!("{asleep} with something to do")),
+                Some(offer) if offer.is_taken && !leader.peers.keys().eq(&offer.agreed) => {
+                    Err(format!("{asleep} as only {:?} agreed", offer.agreed))
+                }
+                _ => Ok(()),
+            };
+        }
         let Some(life) = self.bound_to else { return Ok(()) };
         let is_bound = self.leader.is_some_and(|leader| self.lives.get(&leader.node()) == Some(&life));
         if matches!(self.standing, Standing::Follower) && is_bound && self.log.commit() == self.log.last() {
             return Ok(());
         }
-        Err(format!("asleep as {:?}, bound to life {life} of {:?}", self.life(), self.leader))
+        Err(format!("{asleep}, bound to life {life}"))
     }
 }

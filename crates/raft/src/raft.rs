@@ -217,7 +217,7 @@ impl Raft {
         if self.answer_removed(from) {
             return self.ignore(Ignored::SenderRemoved);
         }
-        if self.wakes(&body) {
+        if self.wakes(from, &body) {
             self.wake();
         }
         match body {

@@ -80,6 +80,10 @@ fn run(life: Life, mut raft: Raft, dice: &mut Dice, counts: &mut (usize, usize))
             persist(&mut raft, &effects, dice);
         }
         if dice.chance(10) {
+            let life = dice.chance(70).then(|| number(dice, 1));
+            raft.step(Event::PeerLife { node: replica(1 + dice.below(4) as u64).node(), life });
+        }
+        if dice.chance(10) {
             raft.step(Event::Tick { number: dice.next() % 1000, random: dice.next() });
         }
         poll(&mut raft);
@@ -317,6 +321,31 @@ fn number(dice: &mut Dice, near: u64) -> u64 {
     }
 }
 
+/// A leader that offers to be silent, one that is, and a follower that sleeps.
+fn asleep() -> [Raft; 3] {
+    let roles = [1, 2, 3].map(|node| (replica(node), Role::Voter));
+    let mut group = Group::new(&roles, |config| config.quiesce_after_ticks = Some(3));
+    let deliver = |group: &mut Group| {
+        while !group.wire.is_empty() {
+            group.deliver_at(0);
+        }
+    };
+    (1..=3).for_each(|node| group.tell_lives(replica(node)));
+    let is_offered = |group: &Group| {
+        group.wire.iter().any(|message| matches!(message.body, mraft_raft::Body::Quiesce { .. }))
+    };
+    while !is_offered(&group) {
+        deliver(&mut group);
+        group.tick(replica(1), 0);
+    }
+    let offering = group.raft(replica(1)).expect("it is up").clone();
+    deliver(&mut group);
+    let of = |node| group.raft(replica(node)).expect("it is up").clone();
+    let (sleeping, bound) = (of(1), of(2));
+    assert!(!offering.is_asleep() && sleeping.is_asleep() && bound.is_asleep());
+    [offering, sleeping, bound]
+}
+
 /// A replica in each life, with a history.
 fn every_life() -> Vec<(Life, Raft)> {
     let mut group = Group::new(&[1, 2, 3].map(|node| (replica(node), Role::Voter)), |_| {});
@@ -384,7 +413,11 @@ fn every_life() -> Vec<(Life, Raft)> {
     condemned.step(Event::Condemn { reason: mraft_types::CondemnedReason::Damage });
     poll(&mut condemned);
 
+    let [offering, sleeping, bound] = asleep();
     let lives = [
+        (Life::Leader, offering),
+        (Life::Leader, sleeping),
+        (Life::Follower, bound),
         (Life::Memberless, memberless),
         (Life::Follower, follower),
         (Life::PreCandidate, asking),

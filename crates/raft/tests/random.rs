@@ -334,7 +334,7 @@ impl Play {
             }
             _ => {
                 let life = self.dice.chance(50).then(|| self.group.node(other).life.saturating_sub(1));
-                self.group.step(id, Event::PeerLife { node: other.node(), life });
+                self.group.tell_life(id, other.node(), life);
                 format!("life {life:?} of {other} to {id}")
             }
         }

@@ -321,7 +321,7 @@ impl Stage {
             }
             "live" => {
                 let life = words[4].parse().map_err(|_| "how?")?;
-                group.step(first()?, Event::PeerLife { node: id(words[2])?.node(), life: Some(life) });
+                group.tell_life(first()?, id(words[2])?.node(), Some(life));
             }
             "lost" => group.step(first()?, Event::PeerLost { node: id(words[2])?.node() }),
             "suspect" => {

@@ -243,7 +243,6 @@ impl Node {
                 apply_bytes_max,
                 compare_every_ticks: COMPARE_TICKS,
                 compare_content_every_ticks: 5 * COMPARE_TICKS,
-                silent_after_ticks: u64::from(ELECTION_TICKS),
                 ..Limits::default()
             },
             compaction_overhead_entries: own.overhead_entries,

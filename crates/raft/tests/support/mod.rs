@@ -203,6 +203,9 @@ pub struct Node {
     /// What its host says of its life (rule Q2), and whether the replica led when it was polled last.
     pub life: u64,
     led: bool,
+    was_condemned: bool,
+    /// What it was told of the lives of nodes; only news is told.
+    told: BTreeMap<NodeId, Option<u64>>,
 }
 
 /// Something worth printing or checking.
@@ -267,6 +270,8 @@ impl Group {
             removed: false,
             life: 0,
             led: false,
+            was_condemned: false,
+            told: BTreeMap::new(),
         };
         let id = config.id;
         self.nodes.insert(id, node);
@@ -310,13 +315,19 @@ impl Group {
             let mut effects = Vec::new();
             raft.poll(&mut effects);
             raft.check().unwrap_or_else(|broken| panic!("replica {id}: {broken}\n{raft:#?}"));
-            let leads = raft.is_leader();
+            let (leads, is_condemned) = (raft.is_leader(), raft.condemned().is_some());
+            let changes = effects.iter().filter(|effect| matches!(effect, Effect::MembershipCommitted(_)));
+            let changes = changes.count() as u64;
             let mut again = Vec::new();
             raft.poll(&mut again);
             assert_eq!(again, [], "a second poll had more to say");
             let node = self.node_mut(id);
-            node.life += u64::from(node.led && !leads);
-            node.led = leads;
+            node.life += u64::from(node.led && !leads) + u64::from(is_condemned && !node.was_condemned);
+            node.life += if leads { changes } else { 0 };
+            (node.led, node.was_condemned) = (leads, is_condemned);
+            if changes > 0 {
+                node.told.clear();
+            }
             for effect in effects {
                 self.carry_out(id, effect);
             }
@@ -489,7 +500,8 @@ impl Group {
         let raft = Raft::new(node.config, node.disk.restored()).expect("arguments that fit");
         node.raft = Some(raft);
         node.life += 1;
-        node.led = false;
+        (node.led, node.was_condemned) = (false, false);
+        node.told.clear();
         self.poll(id);
     }
 
@@ -502,7 +514,14 @@ impl Group {
             *life += node.life;
         }
         for (node, (is_up, life)) in lives {
-            self.step(id, Event::PeerLife { node, life: is_up.then_some(life) });
+            self.tell_life(id, node, is_up.then_some(life));
+        }
+    }
+
+    /// A replica hears how a node lives, if that is news.
+    pub fn tell_life(&mut self, id: ReplicaId, node: NodeId, life: Option<u64>) {
+        if self.node_mut(id).told.insert(node, life) != Some(life) {
+            self.step(id, Event::PeerLife { node, life });
         }
     }
 
