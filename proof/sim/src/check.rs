@@ -46,6 +46,10 @@ pub mod promise {
     pub const STAGEABLE: &str = "a snapshot that arrives whole can be staged";
     /// What is sent is what the receiver reads.
     pub const UNDERSTOOD: &str = "what one node sends, another understands";
+    /// What is true of a replica between any two steps.
+    pub const INVARIANTS: &str = "every replica keeps its own invariants";
+    /// Rule Q2.
+    pub const SLEEPERS_WAKE: &str = "nobody sleeps behind a leader that is gone";
     /// Rule T4.
     pub const NOTHING_PANICS: &str = "nothing panics";
     /// Availability after faults.
@@ -175,7 +179,7 @@ impl Checks {
         Ok(())
     }
 
-    /// In the end every replica of a group must hold at least what was acknowledged.
+    /// Whoever leads, and in the end every replica of a group, must hold at least what was acknowledged.
     pub fn survives(&self, group: GroupId, key: u64, node: NodeId, stored: Stored) -> Result<(), Broken> {
         let floor = self.floor(group, key);
         if stored.revision < floor {
@@ -246,6 +250,12 @@ impl Checks {
             promise: promise::ONE_LEADER,
             how: format!("replicas {known} and {replica} both lead group {group} in term {term}"),
         })
+    }
+
+    /// The newest term that ever had a leader.
+    pub fn newest_term(&self, group: GroupId) -> Option<Term> {
+        let of_group = self.leaders.range((group, 0)..=(group, Term::MAX));
+        of_group.map(|((_, term), _)| *term).next_back()
     }
 
     fn holds(&mut self, group: GroupId, key: u64, revision: u64, value: Option<u64>) -> Result<(), Broken> {

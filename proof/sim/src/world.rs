@@ -3,13 +3,14 @@
 //! The loop: whatever is due next happens, and everything that follows from it is put on the calendar.
 //!
 //! `turns` lets a node decide and carries out what it asks for, `snapshots` moves snapshots, `crashes` is what goes wrong,
-//! `requests` are the clients, `end` is what must hold when everything has come to rest.
+//! `requests` are the clients, `watch` is what must hold all the time, `end` when everything has come to rest.
 
 mod crashes;
 mod end;
 mod requests;
 mod snapshots;
 mod turns;
+mod watch;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
@@ -175,6 +176,8 @@ struct World {
     calm: bool,
     /// Groups that acknowledged a write which was asked for after everything had healed.
     written_in_calm: BTreeSet<GroupId>,
+    /// Since when a node's replica of a group sleeps behind a leader that is gone.
+    forsaken: BTreeMap<(usize, GroupId), u64>,
 }
 
 /// Runs one seed from beginning to end.
@@ -221,6 +224,7 @@ impl World {
             report: Report { seed, ..Report::default() },
             calm: false,
             written_in_calm: BTreeSet::new(),
+            forsaken: BTreeMap::new(),
         }
     }
 

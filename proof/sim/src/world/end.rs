@@ -2,13 +2,11 @@
 
 //! What must hold when everything has come to rest, and what must hold of the time in the log.
 
-use mraft_types::codec::Writer;
 use mraft_types::{GroupId, Index, NodeId};
 
 use super::{CALM_ELECTIONS, UNIX_MS, World};
 use crate::check::{Broken, promise};
 use crate::faults::SANE_SKEW_MS;
-use crate::machine::decode_stored;
 
 /// What of a replica must be the same on all members when nobody writes any more.
 #[derive(PartialEq, Eq)]
@@ -35,15 +33,10 @@ impl World {
             self.check_members(group)?;
         }
         for (group, key) in self.checks.keys() {
-            for node in &self.nodes {
-                let Some(lookup) = node.process.as_ref().and_then(|process| process.lookups.get(&group))
-                else {
-                    continue;
-                };
-                let (mut query, mut found) = (Vec::new(), Vec::new());
-                query.put_u64(key);
-                let stored = lookup.query(&query, &mut found).ok().and_then(|()| decode_stored(&found));
-                self.checks.survives(group, key, node.id, stored.unwrap_or_default())?;
+            for node in 0..self.nodes.len() {
+                if let Some(stored) = self.stored(node, group, key) {
+                    self.checks.survives(group, key, self.ids[node], stored)?;
+                }
             }
         }
         Ok(())

@@ -26,7 +26,7 @@ const SEAL_AFTER_US: u64 = 25_000;
 /// How often a full disk is tried again.
 const FULL_RETRY_US: u64 = 200_000;
 /// Ticks between two host heartbeats.
-const BEAT_TICKS: u64 = 5;
+pub(super) const BEAT_TICKS: u64 = 5;
 /// One of so many orders to read old entries finds the queue full.
 const READS_PER_FULL_QUEUE: u64 = 8;
 /// An operator looks after a node whose replicas stopped within this time.
@@ -45,7 +45,9 @@ impl World {
         if tick.is_multiple_of(BEAT_TICKS) {
             self.beat(node, now.unix_ms)?;
         }
-        self.pump(node)
+        self.pump(node)?;
+        self.check_leaders(node)?;
+        self.check_sleepers(node)
     }
 
     /// A host tells its clock to all others (rule E1), and where groups sleep its life (rule Q2).
@@ -480,23 +482,6 @@ impl World {
             self.after(4 * disk_us, Action::Job(node, boot));
         }
         self.mail(node, boot, ApplyMail::BackgroundDone(of, result));
-        Ok(())
-    }
-
-    fn check_groups(&mut self, node: usize) -> Result<(), Broken> {
-        let Some(process) = self.nodes[node].process.as_ref() else { return Ok(()) };
-        for group in process.core.engine().group_ids() {
-            let Some(raft) = process.core.engine().raft(group) else { continue };
-            if raft.is_leader() {
-                self.checks.leads(group, raft.term(), raft.id())?;
-            }
-            if let Some(reason) = raft.condemned() {
-                return Err(Broken {
-                    promise: promise::NOT_CONDEMNED,
-                    how: format!("group {group} on node {}: {reason}", self.ids[node]),
-                });
-            }
-        }
         Ok(())
     }
 }
