@@ -98,6 +98,23 @@ fn story(life: Life, told: &[String]) -> String {
 fn poll(raft: &mut Raft) -> Vec<Effect> {
     let mut effects = Vec::new();
     raft.poll(&mut effects);
+    let said = effects.iter().filter_map(|effect| match effect {
+        Effect::Send(message) => Some(&message.body),
+        _ => None,
+    });
+    for body in said {
+        let may = match body {
+            Body::VoteReply { granted: true } | Body::PreVoteReply { granted: true } => {
+                raft.condemned().is_none() && !raft.is_memberless()
+            }
+            Body::AppendReply(AppendReply::Accepted { .. }) => {
+                let is_installing = raft.life() == Life::Installing;
+                raft.condemned().is_none() && !raft.is_memberless() && !is_installing
+            }
+            _ => true,
+        };
+        assert!(may, "rules M4, N1, D9: as {:?} it says {body:?}", raft.life());
+    }
     effects
 }
 

@@ -199,6 +199,59 @@ fn e3_a_leader_that_comes_back_with_a_shorter_log_answers_what_it_proposes_now()
     assert_eq!(play.handed(), [(100, at), (101, next)]);
 }
 
+fn proposal(ticket: u64, body: &[u8]) -> Proposal {
+    Proposal { ticket: Ticket(ticket), slot: NO_SLOT, deadline_tick: 1_000, body: Payload::copy_from(body) }
+}
+
+#[test]
+fn e1_what_waits_at_a_groups_turn_becomes_one_entry_up_to_its_bytes() {
+    let mut play = Play::new(Limits { entry_bytes_target: 1_000, ..Limits::default() });
+    play.lead();
+    let before = play.raft().last_index();
+    // They come in by several doors before the group's turn.
+    for first in [100, 200, 300] {
+        let own = (first..first + 20).map(|ticket| proposal(ticket, b"put")).collect();
+        play.engine.handle_event(GROUP, Event::Propose(own));
+    }
+    play.turn();
+    assert_eq!(play.raft().last_index(), before + 1, "sixty commands, one entry");
+    let entry = play.raft().entries(before + 1, before + 1, usize::MAX).expect("in memory").remove(0);
+    assert_eq!(PackedEntry::decode(&entry.payload).expect("packed here").count, 60);
+    play.accept();
+    assert_eq!(play.handed().len(), 60, "and sixty answers");
+
+    let own = (0..10).map(|ticket| proposal(ticket, &[7; 300])).collect();
+    play.engine.handle_event(GROUP, Event::Propose(own));
+    play.turn();
+    let entries = play.raft().entries(before + 2, play.raft().last_index(), usize::MAX).expect("in memory");
+    let counts = entries.iter().map(|entry| PackedEntry::decode(&entry.payload).expect("packed here").count);
+    assert_eq!(counts.collect::<Vec<_>>(), [3, 3, 3, 1], "an entry is closed at its target");
+}
+
+#[test]
+fn r1_reads_of_one_turn_share_a_round() {
+    let mut play = Play::new(Limits::default());
+    play.lead();
+    play.sent.clear();
+    for ticket in 1..=50 {
+        let (kind, tickets) = (ReadKind::Linearizable, vec![Ticket(ticket)]);
+        play.engine.handle_event(GROUP, Event::Read { kind, tickets, deadline_tick: 1_000 });
+    }
+    play.turn();
+    let rounds: Vec<u64> = play
+        .sent
+        .iter()
+        .filter_map(|message| match message.body {
+            Body::Heartbeat { round, .. } => Some(round),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(rounds, [rounds[0]; 2], "one heartbeat to each of the others");
+    assert_eq!(play.answers, []);
+    play.hear(2, play.raft().term(), Body::HeartbeatReply { round: rounds[0] });
+    assert_eq!(play.answers.len(), 50, "one answer releases all of them");
+}
+
 #[test]
 fn e8_a_group_whose_log_says_that_it_is_disputed_is_not_served_by_whoever_leads_it_next() {
     let mut play = Play::new(Limits::default());

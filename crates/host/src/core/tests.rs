@@ -260,6 +260,52 @@ fn hear(core: &mut Core, uid: GroupUid, message: Message) -> Output {
     core.turn()
 }
 
+#[test]
+fn the_heartbeats_of_all_groups_leave_in_one_frame_per_peer() {
+    let mut membership = members();
+    // The only voter leads without asking anybody.
+    let others = membership.members.iter_mut().filter(|(id, _)| **id != replica(1));
+    others.for_each(|(_, member)| member.role = Role::Learner);
+    let mut core = core_of(membership.clone(), Limits::default());
+    let groups: Vec<GroupId> = (100..1_100).map(GroupId).collect();
+    for group in &groups {
+        core.handle(Input::Start(Box::new(seat(*group, membership.clone()))));
+    }
+    let leads =
+        |core: &Core, group: &GroupId| core.engine().raft(*group).is_some_and(|raft| raft.is_leader());
+    let mut number = 0;
+    let mut tick = |core: &mut Core| {
+        number += 1;
+        core.set_now(Now { tick: number, ..Now::default() });
+        core.handle(Input::Node(NodeEvent::Tick { random: 0 }));
+        let out = core.turn();
+        for job in &out.log {
+            if let LogJob::Write { of, number, .. } = job {
+                core.handle(Input::Log(LogDone::Persisted { of: *of, number: *number }));
+            }
+        }
+        out
+    };
+    while !groups.iter().all(|group| leads(&core, group)) {
+        tick(&mut core);
+    }
+    core.turn();
+    let is_beat = |envelope: &Envelope| matches!(envelope.message.body, Body::Heartbeat { .. });
+    let beat = loop {
+        let out = tick(&mut core);
+        if out.messages.values().flatten().any(is_beat) {
+            break out;
+        }
+    };
+    assert_eq!(beat.messages.len(), 2, "two peers");
+    for (peer, envelopes) in &beat.messages {
+        assert_eq!(envelopes.iter().filter(|envelope| is_beat(envelope)).count(), groups.len() + 1);
+        let mut frames = Vec::new();
+        let left_out = crate::frames::encode(replica(1).node(), *peer, envelopes, |frame| frames.push(frame));
+        assert_eq!((frames.len(), left_out), (1, 0));
+    }
+}
+
 /// Everything that leaves the node for other replicas.
 fn said(out: &Output) -> Vec<&Message> {
     out.messages.values().flatten().map(|envelope| &envelope.message).collect()
