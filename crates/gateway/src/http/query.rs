@@ -109,8 +109,18 @@ pub(crate) fn bad(name: &str, expected: &str) -> Box<Refused> {
     Refused::new(ErrorCode::BadParameter, format!("`{name}` must be {expected}"))
 }
 
+/// What users of other stores will ask for and the formats are ready for.
+const LATER: [(&str, &str); 2] = [("ttl", "time-to-live"), ("session", "exactly-once in a client's session")];
+
 fn unknown(name: &str, known: &[&'static str]) -> Box<Refused> {
     const NAME_CHARS_SHOWN: usize = 40;
+    if let Some((_, what)) = LATER.iter().find(|(later, _)| *later == name) {
+        return Refused::new(
+            ErrorCode::UnknownParameter,
+            format!("`{name}`: {what} comes with a later release"),
+        )
+        .with_hint("leave it out");
+    }
     let shown: String = name.chars().take(NAME_CHARS_SHOWN).collect();
     let refused =
         Refused::new(ErrorCode::UnknownParameter, format!("`{shown}` is not a parameter of this route"));

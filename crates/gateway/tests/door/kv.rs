@@ -191,6 +191,18 @@ async fn consistency_is_the_readers_choice() {
 }
 
 #[tokio::test]
+async fn what_comes_later_is_refused_by_name() {
+    let house = door().await;
+    for (parameter, what) in [("ttl=60", "time-to-live"), ("session=7", "session")] {
+        let refused = house.put(&format!("/v1/kv/a?{parameter}"), b"value").await;
+        assert_eq!(refused.refused(), code(400, "unknown_parameter"));
+        let title = String::from_utf8(refused.body.to_vec()).expect("text");
+        assert!(title.contains(what) && title.contains("later release"), "{title}");
+    }
+    assert_eq!(house.get("/v1/kv/a").await.refused(), code(404, "not_found"), "nothing was written");
+}
+
+#[tokio::test]
 async fn an_unknown_parameter_gets_the_nearest_name() {
     let house = door().await;
     let refused = house.get("/v1/kv/a?consistancy=stale").await;
