@@ -24,13 +24,23 @@ use crate::rolling::{Policy, RollingWriter};
 const QUEUE_LINES_MAX: usize = 8192;
 const FILE_STEM: &str = "mraft";
 
-/// What `log_level` must be, if it is not.
+/// What `log_level` must be, if it is not. A word that is no level would be the name of a part, and nothing else would be logged.
 pub fn check_level(level: &str) -> Result<(), String> {
-    EnvFilter::builder().parse(level).map(drop).map_err(|error| {
-        format!(
-            "error, warn, info, debug or trace, or per part as in \"info,mraft_transport=debug\" ({error})"
-        )
-    })
+    const LEVELS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "off"];
+    let is_level = |word: &str| LEVELS.iter().any(|level| level.eq_ignore_ascii_case(word));
+    let is_part = |name: &str| {
+        !name.is_empty() && name.chars().all(|sign| sign.is_ascii_alphanumeric() || "_:".contains(sign))
+    };
+    let is_known = |word: &str| match word.split_once('=') {
+        Some((part, level)) => is_part(part) && is_level(level),
+        None => is_level(word),
+    };
+    match level.split(',').find(|word| !is_known(word)) {
+        None => Ok(()),
+        Some(word) => Err(format!(
+            "error, warn, info, debug, trace or off, or per part as in \"info,mraft_transport=debug\" (`{word}` is neither)"
+        )),
+    }
 }
 
 /// Installs the process's subscriber. Keep what comes back: when it is dropped, the waiting events are written.

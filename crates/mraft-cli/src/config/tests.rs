@@ -366,6 +366,9 @@ fn what_is_wrong_is_refused_with_field_and_fix() {
         (toml("snapshot_compression = 'snappy'"), vec!["`snapshot_compression`", "later release"]),
         (toml("snapshot_compression = 'zip'"), vec!["`snapshot_compression`", "one of none, snappy"]),
         (toml("log_level = 'loud=='"), vec!["`log_level`", "info"]),
+        (toml("log_level = 'warning'"), vec!["`log_level`", "warn", "`warning` is neither"]),
+        (toml("log_level = ''"), vec!["`log_level`", "info"]),
+        (toml("log_level = 'info,mraft'"), vec!["`log_level`", "`mraft` is neither"]),
     ];
     for (start, parts) in &table {
         refused(start, parts);

@@ -23,6 +23,8 @@ pub struct Directory {
     path: PathBuf,
     /// The cluster.
     pub plan: Plan,
+    /// It was made before, and its plan stands.
+    pub is_kept: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -33,8 +35,8 @@ struct Marker {
 }
 
 impl Directory {
-    /// Takes the directory for a cluster: a new or empty one is marked, a marked one must have been made for what is asked.
-    /// Everything is checked before anything is written.
+    /// Takes the directory for a cluster: it is new or empty, or marked and was made for what is asked. Nothing is written yet, see
+    /// [`Directory::mark`].
     pub fn claim(path: &Path, asked: Asked) -> Result<Directory, String> {
         let unusable = |error: io::Error| format!("{} cannot be used: {error}", path.display());
         let path = std::path::absolute(path).map_err(unusable)?;
@@ -50,10 +52,18 @@ impl Directory {
                     path.display()
                 ));
             }
-            fs::create_dir_all(&path).map_err(unusable)?;
-            write_marker(&path, plan).map_err(unusable)?;
         }
-        Ok(Directory { path, plan })
+        Ok(Directory { path, plan, is_kept: kept.is_some() })
+    }
+
+    /// Marks it, unless it was. From then on its plan stands.
+    pub fn mark(&self) -> Result<(), String> {
+        if self.is_kept {
+            return Ok(());
+        }
+        fs::create_dir_all(&self.path)
+            .and_then(|()| write_marker(&self.path, self.plan))
+            .map_err(|error| format!("{} cannot be used: {error}", self.path.display()))
     }
 
     /// Where one node lives.
@@ -164,7 +174,9 @@ mod tests {
         let path = parent.path().join("cluster");
         let asked = Asked { nodes: Some(5), groups: Some(7), ..Asked::default() };
         let first = Directory::claim(&path, asked).expect("claimed");
-        assert_eq!(Directory::claim(&path, Asked::default()), Ok(first));
+        assert!(!path.exists(), "nothing is written before all was checked");
+        first.mark().expect("marked");
+        assert_eq!(Directory::claim(&path, Asked::default()), Ok(Directory { is_kept: true, ..first }));
         let refusal =
             Directory::claim(&path, Asked { nodes: Some(3), ..Asked::default() }).expect_err("different");
         assert!(refusal.contains("--nodes 5, not 3"), "{refusal}");

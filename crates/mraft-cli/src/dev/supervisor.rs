@@ -95,9 +95,10 @@ impl<'a> Supervisor<'a> {
         let nodes = self.directory.plan.nodes();
         for node in &nodes {
             for (address, what) in [(node.raft, "Raft"), (node.http, "HTTP")] {
-                must_be_free(address, node.number, what)?;
+                must_be_free(address, node.number, what, self.directory.is_kept)?;
             }
         }
+        self.directory.mark()?;
         for node in nodes {
             let config = self.directory.write_configuration(&node)?;
             let child = Child::start(&self.program, &config)
@@ -316,12 +317,15 @@ impl Drop for Probing {
     }
 }
 
-fn must_be_free(address: SocketAddrV4, node: u64, what: &str) -> Result<(), String> {
+fn must_be_free(address: SocketAddrV4, node: u64, what: &str, is_kept: bool) -> Result<(), String> {
+    let way_out = match is_kept {
+        true => "stop what uses it; perhaps this cluster is running already",
+        false => "stop what uses it, or give another --base-port",
+    };
     TcpListener::bind(address).map(drop).map_err(|error| match error.kind() {
-        std::io::ErrorKind::AddrInUse => format!(
-            "port {} is in use, node {node} needs it for {what}: stop what uses it, or give another --base-port",
-            address.port()
-        ),
+        std::io::ErrorKind::AddrInUse => {
+            format!("port {} is in use, node {node} needs it for {what}: {way_out}", address.port())
+        }
         _ => format!("node {node} cannot listen on {address} for {what}: {error}"),
     })
 }

@@ -225,7 +225,7 @@ fn nodes_that_were_started_drain_when_the_next_one_cannot_be() {
     let directory = Directory::claim(&root.path().join("cluster"), asked).expect("claimed");
     // Writing the third node's file waits for somebody who reads it, and by then there is no program any more.
     let file = home(root.path(), 3).join("node.toml");
-    fs::create_dir(home(root.path(), 3)).expect("made");
+    fs::create_dir_all(home(root.path(), 3)).expect("made");
     assert!(Command::new("mkfifo").arg(&file).status().is_ok_and(|made| made.success()));
     let pids = [1, 2].map(|number| home(root.path(), number).join("pid"));
     let in_the_way = thread::spawn({
@@ -293,7 +293,16 @@ fn a_port_in_use_is_named_and_nothing_is_started() {
         error.message.contains(&format!("port {port} is in use")) && error.message.contains("--base-port"),
         "{error}"
     );
-    assert!(!home(root.path(), 1).exists());
+    assert!(!root.path().join("cluster").exists(), "another --base-port can still be given");
+
+    let asked = Asked { base_port: Some(port), ..Asked::default() };
+    Directory::claim(&root.path().join("kept"), asked).and_then(|made| made.mark()).expect("marked");
+    let directory = Directory::claim(&root.path().join("kept"), Asked::default()).expect("claimed");
+    let (sender, events) = channel();
+    let mut say = |line: String| panic!("said {line}");
+    let supervisor = Supervisor::new(&directory, write_script(root.path(), GOOD), Respawn::Never, &mut say);
+    let error = supervisor.run(PidFiles(Vec::new()), sender, &events).expect_err("a port in use");
+    assert!(error.message.contains("running already") && !error.message.contains("--base-port"), "{error}");
 }
 
 #[test]
