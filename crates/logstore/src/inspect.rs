@@ -70,7 +70,11 @@ impl InspectedReplica {
 pub fn inspect(disk: &dyn Disk, directory: &Path) -> Result<Inspection, LogError> {
     let (_, files, mut recovery) = look(disk, directory, None)?;
     recovery.release()?;
-    recovery.judge();
+    match recovery.cases.contains_key(&Case::NoSegments) {
+        // Nobody opens such a log, so nobody judges and marks either.
+        true => recovery.lose_all(),
+        false => drop(recovery.judge()),
+    }
     let segments = files.uses.values().map(|segment| {
         let walked = recovery.walked.get(&segment.header.use_number);
         InspectedSegment {

@@ -227,6 +227,13 @@ impl Recovery {
         losers
     }
 
+    /// Nothing is left of any replica.
+    pub(crate) fn lose_all(&mut self) {
+        for tracker in self.replicas.values_mut() {
+            tracker.state.condemned = Some(CondemnedReason::LogLost);
+        }
+    }
+
     fn count(&mut self, case: Case) {
         *self.cases.entry(case).or_default() += 1;
     }
@@ -448,7 +455,9 @@ pub(crate) fn look(
     let list = ReplicaList::read(disk, path)?;
     let directory = Directory::read(disk, path, segment_bytes)?;
     if list.is_none() && !directory.uses.is_empty() {
-        let reason = "is missing although there are segments in use".to_owned();
+        let reason = "is missing although there are segments in use, and without it nobody knows whose entries they hold: put it back; if \
+                      it is lost, move the whole log directory away, then the log counts as gone (`mraft repair accept-loss`)"
+            .to_owned();
         return Err(refused(&crate::replicas::list_path(path), reason));
     }
     let recovery = Recovery::read(list.as_ref().unwrap_or(&ReplicaList::default()), &directory)?;

@@ -50,9 +50,18 @@ pub(crate) fn list_path(directory: &Path) -> PathBuf {
     directory.join(LIST_FILE)
 }
 
-/// Whether a log was ever opened in this directory: its list of replicas is made before anything else.
+/// Whether a log was ever opened in this directory. Its list of replicas is made before anything else; without it, segments that were used
+/// still say so.
 pub fn is_log(disk: &dyn Disk, directory: &Path) -> std::io::Result<bool> {
-    disk.exists(&list_path(directory))
+    if disk.exists(&list_path(directory))? {
+        return Ok(true);
+    }
+    match crate::scan::Directory::read(disk, directory, None) {
+        Ok(found) => Ok(!found.uses.is_empty()),
+        Err(LogError::Failed(error)) => Err(error),
+        // Something is there that cannot be read.
+        Err(_) => Ok(true),
+    }
 }
 
 /// Gives up a log whose segments are gone ([`crate::Case::NoSegments`]): from now on nobody was ever in it. Any other log is left alone.

@@ -97,9 +97,9 @@ fn log(args: &InspectArgs, places: &Places) -> Result<Exit, CommandError> {
     let directory = places.log();
     let found = places.read_log()?;
     let trouble = places.identity.as_ref().err().map(ToString::to_string);
-    let is_damaged = trouble.is_some()
-        || found.cases.keys().any(|case| case.is_damage())
+    let is_log_damaged = found.cases.keys().any(|case| case.is_damage())
         || found.replicas.iter().any(|replica| replica.recovered.condemned.is_some());
+    let is_damaged = trouble.is_some() || is_log_damaged;
     let document = json!({
         "directory": directory,
         "last_batch": found.last_batch_seq,
@@ -155,12 +155,16 @@ fn log(args: &InspectArgs, places: &Places) -> Result<Exit, CommandError> {
             ("last batch", found.last_batch_seq.to_string()),
             ("durable", format!("up to batch {} by what is written here", found.durable_seq)),
             ("spare files", found.spare_files.len().to_string()),
-            ("damage", if is_damaged { "yes, see below" } else { "none found" }.to_owned()),
+            ("damage", if is_log_damaged { "yes, see below" } else { "none found" }.to_owned()),
         ];
         summary.extend(trouble.map(|trouble| ("identity", trouble)));
         let cases: Vec<String> = found.cases.iter().map(|(case, count)| sentence(*case, *count)).collect();
         let is_condemned = found.replicas.iter().any(|replica| replica.recovered.condemned.is_some());
-        let advice = if is_condemned { WAY_BACK } else { "" };
+        let advice = match found.cases.contains_key(&Case::NoSegments) {
+            true => WITHOUT_SEGMENTS,
+            false if is_condemned => WAY_BACK,
+            false => "",
+        };
         let (segments, replicas) = (segments.render(), replicas.render());
         format!("{}\n{segments}\n{replicas}\n{}{advice}", fields(&summary), cases.concat())
     });
@@ -170,6 +174,11 @@ fn log(args: &InspectArgs, places: &Places) -> Result<Exit, CommandError> {
 /// What to do about a condemned replica.
 const WAY_BACK: &str = "\na condemned replica takes no part in its group: remove it and add the node again (`mraft group ID remove`, \
                         `add-learner`); if the group has no majority left, see `mraft repair accept-loss --help`\n";
+
+/// What to do about a log of which only the list is left.
+const WITHOUT_SEGMENTS: &str = "\nthe node does not start like this: put the segments back (is a disk not mounted?); if they are lost, remove \
+                                the node from its groups and start it with another node id and an empty directory; for groups that have no \
+                                majority left, see `mraft repair accept-loss --help`\n";
 
 /// One line per case that recovery met.
 fn sentence(case: Case, count: u64) -> String {
@@ -279,8 +288,17 @@ fn state(args: &InspectArgs, places: &Places) -> Result<Exit, CommandError> {
             .flat_map(|meta| &meta.membership.members)
             .map(|(id, member)| format!("{id} ({})", member.role))
             .collect();
+        let applied = meta.as_ref().map_or(0, |meta| meta.applied.index);
+        let has_lost_state = log.is_some_and(|log| {
+            let Recovered { start, install, condemned, .. } = &log.recovered;
+            stored.is_ok() && condemned.is_none() && install.is_none() && start.position.index > applied
+        });
         let condition = match (&stored, log) {
             (Err(error), _) => error.clone(),
+            (_, Some(log)) if has_lost_state => format!(
+                "its state up to {} is gone: the next start condemns it",
+                log.recovered.start.position.index
+            ),
             (_, _) if list.lost.contains(&record.group) => "condemned: its log is lost".to_owned(),
             (_, None) if list.logged.contains(&record.group) => {
                 "not in the log, which knew it: the next start condemns it".to_owned()
@@ -293,7 +311,7 @@ fn state(args: &InspectArgs, places: &Places) -> Result<Exit, CommandError> {
         };
         let is_lost = log.is_none() && list.logged.contains(&record.group);
         let is_condemned = log.is_some_and(|log| log.recovered.condemned.is_some());
-        has_condemned |= is_lost || is_condemned || list.lost.contains(&record.group);
+        has_condemned |= has_lost_state || is_lost || is_condemned || list.lost.contains(&record.group);
         is_damaged |= stored.is_err() || has_condemned;
         let point = stored.ok().flatten();
         let last = log.map(|log| log.recovered.last_index);
