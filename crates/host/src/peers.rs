@@ -113,7 +113,7 @@ pub struct PeerStatus {
     pub raft_address: String,
     /// Whether frames can be sent to it.
     pub is_connected: bool,
-    /// Why the last attempt to connect was refused, with both values, if it was.
+    /// Why the last attempt to connect failed; with both values, if it was refused. `None` for who is connected.
     pub refusal: Option<String>,
 }
 
@@ -166,7 +166,7 @@ impl Peers {
     pub(crate) fn learn(&self, membership: &Membership) {
         for (id, member) in membership.members.iter().filter(|(id, _)| id.node() != self.own) {
             self.strangers().remove(&id.node());
-            if let Err(error) = self.transport.set_peer(id.node(), &member.raft_address) {
+            if let Err(error) = self.set_peer(id.node(), &member.raft_address) {
                 tracing::warn!(node = %id.node(), address = member.raft_address, "cannot reach a member: {error}");
             }
         }
@@ -197,7 +197,38 @@ impl Peers {
     /// Makes a node a peer that is in no group here yet.
     pub fn add(&self, node: NodeId, raft_address: &str) -> Result<(), HostError> {
         self.strangers().remove(&node);
-        self.transport.set_peer(node, raft_address).map_err(|error| HostError::Network(error.to_string()))
+        self.set_peer(node, raft_address)
+    }
+
+    /// Connects to a node anew, so that both hear what the other's hello says by now.
+    pub fn reconnect(&self, node: NodeId) -> Result<(), HostError> {
+        match self.transport.address(node) {
+            Some(address) => {
+                self.transport.remove_peer(node);
+                self.set_peer(node, &address)
+            }
+            None => Err(HostError::Network(format!("node {node} is no peer"))),
+        }
+    }
+
+    /// Its hello has shown where a node is that is connected, and its address is part of who it is (row S10): whoever says another one is
+    /// mistaken.
+    fn set_peer(&self, node: NodeId, raft_address: &str) -> Result<(), HostError> {
+        match self.connected_address(node).filter(|known| known != raft_address) {
+            Some(known) => Err(HostError::Network(format!(
+                "node {node} is connected at {known}, and that stays: whoever put it at {raft_address} should remove it there and add it at \
+                 the right address"
+            ))),
+            None => self
+                .transport
+                .set_peer(node, raft_address)
+                .map_err(|error| HostError::Network(error.to_string())),
+        }
+    }
+
+    /// Where a node is, if there is a connection to it.
+    pub(crate) fn connected_address(&self, node: NodeId) -> Option<String> {
+        self.transport.address(node).filter(|_| self.transport.is_connected(node))
     }
 
     /// All other nodes that this one dials.
@@ -205,7 +236,7 @@ impl Peers {
         let refusals = self.door.refusals.lock().unwrap_or_else(PoisonError::into_inner);
         let of = |peer: mraft_transport::PeerStats| PeerStatus {
             node: peer.node,
-            refusal: refusals.get(&peer.node).filter(|_| !peer.is_connected).cloned(),
+            refusal: refusals.get(&peer.node).filter(|_| !peer.is_connected).cloned().or(peer.failure),
             raft_address: peer.address,
             is_connected: peer.is_connected,
         };

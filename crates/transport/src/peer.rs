@@ -48,6 +48,8 @@ struct State {
     /// The peer reached us, so it is worth dialing now.
     is_back: bool,
     is_suspected: bool,
+    /// Why the last dial failed, as long as none succeeded since.
+    failure: Option<String>,
 }
 
 /// Why the thread stopped serving a connection.
@@ -112,6 +114,7 @@ impl Peer {
             is_connected: state.link.is_some(),
             is_suspected: state.is_suspected,
             queued_bytes: state.queue.bytes(),
+            failure: state.failure.clone().filter(|_| state.link.is_none()),
         }
     }
 
@@ -207,6 +210,7 @@ impl Peer {
             state.is_blocked = false;
             state.is_suspected = false;
             state.link = Some(link);
+            state.failure = None;
         }
         shared.forget_refusal(self.node);
         tracing::info!(node = %self.node, "connected");
@@ -308,7 +312,15 @@ impl Peer {
             tracing::warn!(node = %self.node, "suspected to be dead: {failed}");
             shared.handler.suspected(self.node);
         }
-        tracing::debug!(node = %self.node, "dial failed: {failed}");
+        let failure = failed.to_string();
+        let is_news = lock(&self.state).failure.replace(failure.clone()) != Some(failure);
+        match &failed.kind {
+            // Somebody is there, so this does not go away by itself; each reason is said once.
+            DialFailure::Unfit(..) if is_news => {
+                tracing::warn!(node = %self.node, "cannot connect, and that is no lack of an answer: {failed}");
+            }
+            _ => tracing::debug!(node = %self.node, "dial failed: {failed}"),
+        }
         if let DialFailure::Refused { by_peer, reason } = failed.kind {
             shared.tell_refusal(Refusal { node: self.node, address: failed.address, by_peer, reason });
         }

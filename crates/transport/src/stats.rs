@@ -173,6 +173,8 @@ pub struct PeerStats {
     pub is_suspected: bool,
     /// Bytes that wait for it.
     pub queued_bytes: usize,
+    /// Why it could not be connected to the last time, as long as it is not.
+    pub failure: Option<String>,
 }
 
 #[derive(Debug, Default)]

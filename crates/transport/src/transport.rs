@@ -202,6 +202,11 @@ impl Transport {
         self.shared.peer(node).is_some()
     }
 
+    /// Where the node is dialled, if it is a peer.
+    pub fn address(&self, node: NodeId) -> Option<String> {
+        self.shared.resolver.address(node)
+    }
+
     /// Whether frames can be sent to the node at this moment.
     pub fn is_connected(&self, node: NodeId) -> bool {
         self.shared.peer(node).is_some_and(|peer| peer.stats(String::new()).is_connected)

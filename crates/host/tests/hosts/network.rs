@@ -71,10 +71,7 @@ fn m10_a_routing_table_that_differs_is_an_event_and_a_warning_and_no_refusal() {
     peers(1).set_topology(3, [1; 16]);
     peers(2).set_topology(3, [2; 16]);
     // What a hello says counts from the next connection on.
-    let again = || {
-        peers(1).add(Cluster::node(2), "127.0.0.1:1").expect("an address");
-        peers(1).add(Cluster::node(2), &cluster.address(2)).expect("an address");
-    };
+    let again = || peers(1).reconnect(Cluster::node(2)).expect("a peer");
     again();
     wait_for(&events, "the conflict", |event| {
         *event == HostEvent::TopologyConflict { node: Cluster::node(2), version: 3 }
@@ -270,4 +267,20 @@ fn nodes_of_no_group_become_a_bounded_number_of_peers() {
     let peers = host.peers().expect("open").status();
     assert!(peers.len() <= 64, "{} peers for nothing", peers.len());
     assert!(peers.iter().any(|peer| peer.node == Cluster::node(199)), "the newest is among them");
+}
+
+#[test]
+fn s10_a_wrong_address_does_not_cut_off_a_node_that_is_connected() {
+    let cluster = Cluster::start(3);
+    let (host, other) = (&cluster.hosts[&1], Cluster::node(2));
+    let peers = host.peers().expect("open");
+    cluster.wait_until("they are connected", |_| peers.is_connected(other));
+    let wrong = "127.0.0.1:1";
+    let refusal = peers.add(other, wrong).expect_err("it is elsewhere").to_string();
+    assert!(refusal.contains(wrong) && refusal.contains(&cluster.address(2)), "{refusal}");
+    assert_eq!(host.known_address(other), Some((None, cluster.address(2))));
+    cluster.write("still there ");
+    assert!(peers.is_connected(other), "the connection stays");
+    assert_eq!(host.known_address(Cluster::node(1)), Some((None, cluster.address(1))));
+    assert_eq!(host.known_address(Cluster::node(9)), None);
 }
