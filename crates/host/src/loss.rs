@@ -301,7 +301,10 @@ impl StoppedNode {
         let marked = left.and_then(|left| left.condemned).or(is_lost.then_some(CondemnedReason::LogLost));
         let compared = || match (left, meta.as_ref().ok()?) {
             (Some(left), Some(meta)) => lost_by_comparison(record, left, meta.applied).ok()?,
-            (Some(left), None) => lost_by_comparison(record, left, record.genesis.as_ref()?.applied).ok()?,
+            (Some(left), None) => {
+                let founding = record.genesis.as_ref().map(|genesis| genesis.applied).unwrap_or_default();
+                lost_by_comparison(record, left, founding).ok()?
+            }
             (None, _) => None,
         };
         let old_copy = (node == Some(NodeLoss::OldCopy)).then_some(CondemnedReason::OldCopy);
@@ -309,7 +312,10 @@ impl StoppedNode {
         let stored = meta.as_ref().ok().and_then(Option::as_ref).map(|meta| meta.applied);
         let floor = self.list.accepted.get(&record.group).map_or(0, |accepted| accepted.term);
         let floor = floor.max(above).max(known.map_or(0, |known| known.hard_state.term));
-        let decision = decide(record, reason, left, meta, floor);
+        let decision = decide(record, reason, left, meta, floor).map_err(|why| match node {
+            Some(NodeLoss::LogGone) => format!("{why}: {ANEW}"),
+            _ => format!("{why}: {INSTEAD}"),
+        });
         let log = left.map(|left| LogLeft {
             start: left.start.position.index,
             last: left.last_index,
@@ -451,7 +457,13 @@ impl Survey {
     }
 }
 
-/// How a replica can come back.
+/// What to do about a replica that cannot come back.
+const INSTEAD: &str = "remove the replica from its group and add the node again";
+/// The same where the node does not start any more.
+const ANEW: &str =
+    "nothing of it is left here; the node itself comes back with another node id and an empty directory";
+
+/// How a replica can come back, or why it cannot.
 fn decide(
     record: &GroupRecord,
     reason: CondemnedReason,
@@ -459,20 +471,17 @@ fn decide(
     stored: Result<Option<GroupMeta>, String>,
     known_term: Term,
 ) -> Result<Restart, String> {
-    const INSTEAD: &str = "remove the replica from its group and add the node again";
     if reason == CondemnedReason::Divergence {
-        return Err(format!(
-            "its state differs from the majority's, so nothing of it can be trusted: {INSTEAD}"
-        ));
+        return Err(format!("its state differs from the majority's, so nothing of it can be trusted"));
     }
-    let stored = stored.map_err(|error| format!("its state cannot be opened: {error}; {INSTEAD}"))?;
+    let stored = stored.map_err(|error| format!("its state cannot be opened ({error})"))?;
     let has_entries =
         |left: &&Recovered, start: LogPosition| left.start.position == start && left.last_index > start.index;
     // A log that still reaches back to the founding needs no store.
     let founding = record.genesis.as_ref();
     let founding = founding.filter(|genesis| left.is_some_and(|left| has_entries(&left, genesis.applied)));
     let Some(meta) = stored.as_ref().or(founding).filter(|meta| meta.applied.index > 0) else {
-        return Err(format!("neither its store nor its log has anything to begin from: {INSTEAD}"));
+        return Err("neither its store nor its log has anything to begin from".to_owned());
     };
     let applied = meta.applied;
     let kept = left.filter(|left| {
@@ -483,8 +492,7 @@ fn decide(
     });
     let last_term = left.and_then(|left| left.terms.last()).map_or(0, |(_, term)| *term);
     let known_term = known_term.max(applied.term).max(last_term);
-    let term = term_after_loss(known_term)
-        .ok_or_else(|| format!("no term is left above {known_term}: {INSTEAD}"))?;
+    let term = term_after_loss(known_term).ok_or_else(|| format!("no term is left above {known_term}"))?;
     let last = kept.map_or(applied.index, |left| left.last_index);
     let committed = left.map_or(0, |left| left.hard_state.commit);
     let hard_state = HardState { term, vote: None, commit: committed.clamp(applied.index, last) };

@@ -148,6 +148,8 @@ pub(crate) struct Inner {
     /// New members of groups that this node leads, whose nodes have not said yet that the replica runs there.
     pub(crate) joining: Mutex<BTreeSet<(GroupId, ReplicaId)>>,
     pub(crate) failures: Mutex<BTreeMap<GroupId, String>>,
+    /// Replicas here that may never vote or acknowledge again (rule D9).
+    pub(crate) condemned: Mutex<BTreeMap<GroupId, CondemnedReason>>,
     pub(crate) disk_trouble: Mutex<Option<String>>,
     /// When leadership of a group was last moved because of a slow disk (rule T1: once per group and minute).
     pub(crate) moved_for_disk: Mutex<BTreeMap<GroupId, Instant>>,
@@ -226,6 +228,7 @@ impl NodeHost {
             memberships: Mutex::default(),
             joining: Mutex::default(),
             failures: Mutex::default(),
+            condemned: Mutex::default(),
             disk_trouble: Mutex::default(),
             moved_for_disk: Mutex::default(),
             stalled: std::sync::atomic::AtomicBool::new(false),
@@ -370,6 +373,23 @@ impl NodeHost {
     ) {
         let ticket = self.inner.completions.call(answered);
         self.inner.input(group, Event::Transfer { ticket, to });
+    }
+
+    /// Where a node is by what a group here says, and which one; by its connection, for a node that has one.
+    pub fn known_address(&self, node: NodeId) -> Option<(Option<GroupId>, String)> {
+        if node == self.inner.config.node {
+            return Some((None, self.inner.config.raft_address.clone()));
+        }
+        if let Some(peers) = self.peers()
+            && let Some(connected) = peers.connected_address(node)
+        {
+            return Some((None, connected));
+        }
+        let memberships = self.inner.memberships();
+        memberships.iter().find_map(|(group, membership)| {
+            let replica = membership.replica_on(node)?;
+            Some((Some(*group), membership.members.get(&replica)?.raft_address.clone()))
+        })
     }
 
     /// Who leads a group, as far as this node knows; `None` when the group is not here.
@@ -529,6 +549,9 @@ impl Inner {
             match self.put_together(record, recovered.remove(&log_key(record))) {
                 Ok(replica) => {
                     self.remember_loss(record, replica.seat.raft.condemned().is_some());
+                    if let Some(reason) = replica.seat.raft.condemned() {
+                        self.note_condemned(record.group, reason);
+                    }
                     replicas.push((record.group, replica));
                 }
                 // What its log holds stays: it may be all that is left of the replica, and the next start tries again.

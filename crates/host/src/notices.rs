@@ -22,6 +22,18 @@ use crate::runtime::Listener;
 const MOVE_PAUSE: Duration = Duration::from_secs(60);
 
 impl Inner {
+    /// A replica is condemned, or was found so at the start. Said once.
+    pub(crate) fn note_condemned(&self, group: GroupId, reason: CondemnedReason) {
+        let known = self.condemned.lock().unwrap_or_else(PoisonError::into_inner).insert(group, reason);
+        if known != Some(reason) {
+            tracing::error!(
+                %group,
+                "this replica may never vote or acknowledge again: {reason}; remove it from the group and add its node again, or, if the \
+                 group has no majority left, see `mraft repair accept-loss`"
+            );
+        }
+    }
+
     /// Rule T1: a disk that is slow gives leadership away, one that stalls stops the node's replicas; the process stays up to say so.
     fn watch_disk(&self, age: Duration) {
         let age_ms = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
@@ -152,10 +164,7 @@ impl Listener for Inner {
                 self.tell(&HostEvent::MembershipChanged { group, membership });
             }
             Notice::Condemned(reason) => {
-                tracing::error!(
-                    %group,
-                    "this replica may never vote or acknowledge again: {reason}; remove it from the group and add its node again"
-                );
+                self.note_condemned(group, reason);
                 if reason == CondemnedReason::Divergence {
                     // Stale is one thing, wrong another: nobody looks up anything here any more.
                     self.lookups_mut().remove(&group);

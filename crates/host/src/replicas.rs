@@ -220,6 +220,7 @@ impl Inner {
         self.lookups_mut().remove(&group);
         self.leaders_mut().remove(&group);
         self.failures.lock().unwrap_or_else(PoisonError::into_inner).remove(&group);
+        self.condemned.lock().unwrap_or_else(PoisonError::into_inner).remove(&group);
         wait(&stopped)?.map_err(|reason| HostError::Machine { group, reason })
     }
 

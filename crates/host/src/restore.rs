@@ -87,7 +87,6 @@ pub fn restore(
     let mut recovered = recovered.unwrap_or_else(|| new_log(record));
     let staged = recovered.install.as_ref().map(|(_, directory)| *directory);
     let persisted = machine.open(staged).map_err(|error| broken(error.to_string()))?;
-    let mut lost = None;
     let meta = match persisted {
         Some(bytes) => {
             GroupMeta::decode(&bytes).map_err(|error| broken(format!("the meta of its state: {error}")))?
@@ -122,10 +121,6 @@ pub fn restore(
         let write = GroupWrite { key, hard_state, entries: Vec::new(), mark: Some(mark) };
         first = Some(LogJob::InstallStep { of: incarnation, write });
     }
-    if meta.applied.index < recovered.start.position.index {
-        // The log was only ever truncated below what the store had persisted (rule D11): the store has lost state.
-        lost = Some(CondemnedReason::LogLost);
-    }
     let restored = Restored {
         hard_state: recovered.hard_state,
         start: recovered.start,
@@ -133,7 +128,7 @@ pub fn restore(
         terms: recovered.terms,
         memberships: recovered.memberships,
         applied: meta.applied,
-        condemned: recovered.condemned.or(lost),
+        condemned: recovered.condemned,
     };
     let raft = Raft::new(raft_config(config, record), restored)
         .map_err(|error| broken(format!("what the log recovered cannot be: {error}")))?;
@@ -157,9 +152,6 @@ pub(crate) fn lost_by_comparison(
     if log.install.is_some() {
         // What the store has may be the snapshot of which the log does not know yet.
         return Ok(None);
-    }
-    if applied.index < log.start.position.index {
-        return Ok(Some(CondemnedReason::LogLost));
     }
     let restored = Restored {
         hard_state: log.hard_state,

@@ -158,6 +158,13 @@ impl Inner {
         );
         let failed = self.failures.lock().unwrap_or_else(PoisonError::into_inner).len() as u64;
         gauge(out, "mraft_replicas_failed", "Replicas here that stopped or could not be started.", failed);
+        let condemned = self.condemned.lock().unwrap_or_else(PoisonError::into_inner).len() as u64;
+        gauge(
+            out,
+            "mraft_replicas_condemned",
+            "Replicas here that may never vote or acknowledge again.",
+            condemned,
+        );
         let accepted = self.registry().accepted().len() as u64;
         gauge(
             out,
@@ -173,6 +180,7 @@ impl Inner {
         if let Some(peers) = self.peers.read().unwrap_or_else(PoisonError::into_inner).as_ref() {
             warnings.extend(peers.warnings());
         }
+        warnings.extend(self.condemned_in_words());
         HostStatus {
             deployment: self.config.deployment,
             node: self.config.node,
@@ -187,6 +195,24 @@ impl Inner {
             disk_trouble: self.disk_trouble.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             warnings,
         }
+    }
+
+    /// How many replicas are condemned, and the first ones of them.
+    fn condemned_in_words(&self) -> Option<String> {
+        const SHOWN_MAX: usize = 3;
+        let condemned = self.condemned.lock().unwrap_or_else(PoisonError::into_inner);
+        if condemned.is_empty() {
+            return None;
+        }
+        let mut shown: Vec<String> = condemned
+            .iter()
+            .take(SHOWN_MAX)
+            .map(|(group, reason)| format!("group {group}: {reason}"))
+            .collect();
+        if condemned.len() > SHOWN_MAX {
+            shown.push(format!("{} more", condemned.len() - SHOWN_MAX));
+        }
+        Some(format!("{} replicas here are condemned ({})", condemned.len(), shown.join("; ")))
     }
 
     pub(crate) fn group_status(&self, group: GroupId) -> Result<GroupStatus, HostError> {

@@ -125,6 +125,8 @@ impl Raft {
         };
         match condemned {
             Some(reason) => raft.standing = Standing::Condemned(reason),
+            // The log was only ever truncated below what the state machine had persisted (rule D11).
+            None if applied.index < start_position.index => raft.condemn(CondemnedReason::StateLost),
             None if !is_whole => raft.condemn(CondemnedReason::LogLost),
             None => {}
         }

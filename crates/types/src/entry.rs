@@ -109,6 +109,8 @@ pub enum CondemnedReason {
     OldCopy = 3,
     /// Its applied state differs from the majority's (rule E8).
     Divergence = 4,
+    /// The state that it had persisted is gone: its log begins behind what the store has (rule D11).
+    StateLost = 5,
 }
 
 impl CondemnedReason {
@@ -119,6 +121,7 @@ impl CondemnedReason {
             2 => Some(CondemnedReason::Damage),
             3 => Some(CondemnedReason::OldCopy),
             4 => Some(CondemnedReason::Divergence),
+            5 => Some(CondemnedReason::StateLost),
             _ => None,
         }
     }
@@ -131,6 +134,7 @@ impl fmt::Display for CondemnedReason {
             CondemnedReason::Damage => "its log is damaged",
             CondemnedReason::OldCopy => "its directory is an old copy",
             CondemnedReason::Divergence => "its state differs from the majority's",
+            CondemnedReason::StateLost => "the state that it had persisted is gone",
         })
     }
 }

@@ -230,6 +230,43 @@ fn d9_what_cannot_be_accepted_is_refused_and_nothing_changed() {
 }
 
 #[test]
+fn d9_a_state_that_is_gone_condemns_the_replica_durably_and_loudly() {
+    let (mut cluster, disk, disks) = alone();
+    let data = cluster.data(1);
+    let known = |disk: &MemoryDisk| {
+        let log = mraft_logstore::inspect(disk, &data.join("log")).expect("a log");
+        log.replicas[0].recovered.clone()
+    };
+    // Until the log has forgotten something that only the state has.
+    let mut number = 25;
+    while known(&disk).start.position.index <= 1 {
+        cluster.open(1).expect("whole");
+        (0..10).for_each(|_| {
+            cluster.write(&format!("{number} "));
+            number += 1;
+        });
+        cluster.close(1);
+    }
+    let replica = ReplicaId::new(0, Cluster::node(1));
+    disk.remove_dir_all(&mraft::files::group_directory(&data, GROUP, replica)).expect("nobody has it open");
+    let lost = Some(CondemnedReason::StateLost);
+    assert_eq!(survey(&disks, &data).losses[0].reason, CondemnedReason::StateLost);
+
+    cluster.open(1).expect("the node starts, the replica does not");
+    assert_eq!(condemned(&cluster.hosts[&1]), lost);
+    let warnings = cluster.hosts[&1].status().warnings;
+    let is_said = |warning: &String| warning.contains("condemned") && warning.contains("is gone");
+    assert!(warnings.iter().any(is_said), "{warnings:?}");
+    let mut metrics = String::new();
+    cluster.hosts[&1].write_prometheus(&mut metrics);
+    assert!(metrics.contains("mraft_replicas_condemned 1"), "{metrics}");
+    cluster.close(1);
+    assert_eq!(known(&disk).condemned, lost, "it stays so, whatever comes back");
+    let reason = refusal(accept(&disks, &data, Scope::All));
+    assert!(reason.contains("add the node again"), "{reason}");
+}
+
+#[test]
 fn d9_a_replica_of_which_nothing_is_left_is_not_accepted() {
     let (mut cluster, disk) = (Cluster::prepare(1), MemoryDisk::new());
     cluster.put_on(1, disk.clone());
@@ -240,7 +277,7 @@ fn d9_a_replica_of_which_nothing_is_left_is_not_accepted() {
     disk.remove_dir_all(&data.join("log")).expect("nobody has it open");
     let reason = refusal(accept(&disks, &data, Scope::All));
     assert!(
-        reason.contains("neither its store nor its log") && reason.contains("add the node again"),
+        reason.contains("neither its store nor its log") && reason.contains("another node id"),
         "{reason}"
     );
     assert!(!disk.exists(&data.join("log")).expect("readable"), "no log was begun");
