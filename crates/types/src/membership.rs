@@ -150,7 +150,7 @@ impl fmt::Display for ChangeRefused {
                 write!(f, "address {address} belongs to replica {id}")
             }
             ChangeRefused::BadAddress(address) => {
-                write!(f, "address `{address}` must have 1 to {ADDRESS_BYTES_MAX} bytes")
+                write!(f, "`{address}` is no address: host:port, at most {ADDRESS_BYTES_MAX} bytes")
             }
             ChangeRefused::TooMany(what, max) => {
                 write!(f, "the group has {max} {what}, which is the most it may have")

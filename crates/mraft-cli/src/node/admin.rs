@@ -17,6 +17,8 @@ use mraft_raft::ChangeError;
 use mraft_types::{ChangeRefused, GroupId, Index, Membership, MembershipChange, NodeId, ReplicaId, Role};
 use tokio::sync::oneshot;
 
+use crate::config::address::HostPort;
+
 use super::exchange::{ChangeWire, Question, Said};
 use super::route::Missed;
 use super::service::Service;
@@ -287,6 +289,15 @@ impl Service {
                         };
                     }
                     None => {
+                        if raft_address.parse::<HostPort>().is_err() {
+                            let bad = ChangeRefused::BadAddress(raft_address.clone());
+                            return Err(refused(NodeError::Change(bad)));
+                        }
+                        if let Some(why) =
+                            not_there(node.node, raft_address, self.host.known_address(node.node))
+                        {
+                            return Err(refused(NodeError::Refused(why)));
+                        }
                         let (node, raft_address) = (node.node, raft_address.clone());
                         let replica =
                             members.next_replica_of(node).map_err(|why| refused(NodeError::Change(why)))?;
@@ -508,6 +519,19 @@ fn elsewhere(members: &Membership, replica: ReplicaId, raft_address: &str) -> Op
     })
 }
 
+/// Why a node cannot be added at an address, if it is known to be at another one.
+fn not_there(node: NodeId, raft_address: &str, known: Option<(Option<GroupId>, String)>) -> Option<String> {
+    let (group, known) = known.filter(|(_, known)| known != raft_address)?;
+    let source = match group {
+        Some(group) => format!("group {group} has it"),
+        None => "it is connected".to_owned(),
+    };
+    Some(format!(
+        "node {node} is at {known} ({source}), and not at {raft_address}: a node has one Raft address; at another one it is another node, \
+         with an id of its own"
+    ))
+}
+
 /// Whether these hashes show that the group's content is the same everywhere: a majority of those that count was asked and answered,
 /// and nobody, learners included, has something else.
 fn are_shown_equal(members: &Membership, hashes: &BTreeMap<ReplicaId, String>) -> bool {
@@ -580,6 +604,18 @@ mod tests {
         assert_eq!(elsewhere(&group, replica(1), "10.0.0.1:13890"), None);
         let why = elsewhere(&group, replica(1), "10.0.0.9:13890").expect("another address");
         assert!(why.contains("is a voter already, at 10.0.0.1:13890, and not at 10.0.0.9:13890"), "{why}");
+    }
+
+    #[test]
+    fn s10_a_node_is_not_added_at_another_address_than_its_own() {
+        let node = NodeId::new(5).expect("a node id");
+        let known = |group| Some((group, "10.0.0.5:1".to_owned()));
+        assert_eq!(not_there(node, "10.0.0.5:1", known(None)), None);
+        assert_eq!(not_there(node, "10.0.0.5:1", None), None);
+        for (group, source) in [(None, "it is connected"), (Some(GroupId(3)), "group 3 has it")] {
+            let why = not_there(node, "10.0.0.6:1", known(group)).expect("refused");
+            assert!(["10.0.0.5:1", "10.0.0.6:1", source].iter().all(|part| why.contains(part)), "{why}");
+        }
     }
 
     #[test]

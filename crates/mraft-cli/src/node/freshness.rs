@@ -5,7 +5,7 @@
 //! What a follower hears from its leader does not tell: a message may have been long on its way, and a leader that was cut off may not
 //! know that there is another. So a stale read asks as a linearizable one does (rules R1, R2), only not each one, and mostly without
 //! waiting: the leader's index, confirmed by a majority after the question was begun, covers everything that was acknowledged before.
-//! A state that has applied it is at most as old as the question.
+//! A state that has applied it is at most as old as the question. A linearizable read or a write that was answered here says as much.
 //!
 //! No clock of another node is trusted, and whatever delays an answer makes the figure larger, never smaller. A group whose leader
 //! does not answer keeps what was confirmed last, which grows older; one of which nothing was confirmed since the node's start has no
@@ -77,7 +77,20 @@ impl Freshness {
         let mut groups = self.groups();
         let known = groups.entry(group).or_default();
         known.is_asking = false;
-        known.confirmed = confirmed.or(known.confirmed);
+        // Another answer may have come meanwhile, to something that was begun later.
+        let newest =
+            [known.confirmed, confirmed].into_iter().flatten().max_by_key(|confirmed| confirmed.since);
+        known.confirmed = newest;
+    }
+
+    /// A read or a write that a majority confirmed, begun at `since`, was as good as a question.
+    pub(super) fn heard(&self, group: GroupId, since: Instant, index: Index) {
+        let mut groups = self.groups();
+        let known = groups.entry(group).or_default();
+        if known.confirmed.is_none_or(|confirmed| confirmed.since < since) {
+            known.confirmed = Some(Confirmed { since, index });
+            known.asked = known.asked.max(Some(since));
+        }
     }
 
     /// What was confirmed last.
@@ -151,6 +164,22 @@ mod tests {
         assert!(freshness.begins(GROUP, begun + ASK_EVERY));
         freshness.ended(GROUP, None);
         assert_eq!(age(9, 5_000), Some(5_000));
+    }
+
+    #[test]
+    fn r3_what_a_majority_confirmed_for_others_counts_too() {
+        let freshness = Freshness::default();
+        let begun = Instant::now();
+        freshness.heard(GROUP, begun, 7);
+        assert_eq!(freshness.of(GROUP).and_then(|known| known.age_ms(7, begun)), Some(0));
+        assert!(!freshness.begins(GROUP, begun + ASK_EVERY / 2), "it is known well enough");
+        assert!(freshness.begins(GROUP, begun + ASK_EVERY));
+        freshness.heard(GROUP, begun + 2 * ASK_EVERY, 9);
+        freshness.ended(GROUP, Some(Confirmed { since: begun + ASK_EVERY, index: 8 }));
+        let known = freshness.of(GROUP).expect("confirmed");
+        assert_eq!(known, Confirmed { since: begun + 2 * ASK_EVERY, index: 9 }, "the later beginning counts");
+        freshness.heard(GROUP, begun, 99);
+        assert_eq!(freshness.of(GROUP), Some(known));
     }
 
     #[test]

@@ -30,7 +30,9 @@ impl Service {
         match question {
             Question::Read { consistency: Consistency::Stale, query } => self.stale(group, query).await,
             Question::Read { consistency: Consistency::Linearizable, query } => {
+                let since = Instant::now();
                 let index = self.confirmed(group, ReadKind::Linearizable, until).await?;
+                self.freshness.heard(group, since, index);
                 self.look_up(group, query, index)
             }
             Question::ReadIndex | Question::Write { .. } => {
@@ -62,12 +64,13 @@ impl Service {
             Ok(within) => within,
             Err(missed) => return done(Err(missed)),
         };
-        let service = Arc::clone(self);
+        let (service, since) = (Arc::clone(self), Instant::now());
         match question {
             Question::Write { slot, command } => {
                 self.host.propose(group, *slot, command.clone(), within, move |answer| {
                     done(service.unless_failed(group, answer).and_then(|answer| match answer {
                         Answer::Applied { position, result } => {
+                            service.freshness.heard(group, since, position.index);
                             Ok(Said::Data(service.data(group, position.index, result)))
                         }
                         Answer::Moved { epoch } => {

@@ -4,10 +4,12 @@
 //!
 //! A request makes at most two hops: to a holder, and from there to the leader. Only the node that a client asked tries again, and
 //! only what was certainly not applied: a failed attempt says so ([`Missed::again`]). So one request waits out an election within its
-//! deadline, and a write is never sent twice when its fate is not known.
+//! deadline, and a write is never sent twice when its fate is not known. Where nobody led or answered for longer than elections take,
+//! nobody waits any more ([`Waiting`]): without a quorum requests fail fast (row S15).
 
-use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use mraft_api::Consistency;
@@ -47,6 +49,38 @@ impl Missed {
     }
 }
 
+/// Groups for which requests wait in vain, and since when; at most one entry per group that was asked for.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    /// Longer than a few elections take.
+    patience: Duration,
+    groups: Mutex<HashMap<GroupId, Instant>>,
+    /// How many there are, for the many requests that find none.
+    count: AtomicUsize,
+}
+
+impl Waiting {
+    pub(super) fn new(patience: Duration) -> Waiting {
+        Waiting { patience, groups: Mutex::default(), count: AtomicUsize::new(0) }
+    }
+
+    /// Nobody leads the group, or nobody who holds it answers. Whether that was so for too long.
+    fn is_in_vain(&self, group: GroupId, now: Instant) -> bool {
+        let mut groups = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = *groups.entry(group).or_insert(now);
+        self.count.store(groups.len(), Ordering::Relaxed);
+        now.saturating_duration_since(since) >= self.patience
+    }
+
+    fn is_served(&self, group: GroupId) {
+        if self.count.load(Ordering::Relaxed) > 0 {
+            let mut groups = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
+            groups.remove(&group);
+            self.count.store(groups.len(), Ordering::Relaxed);
+        }
+    }
+}
+
 impl Service {
     /// Answers a question about a group. `hops`: how often it was passed on before.
     pub(super) async fn route(
@@ -59,11 +93,18 @@ impl Service {
         let mut pause = PAUSE_FIRST;
         loop {
             let missed = match self.attempt(group, &question, hops, until).await {
-                Ok(said) => return Ok(said),
+                Ok(said) => {
+                    self.waiting.is_served(group);
+                    return Ok(said);
+                }
                 Err(missed) => missed,
             };
-            let left = until.saturating_duration_since(Instant::now());
-            if !missed.again || hops > 0 || left <= pause {
+            let now = Instant::now();
+            let is_hopeless = match missed.failure.error {
+                NodeError::NoLeader | NodeError::NoHolder { .. } => self.waiting.is_in_vain(group, now),
+                _ => false,
+            };
+            if !missed.again || is_hopeless || hops > 0 || until.saturating_duration_since(now) <= pause {
                 return Err(missed.failure);
             }
             tokio::time::sleep(pause).await;
@@ -104,6 +145,8 @@ impl Service {
                 let failure = self.failure(NodeError::NoHolder { hops }, group, Some(leader));
                 Err(Missed::again(failure))
             }
+            // Whoever holds the group can say how it is, and shall when it has no leader.
+            None if matches!(question, Question::Detail) => self.here(group, question, until).await,
             // The replica here stopped for good: others may go on without it.
             None if self.host.lookup(group).is_none() => self.elsewhere(group, question, hops, until).await,
             None => Err(Missed::again(self.failure(NodeError::NoLeader, group, None))),
@@ -119,6 +162,7 @@ impl Service {
         hops: u8,
         until: Instant,
     ) -> Result<Said, Missed> {
+        let since = Instant::now();
         let index = match self.pass(group, &Question::ReadIndex, leader, hops, until).await? {
             Said::Data(data) => data.index,
             Said::Document(_) => {
@@ -126,6 +170,7 @@ impl Service {
                 return Err(Missed::last(self.failure(odd, group, Some(leader))));
             }
         };
+        self.freshness.heard(group, since, index);
         self.read_here_from(group, question, index, until).await
     }
 
@@ -264,4 +309,23 @@ fn may_be_tried_again(error: &NodeError) -> bool {
             | NodeError::DiskFull(_)
             | NodeError::DiskStalled(_)
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn s15_nobody_waits_for_a_group_that_had_no_leader_for_longer_than_elections_take() {
+        let waiting = Waiting::new(Duration::from_secs(7));
+        let (group, begun) = (GroupId(3), Instant::now());
+        let later = |seconds| begun + Duration::from_secs(seconds);
+        assert!(!waiting.is_in_vain(group, begun), "it may be an election");
+        assert!(!waiting.is_in_vain(group, later(6)));
+        assert!(!waiting.is_in_vain(GroupId(4), later(7)), "each group by itself");
+        assert!(waiting.is_in_vain(group, later(7)));
+        waiting.is_served(group);
+        assert!(!waiting.is_in_vain(group, later(8)), "it had a leader in between");
+        assert!(waiting.is_in_vain(GroupId(4), later(14)));
+    }
 }

@@ -16,11 +16,14 @@ use mraft_wire::{Request, RequestKind};
 
 use super::exchange::{self, Asked, Question, Rare, Said};
 use super::freshness::Freshness;
+use super::route::Waiting;
 use super::topology::Topology;
 use crate::config::NodeConfig;
 
 /// How often a node that does not know the groups asks its peers, and looks what else is missing.
 const LOOK_AROUND: Duration = Duration::from_millis(500);
+/// Requests wait for a leader as long as so many elections take at most.
+const ELECTIONS_WAITED: u32 = 3;
 /// How long one question of the node's own may take.
 const OWN_QUESTION: Duration = Duration::from_secs(5);
 
@@ -32,6 +35,7 @@ pub(super) struct Service {
     pub(super) started: Instant,
     pub(super) draining: AtomicBool,
     pub(super) freshness: Freshness,
+    pub(super) waiting: Waiting,
     topology: RwLock<Arc<Topology>>,
     /// Per group that is not here, the node that answered last; at most one per group of the topology.
     hints: RwLock<HashMap<GroupId, NodeId>>,
@@ -46,6 +50,8 @@ impl Service {
         topology: Topology,
         runtime: tokio::runtime::Handle,
     ) -> Arc<Service> {
+        let election_max = config.raft.tick * config.raft.election_ticks * 2;
+        let waiting = Waiting::new(election_max * ELECTIONS_WAITED);
         let service = Arc::new(Service {
             host,
             config,
@@ -53,6 +59,7 @@ impl Service {
             started: Instant::now(),
             draining: AtomicBool::new(false),
             freshness: Freshness::default(),
+            waiting,
             topology: RwLock::new(Arc::new(topology)),
             hints: RwLock::default(),
             https: RwLock::default(),
