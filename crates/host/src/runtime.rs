@@ -114,6 +114,7 @@ pub(crate) struct Shared {
     /// By step worker, proposals that it has not looked at yet.
     proposed: Vec<WaitingBytes>,
     pub(crate) log: Mailbox<LogJob>,
+    pub(crate) log_reader: Arc<dyn LogReader>,
     pub(crate) applies: Vec<Mailbox<ApplyMail>>,
     pub(crate) completions: Arc<Completions>,
     pub(crate) metrics: Arc<Metrics>,
@@ -353,6 +354,7 @@ impl Runtime {
             steps: cores.iter().map(|_| Mailbox::new()).collect(),
             proposed: cores.iter().map(|_| WaitingBytes::default()).collect(),
             log: Mailbox::new(),
+            log_reader: Arc::clone(&reader),
             waits_for_apply: cores.iter().map(|_| AtomicBool::new(true)).collect(),
             applies: (0..pace.apply_threads.max(1)).map(|_| Mailbox::new()).collect(),
             completions,
@@ -560,7 +562,9 @@ fn report_done(shared: &Shared, done: &mut Vec<LogDone>) {
             LogDone::Persisted { of, .. } | LogDone::InstallStep { of } => {
                 inputs.push((of.group, Input::Log(done)))
             }
-            LogDone::Added { token } | LogDone::Removed { token } => shared.listener.log_done(token),
+            LogDone::Added { token } | LogDone::Removed { token } | LogDone::Found { token } => {
+                shared.listener.log_done(token);
+            }
             LogDone::Refused { ref key, ref reason } => {
                 let group = key.group;
                 shared.listener.failed(group, reason.clone());
@@ -716,12 +720,12 @@ fn background_thread(shared: &Shared, jobs: &Mutex<Receiver<Background>>, log: &
 }
 
 fn run_job(shared: &Shared, of: Incarnation, job: Box<dyn BackgroundJob>) {
-    let mail = match caught("its background job", || job.run()) {
-        Ok(result) => ApplyMail::BackgroundDone(of, result),
-        Err(reason) => ApplyMail::Fail(of, reason),
-    };
     // The apply thread is gone only when the host closes; what the job persisted stays persisted.
-    let _ = shared.apply(of.group).send(mail);
+    let result = caught("its background job", || job.run()).unwrap_or_else(|reason| {
+        let _ = shared.apply(of.group).send(ApplyMail::Fail(of, reason));
+        Ok(())
+    });
+    let _ = shared.apply(of.group).send(ApplyMail::BackgroundDone(of, result));
 }
 
 /// What proposals weigh in a mailbox: their bodies, and a place for each.
