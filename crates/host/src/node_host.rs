@@ -90,7 +90,7 @@ impl Machines {
 pub struct GroupSpec {
     /// The group.
     pub group: GroupId,
-    /// The original members; the node itself must be among them.
+    /// The original members; the node itself must be among them. Voters and learners: witnesses and observers are refused.
     pub members: Membership,
     /// The slots whose keys live in it; empty for machines without routing.
     pub slots: SlotSet,

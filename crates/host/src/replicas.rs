@@ -13,7 +13,9 @@ use mraft_engine::error::NotApplied;
 use mraft_engine::event::Event;
 use mraft_engine::machine::StateMachine;
 use mraft_logstore::Recovered;
-use mraft_types::{CondemnedReason, GroupId, GroupUid, InstanceId, Membership, NodeId, Payload, ReplicaId};
+use mraft_types::{
+    CondemnedReason, GroupId, GroupUid, InstanceId, Membership, NodeId, Payload, ReplicaId, Role,
+};
 
 use crate::apply_worker::ApplyMail;
 use crate::core::Input;
@@ -34,6 +36,20 @@ fn founded_with(genesis: &GroupMeta) -> String {
     let slots: Vec<String> =
         genesis.slots.ranges().iter().map(|range| format!("{}-{}", range.first, range.last)).collect();
     format!("{members:?} and slots [{}]", slots.join(", "))
+}
+
+/// Witnesses and observers come with a later release: nothing in a host treats them as what they are.
+fn takes_roles(spec: &GroupSpec) -> Result<(), HostError> {
+    let of_later = |role| matches!(role, Role::Witness | Role::Observer);
+    let found = spec.members.members.iter().find(|(_, member)| of_later(member.role));
+    found.map_or(Ok(()), |(id, member)| {
+        let reason = format!(
+            "member {id} would be founded as {}, which comes with a later release: found the group with voters, and add learners to it \
+             afterwards",
+            member.role
+        );
+        Err(HostError::Machine { group: spec.group, reason })
+    })
 }
 
 impl Inner {
@@ -139,13 +155,16 @@ impl Inner {
                     // Founding it again would give the removed replica a second life with an empty log (rule M3).
                     tracing::warn!(group = %spec.group, "this node was removed from the group; to have it back, add it as a learner");
                 }
-                None => records.push(GroupRecord {
-                    group: spec.group,
-                    uid: genesis.uid,
-                    replica,
-                    genesis: Some(genesis),
-                    machine: spec.machine.clone(),
-                }),
+                None => {
+                    takes_roles(spec)?;
+                    records.push(GroupRecord {
+                        group: spec.group,
+                        uid: genesis.uid,
+                        replica,
+                        genesis: Some(genesis),
+                        machine: spec.machine.clone(),
+                    });
+                }
             }
         }
         self.add_replicas(records)
