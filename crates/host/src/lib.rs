@@ -9,7 +9,7 @@
 //! the state machines' sides of a turn. None of the three knows a thread, a clock or a socket: the runtime moves their inputs and
 //! outputs between threads, and the simulator between points of virtual time.
 //!
-//! Invariant: threads are spawned in `runtime.rs` only (and by the transport), and no async runtime stands between a group and the
+//! Invariant: threads are spawned in `runtime.rs` only (and by the transport; `xtask tidy` looks for others), and no async runtime stands between a group and the
 //! wire.
 
 pub mod apply;

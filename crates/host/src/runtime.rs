@@ -257,14 +257,14 @@ impl Shared {
             return Err(std::io::Error::new(std::io::ErrorKind::QuotaExceeded, "too many are under way"));
         }
         let shared = Arc::clone(self);
-        let spawned = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
-            or_abort(name, run);
+        let spawned = detached(name, move || {
+            run();
             shared.chores.fetch_sub(1, Ordering::Relaxed);
         });
         if spawned.is_err() {
             self.chores.fetch_sub(1, Ordering::Relaxed);
         }
-        spawned.map(drop)
+        spawned
     }
 
     /// Number of the last durable batch (rule M7).
@@ -726,6 +726,11 @@ fn run_job(shared: &Shared, of: Incarnation, job: Box<dyn BackgroundJob>) {
         Ok(())
     });
     let _ = shared.apply(of.group).send(ApplyMail::BackgroundDone(of, result));
+}
+
+/// A thread that nobody joins, for what may wait for a disk longer than anybody waits for it.
+pub(crate) fn detached(name: &'static str, run: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
+    std::thread::Builder::new().name(name.to_owned()).spawn(move || or_abort(name, run)).map(drop)
 }
 
 /// What proposals weigh in a mailbox: their bodies, and a place for each.
