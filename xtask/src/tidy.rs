@@ -61,6 +61,9 @@ const BANNED_IN_PURE: &[(&str, &str)] = &[
     ("HashMap", "its order is not the same everywhere; use BTreeMap"),
     ("HashSet", "its order is not the same everywhere; use BTreeSet"),
 ];
+/// Where a host may spawn threads, and how that would look elsewhere in it.
+const SPAWNING: &[&str] = &["crates/host/src/runtime.rs", "crates/host/src/runtime/"];
+const SPAWNS: &[&str] = &["thread::Builder", "thread::spawn", ".spawn("];
 /// As STYLE.md says.
 const LINES_MAX: usize = 800;
 /// Fewer files than this are not the whole house: git could not list it.
@@ -140,6 +143,9 @@ fn check_source(name: &str, text: &str) -> Vec<String> {
     if is_pure {
         complaints.extend(check_imports(name, text));
     }
+    let may_spawn = !name.starts_with("crates/host/src/")
+        || name.ends_with("/tests.rs")
+        || SPAWNING.iter().any(|spawning| name.starts_with(spawning));
     for (number, line) in without_tests(text) {
         let at = format!("{name}:{}", number + 1);
         let is_comment = line.trim_start().starts_with("//");
@@ -147,6 +153,9 @@ fn check_source(name: &str, text: &str) -> Vec<String> {
             if line.contains(left) {
                 complaints.push(format!("{at}: `{left}` is unfinished work"));
             }
+        }
+        if !is_comment && !may_spawn && SPAWNS.iter().any(|spawn| line.contains(spawn)) {
+            complaints.push(format!("{at}: a thread of a host that is not spawned in its runtime"));
         }
         if !is_comment && is_pure {
             for (banned, instead) in BANNED_IN_PURE {
@@ -318,6 +327,31 @@ mod tests {
             check_source("crates/raft/src/x.rs", &format!("{SPDX}// no SystemTime here\n")),
             Vec::<String>::new()
         );
+    }
+
+    #[test]
+    fn a_thread_of_a_host_that_its_runtime_does_not_spawn_is_noticed() {
+        for spawn in [
+            "let begun = std::thread::Builder::new().name(name);",
+            "thread::spawn(move || run());",
+            "    .spawn(move || run())?;",
+        ] {
+            let text = format!("{SPDX}{spawn}\n");
+            assert_eq!(check_source("crates/host/src/peers.rs", &text).len(), 1, "{spawn}");
+            assert_eq!(check_source("crates/host/src/runtime_of_another.rs", &text).len(), 1, "{spawn}");
+            for good in [
+                "crates/host/src/runtime.rs",
+                "crates/host/src/runtime/beside.rs",
+                "crates/host/src/peers/tests.rs",
+                "crates/transport/src/x.rs",
+            ] {
+                assert_eq!(check_source(good, &text), Vec::<String>::new(), "{good}: {spawn}");
+            }
+            let in_tests = format!("{SPDX}#[cfg(test)]\nmod tests {{\n    fn f() {{ {spawn} }}\n}}\n");
+            assert_eq!(check_source("crates/host/src/mailbox.rs", &in_tests), Vec::<String>::new());
+        }
+        let comment = format!("{SPDX}// runtime.rs calls thread::spawn\n");
+        assert_eq!(check_source("crates/host/src/x.rs", &comment), Vec::<String>::new());
     }
 
     #[test]

@@ -25,6 +25,8 @@ pub enum NotApplied {
     NoSuchGroup,
     /// The replica is stopping or stopped.
     Stopping,
+    /// The group was stopped on this node by a call, and is there until it is started again.
+    Stopped,
     /// The replica is condemned.
     Condemned(CondemnedReason),
     /// The replicas' states differ at this entry, and no majority of voters has the same: nobody knows which is right (rule E8).
@@ -69,6 +71,9 @@ impl fmt::Display for NotApplied {
             NotApplied::Overwritten => f.write_str("another leader's entry took its place in the log"),
             NotApplied::NoSuchGroup => f.write_str("the group is not on this node"),
             NotApplied::Stopping => f.write_str("the replica is stopping"),
+            NotApplied::Stopped => {
+                f.write_str("the group is stopped on this node: start it again, or ask another member")
+            }
             NotApplied::Condemned(reason) => write!(f, "the replica is condemned: {reason}"),
             NotApplied::Disputed(index) => write!(
                 f,

@@ -44,6 +44,14 @@ pub enum ApplyMail {
         /// Told the end.
         done: SyncSender<Result<(), String>>,
     },
+    /// Tells the sender when no background job of the group's machines is under way, that of one which is gone included: two machines
+    /// must not have one directory.
+    AwaitJob {
+        /// The group.
+        group: GroupId,
+        /// Told the end.
+        done: SyncSender<()>,
+    },
     /// From the core.
     Order(Incarnation, ApplyOrder),
     /// A snapshot is coming in: open a directory for it.
@@ -59,7 +67,7 @@ pub enum ApplyMail {
     },
     /// A staged directory that never became whole, or that nobody wants.
     Discard(Incarnation, u64),
-    /// A background job ended.
+    /// A background job ended; also one that panicked, which [`ApplyMail::Fail`] said before.
     BackgroundDone(Incarnation, Result<(), MachineError>),
     /// What was done for the replica elsewhere panicked, so that its state is not to be trusted (rule T4), or found that its log cannot be
     /// read (rule D10): it ends for this reason.
@@ -137,6 +145,10 @@ pub struct ApplyWorker {
     appliers: BTreeMap<GroupId, Applier>,
     /// Groups that applied something, or whose job ended, since the last [`ApplyWorker::finish`].
     touched: BTreeSet<GroupId>,
+    /// Background jobs that are out; one for each machine at most, but one that is gone may have left one behind.
+    jobs_out: BTreeMap<GroupId, usize>,
+    /// Who waits until there is none.
+    await_job: BTreeMap<GroupId, Vec<SyncSender<()>>>,
     /// Most bytes that all machines of this worker may hold unpersisted: from the half on the largest is asked to persist, above it this
     /// worker waits for that, and with it everybody who writes (rule T2).
     unpersisted_bytes_max: usize,
@@ -163,6 +175,8 @@ impl ApplyWorker {
             log,
             appliers: BTreeMap::new(),
             touched: BTreeSet::new(),
+            jobs_out: BTreeMap::new(),
+            await_job: BTreeMap::new(),
             unpersisted_bytes_max,
             snapshot_entries,
             unpersisted_bytes: BTreeMap::new(),
@@ -186,6 +200,9 @@ impl ApplyWorker {
 
     /// Handles one piece of mail.
     pub fn handle(&mut self, mail: ApplyMail, out: &mut ApplyOutput) {
+        if let ApplyMail::BackgroundDone(of, _) = &mail {
+            self.job_ended(of.group);
+        }
         match mail {
             ApplyMail::Add(group, applier) => {
                 self.appliers.insert(group, *applier);
@@ -205,6 +222,11 @@ impl ApplyWorker {
                 // Nobody waits any more when the caller gave up: nothing is lost by that.
                 let _ = done.try_send(ended);
             }
+            ApplyMail::AwaitJob { group, done } => match self.jobs_out.contains_key(&group) {
+                true => self.await_job.entry(group).or_default().push(done),
+                // Nobody waits any more when the caller gave up.
+                false => _ = done.try_send(()),
+            },
             ApplyMail::Order(of, order) => self.order(of, order, out),
             ApplyMail::Stage { group, directory, meta, reply } => {
                 let stage = self.caught(group, out, |applier, _| {
@@ -340,6 +362,17 @@ impl ApplyWorker {
     pub fn close(&mut self, out: &mut ApplyOutput) {
         for orders in std::mem::take(&mut self.held).into_values() {
             answer_stopped(orders, out);
+        }
+    }
+
+    fn job_ended(&mut self, group: GroupId) {
+        let Some(out) = self.jobs_out.get_mut(&group) else { return };
+        *out -= 1;
+        if *out == 0 {
+            self.jobs_out.remove(&group);
+            let waiting = self.await_job.remove(&group).unwrap_or_default();
+            // As above.
+            waiting.into_iter().for_each(|done| _ = done.try_send(()));
         }
     }
 
@@ -520,7 +553,11 @@ impl ApplyWorker {
         part: impl FnOnce(&mut Applier, &mut ApplyOutput) -> T,
     ) -> Option<T> {
         let applier = self.appliers.get_mut(&group)?;
+        let jobs_before = out.jobs.len();
         let result = catch_unwind(AssertUnwindSafe(|| part(applier, out))).ok();
+        if out.jobs.len() > jobs_before {
+            *self.jobs_out.entry(group).or_default() += out.jobs.len() - jobs_before;
+        }
         if result.is_none() {
             self.fail(group, PANICKED.to_owned(), out);
         }

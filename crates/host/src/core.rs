@@ -25,7 +25,7 @@
 //! the apply queue is drained because orders of one group are carried out in order (3); `InstallBegin` is made durable (4), the apply
 //! side switches the pointer file ([`ApplyOrder::Switch`], 5), `InstallDone` is made durable (6), and only then is the core told (7).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use mraft_engine::effect::{Answer, ApplyJob, Effect, GroupEffect, Notice};
@@ -145,7 +145,7 @@ pub enum Input {
     },
     /// A group starts.
     Start(Box<Seat>),
-    /// A group stops; its requests are answered with the reason.
+    /// A group stops; its requests are answered with the reason. After [`NotApplied::Stopped`] later ones are, too, until it starts again.
     Stop(GroupId, NotApplied),
     /// A replica's state machine cannot go on: the same for this one.
     StopOwn(Incarnation, NotApplied),
@@ -315,6 +315,8 @@ pub struct Core {
     config: CoreConfig,
     engine: Engine,
     benches: BTreeMap<GroupId, Bench>,
+    /// Groups that were stopped to be started again.
+    parked: BTreeSet<GroupId>,
     log_full: bool,
     /// The log holds more segments than it should (rule L5): nothing is kept for followers that lag.
     log_pressed: bool,
@@ -332,6 +334,7 @@ impl Core {
             config,
             engine,
             benches: BTreeMap::new(),
+            parked: BTreeSet::new(),
             log_full: false,
             log_pressed: false,
             stopped: None,
@@ -356,6 +359,9 @@ impl Core {
             return self.handle_stopped(input, &reason);
         }
         match input {
+            Input::Group(group, event) if self.parked.contains(&group) => {
+                self.refuse(event, &NotApplied::Stopped);
+            }
             Input::Group(group, Event::Propose(proposals)) => match self.no_room(group) {
                 Some(why) => {
                     let answer = Answer::NotApplied(NotApplied::Disk(why));
@@ -380,7 +386,7 @@ impl Core {
                 }
             }
             Input::Log(LogDone::InstallStep { of }) => self.install_step_durable(of),
-            Input::Log(LogDone::Added { .. } | LogDone::Removed { .. }) => {}
+            Input::Log(LogDone::Added { .. } | LogDone::Removed { .. } | LogDone::Found { .. }) => {}
             Input::Log(LogDone::Refused { key, .. }) => {
                 if self.benches.get(&key.group).is_some_and(|bench| bench.key == *key) {
                     self.stop(key.group, &NotApplied::Stopping);
@@ -432,7 +438,13 @@ impl Core {
             }
             Input::Look(Look(look)) => look(self),
             Input::Start(seat) => self.start(*seat),
-            Input::Stop(group, reason) => self.stop(group, &reason),
+            Input::Stop(group, reason) => {
+                self.stop(group, &reason);
+                match reason {
+                    NotApplied::Stopped => _ = self.parked.insert(group),
+                    _ => _ = self.parked.remove(&group),
+                }
+            }
             Input::StopOwn(of, reason) => {
                 if self.bench_of(of).is_some() {
                     self.stop(of.group, &reason);
@@ -451,13 +463,16 @@ impl Core {
         self.engine.remove_group(group, reason);
     }
 
+    /// What nobody waits for is dropped.
+    fn refuse(&mut self, event: Event, reason: &NotApplied) {
+        let tickets = event.into_tickets().into_iter();
+        self.out.answers.extend(tickets.map(|ticket| (ticket, Answer::NotApplied(reason.clone()))));
+    }
+
     /// Nothing starts again here: the log that everything stands on is gone. The first reason stays.
     fn handle_stopped(&mut self, input: Input, reason: &NotApplied) {
         match input {
-            Input::Group(_, event) | Input::Own(_, event) => {
-                let tickets = event.into_tickets().into_iter();
-                self.out.answers.extend(tickets.map(|ticket| (ticket, Answer::NotApplied(reason.clone()))));
-            }
+            Input::Group(_, event) | Input::Own(_, event) => self.refuse(event, reason),
             Input::Staged { of, directory, .. } => {
                 self.out.applies.push((of, ApplyOrder::Discard { directory }));
             }
@@ -516,6 +531,7 @@ impl Core {
             store_full: false,
         };
         if self.engine.add_group(key.group, key.uid, raft, feature_level) {
+            self.parked.remove(&key.group);
             self.benches.insert(key.group, bench);
         }
     }

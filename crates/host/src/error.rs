@@ -65,6 +65,8 @@ pub enum HostError {
     GroupExists(GroupId),
     /// The group is not here.
     NoSuchGroup(GroupId),
+    /// The group's replica here was stopped by a call.
+    GroupStopped(GroupId),
     /// Groups here list the node as a member, so what is known of it stays known (rule M6).
     NodeListed {
         /// The node.
@@ -118,6 +120,9 @@ impl fmt::Display for HostError {
             HostError::Machine { group, reason } => write!(f, "group {group}: {reason}"),
             HostError::GroupExists(group) => write!(f, "group {group} is on this node already"),
             HostError::NoSuchGroup(group) => write!(f, "group {group} is not on this node"),
+            HostError::GroupStopped(group) => {
+                write!(f, "group {group} is stopped on this node: start it again")
+            }
             HostError::NodeListed { node, groups } => {
                 let groups: Vec<String> = groups.iter().map(ToString::to_string).collect();
                 write!(f, "group {} lists node {node}: remove it from its groups first", groups.join(", "))

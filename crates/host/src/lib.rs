@@ -2,14 +2,14 @@
 
 //! One node full of Raft groups: the embeddable library.
 //!
-//! Start with [`NodeHost`]: open a directory, found or join groups, propose commands, read. [`machines`] holds the three kinds of
-//! state machines that a program can bring. `examples/embedded.rs` runs one on three hosts.
+//! Start with [`NodeHost`]: open a directory, found or join groups, propose commands, read, stop groups and start them again.
+//! [`machines`] holds the three kinds of state machines that a program can bring. `examples/embedded.rs` runs one on three hosts.
 //!
 //! Inside, [`core`] decides one turn at a time and is the place to begin reading; [`persist`] and [`apply_worker`] are the log's and
 //! the state machines' sides of a turn. None of the three knows a thread, a clock or a socket: the runtime moves their inputs and
 //! outputs between threads, and the simulator between points of virtual time.
 //!
-//! Invariant: threads are spawned in `runtime.rs` only (and by the transport), and no async runtime stands between a group and the
+//! Invariant: threads are spawned in `runtime.rs` only (and by the transport; `xtask tidy` looks for others), and no async runtime stands between a group and the
 //! wire.
 
 pub mod apply;
@@ -41,6 +41,7 @@ mod replicas;
 pub mod restore;
 mod runtime;
 mod status;
+mod stops;
 
 pub use apply::CheckpointHash;
 pub use completions::CompletionQueue;

@@ -60,17 +60,18 @@ impl<T> Mailbox<T> {
         Ok(())
     }
 
-    /// Puts many in with one lock.
-    pub(crate) fn send_all(&self, items: impl IntoIterator<Item = T>) {
+    /// Puts many in with one lock, so that nothing comes between them; `false` when the receiver is gone.
+    pub(crate) fn send_all(&self, items: impl IntoIterator<Item = T>) -> bool {
         let mut state = self.lock();
         if state.closed {
-            return;
+            return false;
         }
         state.items.extend(items);
         if !state.items.is_empty() {
             self.is_filled.store(true, Ordering::Relaxed);
             self.wake(state);
         }
+        true
     }
 
     /// Puts many in without waking the receiver: it finds them when something else wakes it.

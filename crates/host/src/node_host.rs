@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak};
 use std::time::{Duration, Instant};
 
 use mraft_disk::{Disk, RealDisk};
@@ -39,7 +39,7 @@ use crate::runtime::{Listener, Pace, Runtime, Shared};
 use crate::status::{GroupStatus, HostStatus};
 
 /// How long a caller of a blocking method waits for the threads of a healthy host.
-const INTERNAL_WAIT: Duration = Duration::from_secs(60);
+pub(crate) const INTERNAL_WAIT: Duration = Duration::from_secs(60);
 /// How long after its deadline a proposal is answered for whoever has it: the core, as long as it has it, says at the deadline itself what
 /// it knows, and that is more.
 const LATE_ANSWER_GRACE: Duration = Duration::from_secs(1);
@@ -90,7 +90,7 @@ impl Machines {
 pub struct GroupSpec {
     /// The group.
     pub group: GroupId,
-    /// The original members; the node itself must be among them.
+    /// The original members; the node itself must be among them. Voters and learners: witnesses and observers are refused.
     pub members: Membership,
     /// The slots whose keys live in it; empty for machines without routing.
     pub slots: SlotSet,
@@ -120,7 +120,7 @@ pub struct Leadership {
 /// called with an answer for example, **aborts the process**: such a thread works for many groups, and nobody knows what it left half
 /// done. Other nodes take over, and the next start recovers.
 pub struct NodeHost {
-    inner: Arc<Inner>,
+    pub(crate) inner: Arc<Inner>,
 }
 
 /// Shared by the public face, the threads' listener and the peers' handler.
@@ -150,6 +150,10 @@ pub(crate) struct Inner {
     pub(crate) failures: Mutex<BTreeMap<GroupId, String>>,
     /// Replicas here that may never vote or acknowledge again (rule D9).
     pub(crate) condemned: Mutex<BTreeMap<GroupId, CondemnedReason>>,
+    /// Groups that were stopped to be started again.
+    pub(crate) stopped: Mutex<BTreeSet<GroupId>>,
+    /// Why every replica here was condemned, also those that start later.
+    pub(crate) all_condemned: OnceLock<CondemnedReason>,
     pub(crate) disk_trouble: Mutex<Option<String>>,
     /// When leadership of a group was last moved because of a slow disk (rule T1: once per group and minute).
     pub(crate) moved_for_disk: Mutex<BTreeMap<GroupId, Instant>>,
@@ -229,6 +233,8 @@ impl NodeHost {
             joining: Mutex::default(),
             failures: Mutex::default(),
             condemned: Mutex::default(),
+            stopped: Mutex::default(),
+            all_condemned: OnceLock::new(),
             disk_trouble: Mutex::default(),
             moved_for_disk: Mutex::default(),
             stalled: std::sync::atomic::AtomicBool::new(false),
@@ -259,7 +265,7 @@ impl NodeHost {
     }
 
     /// Founds groups here, as one of their original members. Groups that are here already are left alone when they were founded
-    /// alike, and refused with both member lists when not.
+    /// alike, stopped ones too ([`NodeHost::start_group`]), and refused with both member lists when not.
     pub fn start_groups(&self, specs: &[GroupSpec]) -> Result<(), HostError> {
         self.inner.start_groups(specs)
     }
@@ -392,13 +398,14 @@ impl NodeHost {
         })
     }
 
-    /// Who leads a group, as far as this node knows; `None` when the group is not here.
+    /// Who leads a group, as far as this node knows; `None` when the group is not here or stopped.
     pub fn leader(&self, group: GroupId) -> Option<Leadership> {
         self.inner.leaders.read().unwrap_or_else(PoisonError::into_inner).get(&group).cloned()
     }
 
     /// Persists a group's state now, so that its log can be truncated (a snapshot request). The index that is persisted.
     pub fn request_snapshot(&self, group: GroupId) -> Result<Index, HostError> {
+        self.inner.is_not_stopped(group)?;
         let (done, result) = sync_channel(1);
         self.inner.mail(group, ApplyMail::Persist { group, done })?;
         wait(&result)?.map_err(|reason| HostError::Machine { group, reason })
@@ -406,6 +413,7 @@ impl NodeHost {
 
     /// Hashes a group's state here; equal on all replicas at the same index (rule E8).
     pub fn state_hash(&self, group: GroupId) -> Result<StateHash, HostError> {
+        self.inner.is_not_stopped(group)?;
         let (done, result) = sync_channel(1);
         self.inner.mail(group, ApplyMail::Hash { group, done })?;
         wait(&result)?.map_err(|reason| HostError::Machine { group, reason })
@@ -420,6 +428,7 @@ impl NodeHost {
 
     /// What the replica here kept at a checkpoint.
     pub fn checkpoint_hash(&self, group: GroupId, index: Index) -> Result<CheckpointHash, HostError> {
+        self.inner.is_not_stopped(group)?;
         let (done, result) = sync_channel(1);
         self.inner.mail(group, ApplyMail::CheckpointHash { group, index, done })?;
         wait(&result)?.ok_or(HostError::NoSuchGroup(group))
@@ -736,6 +745,12 @@ impl Inner {
 
     pub(crate) fn memberships(&self) -> MutexGuard<'_, BTreeMap<GroupId, Membership>> {
         self.memberships.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn leads(&self, group: GroupId) -> bool {
+        let leaders = self.leaders.read().unwrap_or_else(PoisonError::into_inner);
+        let leader = leaders.get(&group).and_then(|known| known.leader);
+        leader.is_some_and(|leader| leader.node() == self.config.node)
     }
 
     pub(crate) fn led_groups(&self) -> Vec<GroupId> {

@@ -274,13 +274,7 @@ impl Inner {
         if !membership.retired_nodes.is_empty() {
             peers.retire(&membership.retired_nodes);
         }
-        let leads = self
-            .leaders
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(&group)
-            .is_some_and(|known| known.leader.is_some_and(|leader| leader.node() == self.config.node));
-        if leads {
+        if self.leads(group) {
             self.expect_learners(group, membership);
         }
     }

@@ -324,14 +324,14 @@ impl Peers {
         let (done, written) = sync_channel(1);
         // The host is held with the door, and the locks of its directories with the host, as long as the file may change.
         let (door, inner) = (Arc::clone(&self.door), self.inner.upgrade());
-        let begun = std::thread::Builder::new().name("mraft-peers".to_owned()).spawn(move || {
+        let begun = crate::runtime::detached("mraft-peers", move || {
             // Nobody waits any more when the time is up.
             let _ = done.try_send(door.table.write());
             drop(inner);
         });
         let failure = match begun {
             Err(error) => error.to_string(),
-            Ok(_) => match written.recv_timeout(CLOSE_WRITE_WAIT) {
+            Ok(()) => match written.recv_timeout(CLOSE_WRITE_WAIT) {
                 Ok(Ok(())) => return,
                 Ok(Err(error)) => error.to_string(),
                 Err(_) => "the disk does not answer".to_owned(),

@@ -6,8 +6,9 @@
 //! The simulator runs the same code over a simulated disk.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::sync::mpsc::SyncSender;
 
-use mraft_logstore::{Fill, Filled, GroupWrite, LogError, LogKey, LogStore, Mark};
+use mraft_logstore::{Fill, Filled, GroupWrite, LogError, LogKey, LogStore, Mark, Recovered};
 use mraft_types::limits::BATCH_BYTES_MAX;
 use mraft_types::{HardState, LogStart};
 
@@ -48,6 +49,16 @@ pub enum LogJob {
         /// Whose records become garbage.
         key: LogKey,
     },
+    /// Tells what the log holds of a replica once everything that was handed in for it before is durable; answered by [`LogDone::Found`],
+    /// when the reply is there.
+    Find {
+        /// Tells the caller which of its calls this was.
+        token: u64,
+        /// Whose.
+        key: LogKey,
+        /// Gets it without what the entries say; `None` for a replica that the log does not know, or of which it refused a write.
+        reply: SyncSender<Option<Recovered>>,
+    },
 }
 
 /// What became of it.
@@ -72,6 +83,11 @@ pub enum LogDone {
     },
     /// The replica is forgotten.
     Removed {
+        /// The job's.
+        token: u64,
+    },
+    /// The reply was given.
+    Found {
         /// The job's.
         token: u64,
     },
@@ -129,6 +145,8 @@ enum Waiting {
     Add { token: u64, replicas: Vec<(LogKey, LogStart, HardState)> },
     /// A key to be forgotten.
     Remove { token: u64, key: LogKey },
+    /// A key to be looked at.
+    Find { token: u64, key: LogKey, reply: SyncSender<Option<Recovered>> },
 }
 
 impl LogWorker {
@@ -241,6 +259,7 @@ impl LogWorker {
                 self.refused.remove(&key);
                 Waiting::Remove { token, key }
             }
+            LogJob::Find { token, key, reply } => Waiting::Find { token, key, reply },
             // At once: what waits may wait for this very file. If it could not be filled, whoever needs it finds out.
             LogJob::Filled(filled) => match self.store.take_fill(filled) {
                 Err(LogError::Full { .. }) | Ok(()) => return Ok(()),
@@ -272,7 +291,8 @@ impl LogWorker {
         let mut held = VecDeque::new();
         let mut held_keys = BTreeSet::new();
         for mut job in std::mem::take(&mut self.waiting) {
-            let must_wait = job.keys().iter().any(|key| held_keys.contains(key));
+            let must_wait =
+                job.keys().iter().any(|key| held_keys.contains(key)) || self.has_writes_before(&job);
             match &mut job {
                 Waiting::Write { write, .. } if !must_wait && write.entries.is_empty() => {
                     self.waiting.push_back(job);
@@ -303,6 +323,12 @@ impl LogWorker {
         result
     }
 
+    /// Whether a question is about a replica of which something is still to be written.
+    fn has_writes_before(&self, job: &Waiting) -> bool {
+        let Waiting::Find { key, .. } = job else { return false };
+        self.waiting.iter().any(|waiting| waiting.keys().contains(key))
+    }
+
     fn change_list(&mut self, job: &Waiting, done: &mut Vec<LogDone>) -> Result<(), LogError> {
         match job {
             Waiting::Write { .. } => {}
@@ -313,6 +339,11 @@ impl LogWorker {
             Waiting::Remove { token, key } => {
                 self.store.remove_replica(*key)?;
                 done.push(LogDone::Removed { token: *token });
+            }
+            Waiting::Find { token, key, reply } => {
+                // Nobody waits any more when the caller gave up.
+                let _ = reply.try_send(self.store.head(*key).filter(|_| !self.refused.contains(key)));
+                done.push(LogDone::Found { token: *token });
             }
         }
         Ok(())
@@ -398,7 +429,7 @@ impl Waiting {
         match self {
             Waiting::Write { write, .. } => vec![write.key],
             Waiting::Add { replicas, .. } => replicas.iter().map(|(key, ..)| *key).collect(),
-            Waiting::Remove { key, .. } => vec![*key],
+            Waiting::Remove { key, .. } | Waiting::Find { key, .. } => vec![*key],
         }
     }
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! A node's replicas come and go: founded, joined, removed, forgotten (rules M3, M4).
+//! A node's replicas come and go: founded, joined, removed, forgotten (rules M3, M4). Stopping them for a while is in `stops.rs`.
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -13,7 +13,9 @@ use mraft_engine::error::NotApplied;
 use mraft_engine::event::Event;
 use mraft_engine::machine::StateMachine;
 use mraft_logstore::Recovered;
-use mraft_types::{CondemnedReason, GroupId, GroupUid, InstanceId, Membership, NodeId, Payload, ReplicaId};
+use mraft_types::{
+    CondemnedReason, GroupId, GroupUid, InstanceId, Membership, NodeId, Payload, ReplicaId, Role,
+};
 
 use crate::apply_worker::ApplyMail;
 use crate::core::Input;
@@ -26,7 +28,7 @@ use crate::peers::{ClearedConflict, Reply};
 use crate::persist::LogJob;
 use crate::registry::{AcceptedLoss, GroupRecord};
 use crate::restore::{RestoredReplica, first_log, log_key, restore};
-use crate::runtime::Listener;
+use crate::runtime::{Listener, Shared};
 
 /// What makes a founding another one, for people.
 fn founded_with(genesis: &GroupMeta) -> String {
@@ -34,6 +36,20 @@ fn founded_with(genesis: &GroupMeta) -> String {
     let slots: Vec<String> =
         genesis.slots.ranges().iter().map(|range| format!("{}-{}", range.first, range.last)).collect();
     format!("{members:?} and slots [{}]", slots.join(", "))
+}
+
+/// Witnesses and observers come with a later release: nothing in a host treats them as what they are.
+fn takes_roles(spec: &GroupSpec) -> Result<(), HostError> {
+    let of_later = |role| matches!(role, Role::Witness | Role::Observer);
+    let found = spec.members.members.iter().find(|(_, member)| of_later(member.role));
+    found.map_or(Ok(()), |(id, member)| {
+        let reason = format!(
+            "member {id} would be founded as {}, which comes with a later release: found the group with voters, and add learners to it \
+             afterwards",
+            member.role
+        );
+        Err(HostError::Machine { group: spec.group, reason })
+    })
 }
 
 impl Inner {
@@ -139,13 +155,16 @@ impl Inner {
                     // Founding it again would give the removed replica a second life with an empty log (rule M3).
                     tracing::warn!(group = %spec.group, "this node was removed from the group; to have it back, add it as a learner");
                 }
-                None => records.push(GroupRecord {
-                    group: spec.group,
-                    uid: genesis.uid,
-                    replica,
-                    genesis: Some(genesis),
-                    machine: spec.machine.clone(),
-                }),
+                None => {
+                    takes_roles(spec)?;
+                    records.push(GroupRecord {
+                        group: spec.group,
+                        uid: genesis.uid,
+                        replica,
+                        genesis: Some(genesis),
+                        machine: spec.machine.clone(),
+                    });
+                }
             }
         }
         self.add_replicas(records)
@@ -183,17 +202,46 @@ impl Inner {
                     continue;
                 }
             };
-            self.lookups_mut().insert(group, replica.applier.lookup());
-            self.leaders_mut().insert(group, Leadership { leader: None, term: replica.seat.raft.term() });
-            self.memberships().insert(group, replica.seat.raft.membership().clone());
-            if let Some(peers) = self.peers.read().unwrap_or_else(PoisonError::into_inner).as_ref() {
-                peers.learn(replica.seat.raft.membership());
-            }
-            let closed = |_| HostError::Closed;
-            shared.apply(group).send(ApplyMail::Add(group, Box::new(replica.applier))).map_err(closed)?;
-            shared.step(group).send(Input::Start(Box::new(replica.seat))).map_err(|_| HostError::Closed)?;
+            self.put_to_work(&shared, group, replica)?;
         }
         result
+    }
+
+    /// Hands a replica to the threads; what must be durable before it runs is.
+    pub(crate) fn put_to_work(
+        &self,
+        shared: &Shared,
+        group: GroupId,
+        replica: RestoredReplica,
+    ) -> Result<(), HostError> {
+        let RestoredReplica { seat, applier, discard, .. } = replica;
+        let membership = seat.raft.membership().clone();
+        if seat.raft.condemned() != Some(CondemnedReason::Divergence) {
+            self.lookups_mut().insert(group, applier.lookup());
+        }
+        self.leaders_mut().insert(group, Leadership { leader: None, term: seat.raft.term() });
+        if let Some(peers) = self.peers.read().unwrap_or_else(PoisonError::into_inner).as_ref() {
+            peers.learn(&membership);
+        }
+        self.memberships().insert(group, membership);
+        let of = seat.incarnation;
+        let added = ApplyMail::Add(group, Box::new(applier));
+        let discarded = discard.map(|directory| ApplyMail::Discard(of, directory));
+        let is_open = shared.apply(group).send_all(std::iter::once(added).chain(discarded));
+        let condemn = || Some(Event::Condemn { reason: *self.all_condemned.get()? });
+        let condemned = condemn();
+        let is_new = condemned.is_none();
+        let started = std::iter::once(Input::Start(Box::new(seat)));
+        // Together, so that it says nothing before it is told.
+        let started = started.chain(condemned.map(|event| Input::Group(group, event)));
+        if !is_open || !shared.step(group).send_all(started) {
+            return Err(HostError::Closed);
+        }
+        // Those that were condemned meanwhile did not include this one.
+        if let Some(event) = condemn().filter(|_| is_new) {
+            self.input(group, event);
+        }
+        Ok(())
     }
 
     /// Stops this replica and forgets it for good; one that took its place meanwhile is left alone.
@@ -203,6 +251,7 @@ impl Inner {
         let record =
             record.filter(|record| record.replica == replica).ok_or(HostError::NoSuchGroup(group))?;
         self.stop_replica(group, false)?;
+        self.stopped().remove(&group);
         self.memberships().remove(&group);
         // The registry last but one: until it forgets the group, a crash leaves a replica that is removed again.
         self.registry().remove(group, replica)?;
@@ -215,10 +264,16 @@ impl Inner {
     fn stop_replica(&self, group: GroupId, persist: bool) -> Result<(), HostError> {
         let shared = self.shared()?;
         shared.step(group).send(Input::Stop(group, NotApplied::Stopping)).map_err(|_| HostError::Closed)?;
+        self.drop_machine(group, persist)
+    }
+
+    /// Ends the apply side of a replica whose core was stopped, and what is told of it.
+    pub(crate) fn drop_machine(&self, group: GroupId, persist: bool) -> Result<(), HostError> {
         let (done, stopped) = sync_channel(1);
         self.mail(group, ApplyMail::Remove { group, persist, done })?;
         self.lookups_mut().remove(&group);
         self.leaders_mut().remove(&group);
+        self.joining.lock().unwrap_or_else(PoisonError::into_inner).retain(|(of, _)| *of != group);
         self.failures.lock().unwrap_or_else(PoisonError::into_inner).remove(&group);
         self.condemned.lock().unwrap_or_else(PoisonError::into_inner).remove(&group);
         wait(&stopped)?.map_err(|reason| HostError::Machine { group, reason })
@@ -230,7 +285,7 @@ impl Inner {
         self.chore("mraft-stop", move || {
             let _changing = inner.replica_changes.lock().unwrap_or_else(PoisonError::into_inner);
             let is_here = |record: &GroupRecord| record.replica == replica;
-            if inner.groups.get().records.get(&group).is_some_and(is_here) {
+            if inner.groups.get().records.get(&group).is_some_and(is_here) && !inner.is_stopped(group) {
                 if let Err(error) = inner.stop_replica(group, true) {
                     tracing::warn!(%group, "stopping it: {error}");
                 }
@@ -293,6 +348,8 @@ impl Inner {
 
     /// Every replica here may never take part again, durably.
     pub(crate) fn condemn_all(&self, reason: CondemnedReason) {
+        // One that is stopped hears of it when it starts; the first reason stays.
+        let _ = self.all_condemned.set(reason);
         let groups: Vec<GroupId> = self.groups.get().records.keys().copied().collect();
         groups.into_iter().for_each(|group| self.input(group, Event::Condemn { reason }));
     }

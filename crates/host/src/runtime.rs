@@ -114,6 +114,7 @@ pub(crate) struct Shared {
     /// By step worker, proposals that it has not looked at yet.
     proposed: Vec<WaitingBytes>,
     pub(crate) log: Mailbox<LogJob>,
+    pub(crate) log_reader: Arc<dyn LogReader>,
     pub(crate) applies: Vec<Mailbox<ApplyMail>>,
     pub(crate) completions: Arc<Completions>,
     pub(crate) metrics: Arc<Metrics>,
@@ -256,14 +257,14 @@ impl Shared {
             return Err(std::io::Error::new(std::io::ErrorKind::QuotaExceeded, "too many are under way"));
         }
         let shared = Arc::clone(self);
-        let spawned = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
-            or_abort(name, run);
+        let spawned = detached(name, move || {
+            run();
             shared.chores.fetch_sub(1, Ordering::Relaxed);
         });
         if spawned.is_err() {
             self.chores.fetch_sub(1, Ordering::Relaxed);
         }
-        spawned.map(drop)
+        spawned
     }
 
     /// Number of the last durable batch (rule M7).
@@ -353,6 +354,7 @@ impl Runtime {
             steps: cores.iter().map(|_| Mailbox::new()).collect(),
             proposed: cores.iter().map(|_| WaitingBytes::default()).collect(),
             log: Mailbox::new(),
+            log_reader: Arc::clone(&reader),
             waits_for_apply: cores.iter().map(|_| AtomicBool::new(true)).collect(),
             applies: (0..pace.apply_threads.max(1)).map(|_| Mailbox::new()).collect(),
             completions,
@@ -560,7 +562,9 @@ fn report_done(shared: &Shared, done: &mut Vec<LogDone>) {
             LogDone::Persisted { of, .. } | LogDone::InstallStep { of } => {
                 inputs.push((of.group, Input::Log(done)))
             }
-            LogDone::Added { token } | LogDone::Removed { token } => shared.listener.log_done(token),
+            LogDone::Added { token } | LogDone::Removed { token } | LogDone::Found { token } => {
+                shared.listener.log_done(token);
+            }
             LogDone::Refused { ref key, ref reason } => {
                 let group = key.group;
                 shared.listener.failed(group, reason.clone());
@@ -716,12 +720,17 @@ fn background_thread(shared: &Shared, jobs: &Mutex<Receiver<Background>>, log: &
 }
 
 fn run_job(shared: &Shared, of: Incarnation, job: Box<dyn BackgroundJob>) {
-    let mail = match caught("its background job", || job.run()) {
-        Ok(result) => ApplyMail::BackgroundDone(of, result),
-        Err(reason) => ApplyMail::Fail(of, reason),
-    };
     // The apply thread is gone only when the host closes; what the job persisted stays persisted.
-    let _ = shared.apply(of.group).send(mail);
+    let result = caught("its background job", || job.run()).unwrap_or_else(|reason| {
+        let _ = shared.apply(of.group).send(ApplyMail::Fail(of, reason));
+        Ok(())
+    });
+    let _ = shared.apply(of.group).send(ApplyMail::BackgroundDone(of, result));
+}
+
+/// A thread that nobody joins, for what may wait for a disk longer than anybody waits for it.
+pub(crate) fn detached(name: &'static str, run: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
+    std::thread::Builder::new().name(name.to_owned()).spawn(move || or_abort(name, run)).map(drop)
 }
 
 /// What proposals weigh in a mailbox: their bodies, and a place for each.

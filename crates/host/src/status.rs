@@ -38,6 +38,8 @@ pub struct HostStatus {
     pub groups: u64,
     /// Groups that this node leads.
     pub leaders: u64,
+    /// Groups that were stopped here by a call.
+    pub stopped: u64,
     /// The log.
     pub log: LogStatus,
     /// Age of the oldest unfinished log write in milliseconds (rule T1).
@@ -61,6 +63,8 @@ pub enum ReplicaState {
     Condemned,
     /// Its state machine or its core failed; it is stopped.
     Failed,
+    /// It was stopped by a call, and can be started again.
+    Stopped,
 }
 
 /// A follower as its leader sees it.
@@ -189,6 +193,7 @@ impl Inner {
             boot_counter: self.identity.boot_counter,
             groups: self.groups.get().records.len() as u64,
             leaders: self.led_groups().len() as u64,
+            stopped: self.stopped().len() as u64,
             log: self.metrics.log_gauges(),
             disk_age_ms: shared
                 .map_or(0, |shared| u64::try_from(shared.disk_age().as_millis()).unwrap_or(u64::MAX)),
@@ -226,7 +231,11 @@ impl Inner {
             let _ = reply.try_send(look_at(core, group));
         };
         self.shared()?.step(group).send(Input::Look(Look(Box::new(look)))).map_err(|_| HostError::Closed)?;
-        let mut status = GroupStatus { failure, slots, ..wait(&seen)?.unwrap_or_else(|| stopped(&record)) };
+        let not_running = || {
+            let state = if self.is_stopped(group) { ReplicaState::Stopped } else { ReplicaState::Failed };
+            not_running(&record, state)
+        };
+        let mut status = GroupStatus { failure, slots, ..wait(&seen)?.unwrap_or_else(not_running) };
         status.uid = record.uid;
         Ok(status)
     }
@@ -295,12 +304,12 @@ fn progress(raft: &mraft_raft::Raft) -> Vec<PeerProgress> {
 }
 
 /// A replica whose core is not running.
-pub(crate) fn stopped(record: &GroupRecord) -> GroupStatus {
+fn not_running(record: &GroupRecord, state: ReplicaState) -> GroupStatus {
     GroupStatus {
         group: record.group,
         uid: record.uid,
         replica: record.replica,
-        state: ReplicaState::Failed,
+        state,
         term: 0,
         leader: None,
         commit: 0,

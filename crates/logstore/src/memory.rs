@@ -116,6 +116,15 @@ impl LogStore for MemoryLog {
         self.lock().replicas.iter().map(|(key, replica)| replica.recovered(*key)).collect()
     }
 
+    fn head(&self, key: LogKey) -> Option<Recovered> {
+        let head = |replica: &Replica| Recovered {
+            terms: Vec::new(),
+            memberships: Vec::new(),
+            ..replica.recovered(key)
+        };
+        self.lock().replicas.get(&key).map(head)
+    }
+
     fn add_replicas(&mut self, replicas: &[(LogKey, LogStart, HardState)]) -> Result<(), LogError> {
         let mut state = self.lock();
         let other = replicas.iter().find(|(key, start, _)| {

@@ -5,8 +5,10 @@
 use std::fmt;
 use std::sync::Arc;
 
+use mraft_types::codec::Reader;
 use mraft_types::{
-    CondemnedReason, Entry, GroupId, GroupUid, HardState, Index, LogStart, Membership, ReplicaId, Term,
+    CondemnedReason, Entry, EntryKind, GroupId, GroupUid, HardState, Index, LogStart, Membership, ReplicaId,
+    Term,
 };
 
 use crate::segment::{Fill, Filled};
@@ -45,6 +47,9 @@ pub enum Mark {
     LossAccepted,
 }
 
+/// Payload bytes of entries that are looked at together when a log is read back as a whole.
+const READ_BYTES_MAX: usize = 4 << 20;
+
 /// What one replica writes in one turn. In force in the order of the fields: truncation of the suffix, entries, mark, hard state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GroupWrite {
@@ -79,6 +84,30 @@ pub struct Recovered {
     pub install: Option<(LogStart, u64)>,
     /// Set when the replica may never take part again (rule D9): a persisted mark, or damage that recovery found.
     pub condemned: Option<CondemnedReason>,
+}
+
+impl Recovered {
+    /// Adds to what [`LogStore::head`] answers what only the entries say: their terms and memberships. Reads all of them, so that it takes
+    /// as long as the log is; nothing may be written for the replica meanwhile.
+    pub fn with_entries(mut self, log: &dyn LogReader) -> Result<Recovered, LogError> {
+        self.terms = vec![(self.start.position.index, self.start.position.term)];
+        self.memberships.clear();
+        let mut next = self.start.position.index + 1;
+        while next <= self.last_index {
+            for entry in log.entries(self.key, next, self.last_index, READ_BYTES_MAX)? {
+                if self.terms.last().is_none_or(|(_, term)| *term != entry.term) {
+                    self.terms.push((entry.index, entry.term));
+                }
+                if entry.kind == EntryKind::Membership {
+                    let membership = Membership::decode(&mut Reader::new(&entry.payload));
+                    let damaged = |_| LogError::Damaged { key: self.key, index: entry.index };
+                    self.memberships.push((entry.index, membership.map_err(damaged)?));
+                }
+                next = entry.index + 1;
+            }
+        }
+        Ok(self)
+    }
 }
 
 /// Errors of a log. After any of them from [`LogStore::write`] the log takes no more writes (rule D10), except `Full` and `Misuse`, of
@@ -165,6 +194,10 @@ pub struct LogStatus {
 pub trait LogStore: Send {
     /// Everything that recovery found, one per live key, in key order. Constant after opening.
     fn recovered(&self) -> Vec<Recovered>;
+
+    /// What a key's log holds by now, everything that was written included, but for what only its entries say
+    /// ([`Recovered::with_entries`]); `None` when the key is not known.
+    fn head(&self, key: LogKey) -> Option<Recovered>;
 
     /// Makes keys known, durably, before anything is written for them (the node-level replica list of rule L4). A key that
     /// is known already with the same start is left alone.

@@ -470,6 +470,20 @@ impl LogStore for SegmentLog {
         self.recovered.clone()
     }
 
+    fn head(&self, key: LogKey) -> Option<Recovered> {
+        let Replica { hard_state, state, .. } = self.replicas.get(&key)?;
+        Some(Recovered {
+            key,
+            hard_state: *hard_state,
+            start: state.start.clone(),
+            last_index: state.last_index,
+            terms: Vec::new(),
+            memberships: Vec::new(),
+            install: state.install.clone(),
+            condemned: state.condemned,
+        })
+    }
+
     fn add_replicas(&mut self, replicas: &[(LogKey, LogStart, HardState)]) -> Result<(), LogError> {
         self.works()?;
         let mut list = self.list.clone();

@@ -91,6 +91,29 @@ fn what_was_written_is_read_now_and_after_a_restart() {
 }
 
 #[test]
+fn what_a_log_says_of_a_replica_meanwhile_is_what_it_would_recover() {
+    for seed in 0..8 {
+        let (disk, mut twin) = (MemoryDisk::new(), MemoryLog::new());
+        let mut log = support::open(&disk, seed).expect("opens");
+        let recovered = |log: &dyn LogStore, key| {
+            let head = log.head(key)?;
+            Some(head.with_entries(log.reader().as_ref()).expect("readable"))
+        };
+        for (at, op) in support::script(seed, 60, 4).iter().enumerate() {
+            apply(&mut log, op).expect("legal");
+            apply(&mut twin, op).expect("legal");
+            for would in twin.recovered() {
+                let key = would.key;
+                assert_eq!(recovered(&log, key), Some(would.clone()), "seed {seed}, call {at}");
+                assert_eq!(recovered(&twin, key), Some(would), "seed {seed}, call {at}: the twin");
+            }
+            let known = (1..=4).filter(|group| log.head(key(*group)).is_some()).count();
+            assert_eq!(known, twin.recovered().len(), "seed {seed}, call {at}");
+        }
+    }
+}
+
+#[test]
 fn an_overwritten_suffix_is_gone_with_its_memberships() {
     each(|name, open| {
         let mut log = open();

@@ -109,6 +109,10 @@ impl LogStore for Voteless {
         self.0.recovered()
     }
 
+    fn head(&self, key: LogKey) -> Option<Recovered> {
+        self.0.head(key)
+    }
+
     fn add_replicas(&mut self, replicas: &[(LogKey, LogStart, HardState)]) -> Result<(), LogError> {
         self.0.add_replicas(replicas)
     }

@@ -316,6 +316,96 @@ fn m3_adding_a_node_that_has_a_live_replica_answers_with_that_one_and_changes_no
     assert_eq!(play.raft().last_index(), last, "nothing was written");
 }
 
+impl Play {
+    /// Commands of three bytes each, all in one event.
+    fn propose_all(&mut self, tickets: std::ops::Range<u64>) {
+        let body = Payload::copy_from(b"put");
+        let proposal = |ticket| Proposal {
+            ticket: Ticket(ticket),
+            slot: NO_SLOT,
+            deadline_tick: 1_000,
+            body: body.clone(),
+        };
+        self.handle(Event::Propose(tickets.map(proposal).collect()));
+    }
+
+    /// Replica 2 answers the newest round of reads.
+    fn confirm_round(&mut self) {
+        let rounds = self.sent.iter().filter_map(|message| match message.body {
+            Body::Heartbeat { round, .. } => Some(round),
+            _ => None,
+        });
+        let round = rounds.max().expect("a round was sent");
+        self.hear(2, self.raft().term(), Body::HeartbeatReply { round });
+    }
+}
+
+fn busy(tickets: impl IntoIterator<Item = u64>, queue: &'static str) -> Vec<(Ticket, Answer)> {
+    let refused = |ticket| (Ticket(ticket), Answer::NotApplied(NotApplied::Busy(queue)));
+    tickets.into_iter().map(refused).collect()
+}
+
+/// Proposes five commands where three find room.
+fn only_three_find_room(limits: Limits) {
+    let mut play = Play::new(limits);
+    play.lead();
+    play.propose_all(0..5);
+    assert_eq!(play.answers, busy([3, 4], "the group's queue of proposals"));
+    assert_eq!(play.engine.pending(GROUP), Some((0, 0)), "what was taken had its turn");
+    let at = play.raft().last_index();
+    play.accept();
+    assert_eq!(play.handed(), [(0, at), (1, at), (2, at)], "the state machine answers what was taken");
+    play.answers.clear();
+    play.propose_all(5..8);
+    assert_eq!(play.answers, [], "there is room again");
+    let next = play.raft().last_index();
+    play.accept();
+    assert_eq!(play.handed()[3..], [(5, next), (6, next), (7, next)]);
+}
+
+#[test]
+fn t2_proposals_above_the_bytes_that_may_wait_are_refused_and_the_others_are_answered() {
+    only_three_find_room(Limits { pending_bytes_max: 3 * b"put".len() + 2, ..Limits::default() });
+}
+
+#[test]
+fn t2_proposals_above_the_number_that_may_wait_are_refused_and_the_others_are_answered() {
+    only_three_find_room(Limits { pending_count_max: 3, ..Limits::default() });
+}
+
+#[test]
+fn t2_reads_above_the_number_that_may_wait_are_refused_and_the_others_are_answered() {
+    let mut play = Play::new(Limits { reads_max: 3, ..Limits::default() });
+    play.lead();
+    let index = play.raft().commit();
+    let ready = |ticket| (Ticket(ticket), Answer::ReadReady { index });
+    let read = |play: &mut Play, kind, tickets: std::ops::RangeInclusive<u64>| {
+        play.handle(Event::Read { kind, tickets: tickets.map(Ticket).collect(), deadline_tick: 1_000 });
+    };
+    let queue = "the group's queue of reads";
+    read(&mut play, ReadKind::Linearizable, 1..=4);
+    assert_eq!(std::mem::take(&mut play.answers), busy(1..=4, queue), "more than find room at any time");
+    read(&mut play, ReadKind::Linearizable, 1..=1);
+    // Its index is a while away.
+    read(&mut play, ReadKind::AppliedThrough(index + 1), 2..=2);
+    read(&mut play, ReadKind::IndexOnly, 3..=3);
+    assert_eq!(play.answers, [], "all three wait");
+    read(&mut play, ReadKind::Linearizable, 4..=4);
+    read(&mut play, ReadKind::AppliedThrough(index + 1), 5..=5);
+    assert_eq!(std::mem::take(&mut play.answers), busy(4..=5, queue));
+    play.confirm_round();
+    assert_eq!(std::mem::take(&mut play.answers), [ready(1), ready(3)]);
+    read(&mut play, ReadKind::Linearizable, 6..=7);
+    read(&mut play, ReadKind::Linearizable, 8..=8);
+    assert_eq!(std::mem::take(&mut play.answers), busy([8], queue), "one place is still taken");
+    assert_eq!(play.propose(9), index + 1);
+    play.accept();
+    assert_eq!(play.answers, [(Ticket(2), Answer::ReadReady { index: index + 1 })]);
+    play.answers.clear();
+    read(&mut play, ReadKind::Linearizable, 8..=8);
+    assert_eq!(play.answers, [], "every answer gives its place back");
+}
+
 /// The stamps of the entries with commands that were handed to the state machine.
 fn stamps(play: &Play) -> Vec<u64> {
     let entries = play.jobs.iter().flat_map(|job| job.entries.iter().flatten());

@@ -432,6 +432,27 @@ fn m3_what_ends_late_for_an_earlier_replica_of_the_group_is_nothing_to_the_one_i
 }
 
 #[test]
+fn m3_whoever_starts_the_next_machine_waits_for_the_jobs_of_the_one_before() {
+    let (mut worker, _) = worker_of(&[GROUP], usize::MAX, Jobs::Plain);
+    let await_job = |worker: &mut ApplyWorker, group| {
+        let (done, ended) = sync_channel(1);
+        worker.handle(ApplyMail::AwaitJob { group, done }, &mut ApplyOutput::default());
+        ended
+    };
+    await_job(&mut worker, GROUP).try_recv().expect("nothing is under way yet");
+    assert_eq!(apply(&mut worker, GROUP, 2, 1).jobs.len(), 1);
+    let (done, removed) = sync_channel(1);
+    handle(&mut worker, ApplyMail::Remove { group: GROUP, persist: false, done });
+    removed.try_recv().expect("told").expect("nothing fails");
+    let waiting = await_job(&mut worker, GROUP);
+    assert!(waiting.try_recv().is_err(), "its job is still under way");
+    await_job(&mut worker, OTHER).try_recv().expect("it has none");
+    handle(&mut worker, ApplyMail::BackgroundDone(incarnation(GROUP), Ok(())));
+    waiting.try_recv().expect("it ended");
+    await_job(&mut worker, GROUP).try_recv().expect("it ended before");
+}
+
+#[test]
 fn t4_a_machine_that_panics_while_it_is_removed_is_gone_all_the_same() {
     for persist in [true, false] {
         let (mut worker, mood) = worker(&[GROUP], 10 * COMMAND_BYTES);

@@ -214,6 +214,40 @@ fn m3_what_was_done_for_an_earlier_replica_of_the_group_does_not_reach_the_one_i
 }
 
 #[test]
+fn m3_a_stopped_group_hears_nothing_and_its_next_run_hears_nothing_of_the_one_before() {
+    let mut core = core();
+    let uid = core.engine().uid(GROUP).expect("the group");
+    core.handle(staged(20, 7));
+    core.turn();
+    core.handle(Input::Stop(GROUP, NotApplied::Stopped));
+    let out = propose(&mut core, 1);
+    assert_eq!(out.answers, [(Ticket(1), Answer::NotApplied(NotApplied::Stopped))]);
+    let out = hear(&mut core, uid, vote_request());
+    assert!(out.is_empty(), "{out:?}");
+    let next = Incarnation { number: own().number + 1, ..own() };
+    core.handle(Input::Start(Box::new(Seat { incarnation: next, ..seat(GROUP, members()) })));
+    core.turn();
+    let out = hear(&mut core, uid, vote_request());
+    assert!(matches!(out.log[..], [LogJob::Write { of, .. }] if of == next), "{out:?}");
+    let late = [
+        Input::Log(LogDone::Persisted { of: own(), number: u64::MAX }),
+        Input::Switched { of: own() },
+        Input::Applied { of: own(), index: 20, persisted: 20, disputed: None },
+        Input::StopOwn(own(), NotApplied::Stopping),
+    ];
+    for input in late {
+        let text = format!("{input:?}");
+        core.handle(input);
+        let out = core.turn();
+        assert!(out.is_empty(), "{text}: {out:?}");
+    }
+    assert_eq!(core.engine().applied(GROUP), Some(1));
+    core.handle(Input::Stop(GROUP, NotApplied::Stopping));
+    let out = propose(&mut core, 2);
+    assert_eq!(out.answers, [(Ticket(2), Answer::NotApplied(NotApplied::NoSuchGroup))]);
+}
+
+#[test]
 fn m3_a_snapshot_that_an_earlier_replica_of_the_group_was_sent_is_discarded() {
     let mut core = core();
     let start = LogStart { position: LogPosition { index: 20, term: 2 }, membership: members() };

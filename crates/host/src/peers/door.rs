@@ -265,6 +265,9 @@ impl Handler for Door {
     fn snapshot_begin(&self, header: SnapshotHeader) -> Result<Box<dyn SnapshotReceiver>, String> {
         let inner = self.inner.upgrade().ok_or("the node is closing")?;
         let record = inner.groups.get().records.get(&header.group).cloned().ok_or("the group is not here")?;
+        if inner.is_stopped(header.group) {
+            return Err("the group is stopped here".to_owned());
+        }
         if record.replica != header.to || record.uid != header.uid {
             return Err(format!(
                 "the replica here is {} of {}, not {} of {}",

@@ -276,3 +276,53 @@ fn l6_truncations_of_many_groups_with_large_memberships_fit_their_batches() {
     assert!(matches!(health, LogHealth::Well), "{health:?}");
     assert_eq!(node.persisted().len(), groups.len());
 }
+
+/// What the log says of a group's replica; no reply while the question waits for something.
+fn find(node: &mut Node, group: u64) -> (LogHealth, Option<Option<Recovered>>) {
+    let (reply, found) = std::sync::mpsc::sync_channel(1);
+    let health = node.run([LogJob::Find { token: 9, key: key(group), reply }]);
+    (health, found.try_recv().ok())
+}
+
+#[test]
+fn a_question_what_the_log_holds_is_answered_behind_everything_that_was_handed_in_before() {
+    let mut node = Node::new(&[1, 2]);
+    let first = node.job(write(1, 1, entries(1..=1), None));
+    let (reply, found) = std::sync::mpsc::sync_channel(1);
+    let question = LogJob::Find { token: 9, key: key(1), reply };
+    let second = node.job(write(1, 2, entries(2..=2), None));
+    node.run([first, question, second]);
+    let found = found.try_recv().expect("answered").expect("known");
+    assert_eq!((found.last_index, found.hard_state.term), (1, 1));
+    assert!(
+        matches!(
+            node.done[..],
+            [LogDone::Persisted { .. }, LogDone::Found { token: 9 }, LogDone::Persisted { .. }]
+        ),
+        "{:?}",
+        node.done
+    );
+    let (_, unknown) = find(&mut node, 7);
+    assert_eq!(unknown, Some(None));
+    // A gap: the log refuses it, and with it everything more of this replica.
+    node.write(write(2, 1, entries(5..=5), None));
+    let (_, refused) = find(&mut node, 2);
+    assert_eq!(refused, Some(None));
+}
+
+#[test]
+fn d10_a_question_about_a_replica_whose_entries_wait_for_room_waits_with_them() {
+    let mut node = Node::new(&[1, 2]);
+    node.fill_disk();
+    let last = node.fill_log(1, 1);
+    node.done.clear();
+    let (reply, found) = std::sync::mpsc::sync_channel(1);
+    assert!(matches!(node.run([LogJob::Find { token: 9, key: key(1), reply }]), LogHealth::Full));
+    assert!(found.try_recv().is_err(), "entry {} is not durable", last + 1);
+    let (_, other) = find(&mut node, 2);
+    assert_eq!(other.flatten().expect("known").last_index, 0);
+    node.disk.set_faults(Faults::default());
+    node.until_well();
+    let found = found.try_recv().expect("answered").expect("known");
+    assert_eq!(found.last_index, last + 1);
+}

@@ -5,8 +5,8 @@
 use std::sync::mpsc::channel;
 
 use crate::support::{Cluster, GROUP, PATIENCE};
-use mraft::{Answer, NotApplied, ReadKind, ReplicaState};
-use mraft_types::{MembershipChange, ReplicaId, Role};
+use mraft::{Answer, GroupSpec, NotApplied, ReadKind, ReplicaState};
+use mraft_types::{GroupId, MembershipChange, ReplicaId, Role};
 
 #[test]
 fn what_was_written_is_read_from_every_host_after_all_were_restarted() {
@@ -92,6 +92,35 @@ fn a_lost_node_is_replaced_by_a_new_one() {
     assert_eq!(status.membership.role(joined), Some(Role::Voter));
     assert!(status.membership.is_removed(lost));
     assert_ne!(cluster.hosts[&4].group_status(GROUP).expect("here").state, ReplicaState::Waiting);
+}
+
+#[test]
+fn a_group_is_founded_with_voters_and_learners_and_with_no_other_role() {
+    let mut cluster = Cluster::prepare(2);
+    let learner = ReplicaId::new(0, Cluster::node(2));
+    let with = |group, role| {
+        let mut spec = GroupSpec { group, ..cluster.spec() };
+        spec.members.members.get_mut(&learner).expect("a member").role = role;
+        spec
+    };
+    let (good, bad) = (with(GROUP, Role::Learner), GroupId(7));
+    let refused = [Role::Witness, Role::Observer].map(|role| (role, with(bad, role)));
+    for node in 1..=2 {
+        cluster.open(node).expect("a fresh directory opens");
+        let host = &cluster.hosts[&node];
+        for (role, spec) in &refused {
+            let error = host.start_groups(&[good.clone(), spec.clone()]).expect_err("refused").to_string();
+            for part in ["group 7", &learner.to_string(), &role.to_string(), "later release", "voters"] {
+                assert!(error.contains(part), "{part}: {error}");
+            }
+        }
+        assert_eq!(host.groups(), [], "nothing was founded");
+        host.start_groups(std::slice::from_ref(&good)).expect("a group starts");
+    }
+    cluster.write("a");
+    cluster.wait_until("the learner follows", |cluster| Cluster::stale(&cluster.hosts[&2]) == "a");
+    let status = cluster.hosts[&2].group_status(GROUP).expect("here");
+    assert_eq!(status.membership.role(learner), Some(Role::Learner));
 }
 
 /// Changes the membership; a change that is surely not made is tried again, as an operator would.

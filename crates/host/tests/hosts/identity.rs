@@ -159,8 +159,39 @@ fn m7_an_old_copy_that_starts_with_the_boot_counter_of_the_only_later_start_is_c
     an_old_copy_is_condemned(1);
 }
 
-/// Brings back a copy that is this many starts old, all of which the peers came to know.
+#[test]
+fn m7_a_replica_of_an_old_copy_that_is_stopped_when_that_is_noticed_is_condemned_when_it_starts() {
+    let mut cluster = with_an_old_copy(2);
+    cluster.open(1).expect("by itself it cannot know");
+    let host = &cluster.hosts[&1];
+    host.stop_group(GROUP).expect("it stops");
+    cluster.wait_until("a peer refuses the directory", |_| {
+        host.peers().expect("open").status().iter().any(|peer| peer.refusal.is_some())
+    });
+    for _ in 0..2 {
+        host.start_group(GROUP).expect("it starts");
+        let condemned = host.group_status(GROUP).expect("it is listed").condemned;
+        assert_eq!(condemned, Some(mraft_types::CondemnedReason::OldCopy));
+        host.stop_group(GROUP).expect("it stops");
+    }
+}
+
 fn an_old_copy_is_condemned(starts_since: usize) {
+    let mut cluster = with_an_old_copy(starts_since);
+    cluster.open(1).expect("by itself it cannot know");
+    let condemned = |cluster: &Cluster| {
+        cluster.hosts[&1].group_status(crate::support::GROUP).expect("it is listed").condemned
+    };
+    let old_copy = Some(mraft_types::CondemnedReason::OldCopy);
+    cluster.wait_until("its replica is condemned", |cluster| condemned(cluster) == old_copy);
+    // The mark is durable before it is shown to those who ask twice: a turn of the log later.
+    cluster.close(1);
+    cluster.open(1).expect("its own directory");
+    assert_eq!(condemned(&cluster), old_copy, "durably");
+}
+
+/// Brings back a copy of node 1's directory that is this many starts old, all of which the peers came to know.
+fn with_an_old_copy(starts_since: usize) -> Cluster {
     let mut cluster = Cluster::start(3);
     cluster.write("a");
     cluster.close(1);
@@ -185,16 +216,7 @@ fn an_old_copy_is_condemned(starts_since: usize) {
     }
     std::fs::remove_dir_all(cluster.data(1)).expect("nobody has it open");
     std::fs::rename(&copy, cluster.data(1)).expect("the old one takes its place");
-    cluster.open(1).expect("by itself it cannot know");
-    let condemned = |cluster: &Cluster| {
-        cluster.hosts[&1].group_status(crate::support::GROUP).expect("it is listed").condemned
-    };
-    let old_copy = Some(mraft_types::CondemnedReason::OldCopy);
-    cluster.wait_until("its replica is condemned", |cluster| condemned(cluster) == old_copy);
-    // The mark is durable before it is shown to those who ask twice: a turn of the log later.
-    cluster.close(1);
-    cluster.open(1).expect("its own directory");
-    assert_eq!(condemned(&cluster), old_copy, "durably");
+    cluster
 }
 
 #[test]
@@ -269,8 +291,11 @@ fn d9_a_replica_that_the_log_lost_is_condemned_and_stays_so() {
     std::fs::rename(other.path().join("log"), &log).expect("one file system");
     for _ in 0..2 {
         cluster.open(1).expect("the node says what is wrong");
-        let status = cluster.hosts[&1].group_status(GROUP).expect("it is listed");
-        assert_eq!(status.state, ReplicaState::Condemned);
+        let host = &cluster.hosts[&1];
+        assert_eq!(host.group_status(GROUP).expect("it is listed").state, ReplicaState::Condemned);
+        host.stop_group(GROUP).expect("it stops");
+        host.start_group(GROUP).expect("it starts, and is what it was");
+        assert_eq!(host.group_status(GROUP).expect("it is listed").state, ReplicaState::Condemned);
         cluster.close(1);
     }
 }

@@ -54,7 +54,7 @@ fn concurrent_lists() -> Machines {
     })
 }
 
-fn on_disk() -> Machines {
+pub fn on_disk() -> Machines {
     let caches = Caches::new(1 << 20, 16);
     Machines::new().with("list", move |context| {
         let options = KvOptions::default();
@@ -62,13 +62,13 @@ fn on_disk() -> Machines {
     })
 }
 
-fn open(cluster: &mut Cluster, node: u64, machines: Machines) {
+pub fn open(cluster: &mut Cluster, node: u64, machines: Machines) {
     let host = NodeHost::open(cluster.config(node), machines, None).expect("its own directory");
     cluster.hosts.insert(node, host);
 }
 
 /// A cluster of this many nodes with these machines, and nothing written yet.
-fn cluster(voters: u64, machines: fn() -> Machines) -> Cluster {
+pub fn cluster(voters: u64, machines: fn() -> Machines) -> Cluster {
     let mut cluster = Cluster::start(voters);
     (1..=voters).for_each(|node| cluster.close(node));
     (1..=voters).for_each(|node| open(&mut cluster, node, machines()));
@@ -98,7 +98,7 @@ fn a_concurrent_machine_survives_restarts_and_catches_up_by_snapshot() {
 }
 
 /// Writes a key until it is applied; writing it twice is the same.
-fn put(cluster: &Cluster, key: &str, value: &str) {
+pub fn put(cluster: &Cluster, key: &str, value: &str) {
     cluster.wait_until("a key is written", |cluster| {
         let mut body = Vec::new();
         mraft_kv::command::encode_put(key.as_bytes(), value.as_bytes(), &mut body);
@@ -110,7 +110,7 @@ fn put(cluster: &Cluster, key: &str, value: &str) {
     });
 }
 
-fn get(host: &NodeHost, key: &str) -> Option<Vec<u8>> {
+pub fn get(host: &NodeHost, key: &str) -> Option<Vec<u8>> {
     let (mut query, mut answer) = (Vec::new(), Vec::new());
     Query::Get { key: key.as_bytes() }.encode(&mut query);
     host.lookup(GROUP).expect("the group is here").query(&query, &mut answer).expect("it answers");

@@ -17,5 +17,6 @@ mod panics;
 mod restart;
 mod room;
 mod slow_disk;
+mod stops;
 mod support;
 mod trouble;

@@ -194,7 +194,7 @@ impl Service {
             ReplicaState::Leader => "leader",
             ReplicaState::Waiting => "waiting",
             ReplicaState::Condemned => "condemned",
-            ReplicaState::Failed => "stopped",
+            ReplicaState::Failed | ReplicaState::Stopped => "stopped",
             ReplicaState::Follower if own_role == Some(Role::Learner) => "learner",
             ReplicaState::Follower => "follower",
         };

@@ -211,7 +211,9 @@ impl Service {
             }
             NotApplied::Deadline => Missed::last(of(NodeError::NotStarted, None)),
             NotApplied::Overwritten => Missed::again(of(NodeError::Superseded, None)),
-            NotApplied::NoSuchGroup => Missed::again(of(NodeError::NoHolder { hops: 0 }, None)),
+            NotApplied::NoSuchGroup | NotApplied::Stopped => {
+                Missed::again(of(NodeError::NoHolder { hops: 0 }, None))
+            }
             NotApplied::Stopping => Missed::last(of(NodeError::Stopping, None)),
             NotApplied::Condemned(reason) => Missed::again(of(
                 NodeError::ReplicaUnfit(format!("the replica is condemned: {reason}")),
@@ -253,7 +255,7 @@ impl Service {
     /// An error of the host itself.
     pub(super) fn host_failed(&self, group: GroupId, error: &HostError) -> Box<Failure> {
         let error = match error {
-            HostError::NoSuchGroup(_) => NodeError::NoHolder { hops: 0 },
+            HostError::NoSuchGroup(_) | HostError::GroupStopped(_) => NodeError::NoHolder { hops: 0 },
             HostError::Closed => NodeError::Stopping,
             other => NodeError::ReplicaUnfit(other.to_string()),
         };
