@@ -196,7 +196,11 @@ impl Metrics {
             "Bytes of state in memory that wait to be persisted.",
             self.unpersisted_bytes.load(Ordering::Relaxed),
         );
-        let labelled = self.labelled.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut labelled = self.labelled.lock().unwrap_or_else(PoisonError::into_inner);
+        for reason in ["suspicion", "timeout", "transfer"] {
+            // A rate needs the zero before the first one.
+            labelled.entry(("mraft_elections_total", "reason", reason.to_owned())).or_default();
+        }
         let mut last = "";
         for ((name, label, value), count) in labelled.iter() {
             if *name != last {

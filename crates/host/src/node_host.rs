@@ -490,11 +490,17 @@ impl NodeHost {
         }
     }
 
-    /// Hands over the leadership of every group that this node leads, as far as others can take it, within `within`. How many it
-    /// still leads afterwards.
+    /// Hands over the leadership of every group that this node leads, if there is another voter to take it, within `within`. How many
+    /// of those it still leads afterwards.
     pub fn drain(&self, within: Duration) -> usize {
         let until = Instant::now() + within;
-        let led = self.inner.led_groups();
+        let own = self.inner.config.node;
+        let can_be_taken = |group: &GroupId| {
+            let memberships = self.inner.memberships();
+            memberships.get(group).is_none_or(|members| members.counting().any(|voter| voter.node() != own))
+        };
+        let mut led = self.inner.led_groups();
+        led.retain(can_be_taken);
         let (done, ended) = sync_channel(led.len().max(1));
         for group in &led {
             let done = done.clone();
@@ -510,7 +516,7 @@ impl NodeHost {
                 break;
             }
         }
-        self.inner.led_groups().len()
+        self.inner.led_groups().into_iter().filter(can_be_taken).count()
     }
 
     /// Ends the host: connections close, the log is sealed, all threads end. Requests are answered `not_applied` from then on. State that

@@ -166,7 +166,7 @@ fn groups_text(groups: &GroupsAnswer) -> String {
     for group in &groups.groups {
         table.row([
             group.group.to_string(),
-            state(group),
+            group.state.clone().unwrap_or_else(|| "elsewhere".to_owned()),
             group.leader.map_or_else(|| "none".to_owned(), short),
             group.term.to_string(),
             group.commit.to_string(),
@@ -175,7 +175,12 @@ fn groups_text(groups: &GroupsAnswer) -> String {
             group.nodes.iter().map(|node| short(*node)).collect::<Vec<_>>().join(" "),
         ]);
     }
-    table.render()
+    let mut text = table.render();
+    for group in groups.groups.iter().filter(|group| group.reason.is_some()) {
+        // Reasons are long, and in the table they would widen every row.
+        text.push_str(&format!("group {}: {}\n", group.group, state(group)));
+    }
+    text
 }
 
 fn state(group: &GroupSummary) -> String {

@@ -105,7 +105,10 @@ impl Plan {
             ));
         }
         let last_port = u64::from(self.base_port) + PORT_STEP * (self.nodes - 1) + 1;
-        if self.base_port == 0 || last_port > u64::from(u16::MAX) {
+        if self.base_port == 0 {
+            return Err("--base-port must be from 1 on".to_owned());
+        }
+        if last_port > u64::from(u16::MAX) {
             return Err(format!(
                 "--base-port {} leaves no room: the last port would be {last_port}",
                 self.base_port

@@ -255,7 +255,8 @@ impl<'a> Supervisor<'a> {
             (self.say)("try:".to_owned());
             (self.say)(format!("  curl -X PUT --data hello http://{first}/v1/kv/greeting"));
             (self.say)(format!("  curl http://{other}/v1/kv/greeting"));
-            (self.say)(format!("  kill -9 {pid}     # node {number}; the others go on"));
+            let meanwhile = if plan.nodes > 1 { "the others go on" } else { "it is the only one" };
+            (self.say)(format!("  kill -9 {pid}     # node {number}; {meanwhile}"));
         }
         (self.say)("Ctrl-C stops all nodes".to_owned());
     }

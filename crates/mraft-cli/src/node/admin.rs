@@ -43,6 +43,12 @@ impl Service {
         warnings.extend(host.disk_trouble);
         warnings.extend(self.config.plain_doors().into_iter().filter(|door| door.starts_with("HTTP")));
         warnings.extend(self.config.notices.iter().cloned());
+        let health = self.health_now();
+        // The disk's trouble is there already, in its own words.
+        for check in health.ready.iter().filter(|check| check.name != "log-room") {
+            let failure = check.failure.iter();
+            warnings.extend(failure.map(|failure| format!("not ready ({}): {failure}", check.name)));
+        }
         let peers = self.host.peers().map(|peers| peers.status()).unwrap_or_default();
         NodeStatus {
             node: self.node().get(),
@@ -53,7 +59,7 @@ impl Service {
             uptime_s: self.started.elapsed().as_secs(),
             raft_address: host.raft_address,
             http_address: self.config.http.advertised_address.to_string(),
-            ready: self.health_now().ready.iter().all(|check| check.failure.is_none()),
+            ready: health.ready.iter().all(|check| check.failure.is_none()),
             topology_version: topology.version(),
             topology_hash: topology.hash().iter().map(|byte| format!("{byte:02x}")).collect(),
             groups_total: topology.groups().len() as u64,
