@@ -8,10 +8,13 @@ mod support;
 
 use std::path::{Path, PathBuf};
 
-use mraft_disk::{Disk, MemoryDisk, Open};
+use mraft_disk::{Disk, MemoryDisk};
 use mraft_logstore::{Case, GroupWrite, LogError, LogStore, Mark, SegmentLog};
 use mraft_types::CondemnedReason;
-use support::{Op, SEGMENT_BYTES, append, apply, content, hard_state, key, mark, open, segment_path, start};
+use support::{
+    Op, SEGMENT_BYTES, append, apply, bytes_of, content, hard_state, key, mark, open, put, segment_path,
+    start,
+};
 
 const BLOCK: u64 = 4096;
 /// Where the n-th batch of a segment begins, when each takes one block.
@@ -32,18 +35,6 @@ fn one_entry(log: &mut SegmentLog, group: u64, index: u64) {
 
 fn flip(disk: &MemoryDisk, path: &Path, at: u64) {
     assert!(disk.flip_bit(path, at * 8));
-}
-
-fn put(disk: &MemoryDisk, path: &Path, bytes: &[u8]) {
-    let file = disk.open(path, Open::Create).expect("no fault");
-    file.set_len(0)
-        .and_then(|()| file.write_all_at(bytes, 0))
-        .and_then(|()| file.sync_data())
-        .expect("no fault");
-}
-
-fn bytes_of(disk: &MemoryDisk, path: &Path) -> Vec<u8> {
-    mraft_disk::read_file(disk, path, 1 << 20).expect("no fault").expect("there")
 }
 
 fn first_segment() -> PathBuf {
