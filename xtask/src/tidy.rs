@@ -2,10 +2,12 @@
 
 //! The house's own rules, checked over the tracked files. Each is one small function, and each has a test that it can fail.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
+
+use crate::manifest::{self, Kind};
 
 /// Which of our crates each crate may use. Arrows that are not here are forbidden; `proof` may use anything, nothing uses `proof`.
 const ARROWS: &[(&str, &[&str])] = &[
@@ -39,6 +41,8 @@ const PURE: &[&str] = &[
     "crates/raft/src",
     "crates/engine/src",
     "crates/wire/src",
+    "crates/logstore/src",
+    "crates/kv/src",
     "crates/host/src/core",
     "crates/host/src/apply.rs",
     "crates/host/src/apply_worker",
@@ -64,6 +68,15 @@ const BANNED_IN_PURE: &[(&str, &str)] = &[
 /// Where a host may spawn threads, and how that would look elsewhere in it.
 const SPAWNING: &[&str] = &["crates/host/src/runtime.rs", "crates/host/src/runtime/"];
 const SPAWNS: &[&str] = &["thread::Builder", "thread::spawn", ".spawn("];
+/// What single files of those may name all the same, and nothing else of it: file, ban, reason.
+const ALLOWED_IN_PURE: &[(&str, &str, &str)] = &[(
+    "crates/kv/src/lsm.rs",
+    "std::fs",
+    "the tree's crate writes to the file system itself, and what it leaves behind is looked at and removed there",
+)];
+/// The rules of docs/design/correctness.md: a letter and the highest number. Each is shown by a test or script that begins with its name.
+const RULES: &[(char, u32)] =
+    &[('d', 11), ('l', 6), ('e', 8), ('r', 3), ('m', 10), ('q', 3), ('n', 2), ('t', 5)];
 /// As STYLE.md says.
 const LINES_MAX: usize = 800;
 /// Fewer files than this are not the whole house: git could not list it.
@@ -84,22 +97,36 @@ pub(crate) fn check(root: &Path) -> Vec<String> {
         Err(complaint) => return vec![complaint],
     };
     let mut complaints = Vec::new();
-    for path in paths {
-        let Ok(text) = fs::read_to_string(root.join(&path)) else { continue };
-        let name = path.to_string_lossy().replace('\\', "/");
+    let mut tests = BTreeSet::new();
+    let files: Vec<(PathBuf, String, String)> = paths
+        .into_iter()
+        .filter_map(|path| {
+            let text = fs::read_to_string(root.join(&path)).ok()?;
+            let name = path.to_string_lossy().replace('\\', "/");
+            Some((path, name, text))
+        })
+        .collect();
+    let proof = proof_packages(files.iter().map(|(_, name, text)| (name.as_str(), text.as_str())));
+    for (path, name, text) in &files {
         if name.ends_with(".rs") {
-            complaints.extend(check_source(&name, &text));
+            complaints.extend(check_source(name, text));
+            tests.extend(tests_of(text));
         }
         if name.ends_with("Cargo.toml") && name != "Cargo.toml" {
-            complaints.extend(check_arrows(&name, &text));
+            complaints.extend(check_arrows(name, text));
+            complaints.extend(check_proof_is_unused(name, text, &proof));
+        }
+        if let Some(script) = name.strip_suffix(".script") {
+            tests.extend(script.rsplit('/').next());
         }
         if name.ends_with(".md") {
-            complaints.extend(check_links(&name, &text, |link| {
-                root.join(&path).parent().is_some_and(|directory| directory.join(link).exists())
+            complaints.extend(check_links(name, text, |link| {
+                root.join(path).parent().is_some_and(|directory| directory.join(link).exists())
             }));
         }
-        complaints.extend(check_paths(&name, &text));
+        complaints.extend(check_paths(name, text));
     }
+    complaints.extend(check_rules(&tests));
     complaints
 }
 
@@ -139,10 +166,10 @@ fn check_source(name: &str, text: &str) -> Vec<String> {
     if name == "xtask/src/tidy.rs" {
         return complaints;
     }
-    let is_pure = PURE.iter().any(|pure| name.starts_with(pure));
-    if is_pure {
-        complaints.extend(check_imports(name, text));
-    }
+    complaints.extend(check_skips(name, text));
+    complaints.extend(check_errors(name, text));
+    let banned = banned_in(name);
+    complaints.extend(check_imports(name, text, &banned));
     let may_spawn = !name.starts_with("crates/host/src/")
         || name.ends_with("/tests.rs")
         || SPAWNING.iter().any(|spawning| name.starts_with(spawning));
@@ -157,8 +184,8 @@ fn check_source(name: &str, text: &str) -> Vec<String> {
         if !is_comment && !may_spawn && SPAWNS.iter().any(|spawn| line.contains(spawn)) {
             complaints.push(format!("{at}: a thread of a host that is not spawned in its runtime"));
         }
-        if !is_comment && is_pure {
-            for (banned, instead) in BANNED_IN_PURE {
+        if !is_comment {
+            for (banned, instead) in &banned {
                 if line.contains(banned) {
                     complaints.push(format!("{at}: `{banned}` in a file that only decides: {instead}"));
                 }
@@ -166,6 +193,78 @@ fn check_source(name: &str, text: &str) -> Vec<String> {
         }
     }
     complaints
+}
+
+/// What a file may not name, if it is one of those that only decide.
+fn banned_in(name: &str) -> Vec<(&'static str, &'static str)> {
+    if !PURE.iter().any(|pure| name.starts_with(pure)) {
+        return Vec::new();
+    }
+    let is_allowed =
+        |ban: &str| ALLOWED_IN_PURE.iter().any(|(file, allowed, _)| (*file, *allowed) == (name, ban));
+    BANNED_IN_PURE.iter().copied().filter(|(ban, _)| !is_allowed(ban)).collect()
+}
+
+/// A test that cannot run here says so on a line of its own, past the capture of its output; otherwise nobody counts it.
+fn check_skips(name: &str, text: &str) -> Vec<String> {
+    if name.starts_with("xtask/") {
+        return Vec::new();
+    }
+    let lines = text.lines().enumerate().filter(|(_, line)| line.contains("\"SKIPPED: "));
+    lines
+        .map(|(number, _)| format!("{name}:{}: a skip that is swallowed; say it with `skipped`", number + 1))
+        .collect()
+}
+
+/// Public enums that are errors, by what they do or are called, grow: whoever matches one must expect more.
+fn check_errors(name: &str, text: &str) -> Vec<String> {
+    let errors: Vec<&str> = text
+        .lines()
+        .filter_map(|line| line.split_once("Error for ").filter(|(before, _)| before.starts_with("impl ")))
+        .filter_map(|(_, error)| error.split([' ', '<']).next())
+        .collect();
+    let is_error = |declared: &str| {
+        errors.contains(&declared) || ["Error", "Refus", "Failed"].iter().any(|part| declared.contains(part))
+    };
+    let (mut complaints, mut is_open) = (Vec::new(), false);
+    for (number, line) in text.lines().enumerate() {
+        let declared = line.strip_prefix("pub enum ").and_then(|rest| rest.split([' ', '<']).next());
+        match declared {
+            Some(declared) if is_error(declared) && !is_open && name.starts_with("crates/") => {
+                complaints
+                    .push(format!("{name}:{}: {declared} is an error: `#[non_exhaustive]`", number + 1));
+            }
+            _ => {}
+        }
+        is_open = line == "#[non_exhaustive]" || is_open && line.starts_with(['#', '/']);
+    }
+    complaints
+}
+
+/// The names of a source's tests.
+fn tests_of(text: &str) -> Vec<&str> {
+    let (mut tests, mut is_test) = (Vec::new(), false);
+    for line in text.lines().map(str::trim_start) {
+        if line.starts_with("#[") || line.starts_with("//") {
+            is_test |= line.starts_with("#[test]") || line.starts_with("#[tokio::test");
+            continue;
+        }
+        let function = line.strip_prefix("async ").unwrap_or(line).strip_prefix("fn ");
+        tests.extend(function.filter(|_| is_test).and_then(|rest| rest.split('(').next()));
+        is_test = false;
+    }
+    tests
+}
+
+/// Every rule is named by what shows it.
+fn check_rules(tests: &BTreeSet<&str>) -> Vec<String> {
+    let rules = RULES
+        .iter()
+        .flat_map(|(letter, highest)| (1..=*highest).map(move |number| format!("{letter}{number}_")));
+    rules
+        .filter(|rule| !tests.iter().any(|test| test.starts_with(rule.as_str())))
+        .map(|rule| format!("no test or script is named `{rule}…`, so nothing shows that rule"))
+        .collect()
 }
 
 /// The lines of a source without items that are only there for tests, with their places from 0. An item ends with the first line that
@@ -192,7 +291,7 @@ fn without_tests(text: &str) -> Vec<(usize, &str)> {
 }
 
 /// Bans in the imports of a pure file, whichever way they are grouped.
-fn check_imports(name: &str, text: &str) -> Vec<String> {
+fn check_imports(name: &str, text: &str, bans: &[(&str, &str)]) -> Vec<String> {
     let mut complaints = Vec::new();
     let mut lines = without_tests(text).into_iter();
     while let Some((number, line)) = lines.next() {
@@ -208,7 +307,7 @@ fn check_imports(name: &str, text: &str) -> Vec<String> {
         }
         let tree = item.split_once("use ").map_or("", |(_, tree)| tree).trim_end_matches(';');
         for path in flattened("", tree) {
-            for (banned, instead) in BANNED_IN_PURE {
+            for (banned, instead) in bans {
                 if path.contains(banned) && !item.contains(banned) {
                     let at = format!("{name}:{}", number + 1);
                     complaints.push(format!("{at}: `{path}` in a file that only decides: {instead}"));
@@ -244,28 +343,47 @@ fn flattened(prefix: &str, tree: &str) -> Vec<String> {
 }
 
 fn check_arrows(name: &str, text: &str) -> Vec<String> {
-    let (mut package, mut section) = (String::new(), String::new());
-    let mut used: BTreeMap<String, usize> = BTreeMap::new();
-    for (number, line) in text.lines().enumerate() {
-        if let Some(header) = line.strip_prefix('[') {
-            section = header.trim_end_matches(']').to_owned();
-        } else if section == "package" && line.starts_with("name") {
-            package = line.split('"').nth(1).unwrap_or_default().to_owned();
-        } else if section == "dependencies" {
-            let dependency = line.split(['.', ' ', '=']).next().unwrap_or_default();
-            if dependency.starts_with("mraft") {
-                used.insert(dependency.to_owned(), number + 1);
-            }
-        }
-    }
+    let package = manifest::package(text);
     let Some((_, allowed)) = ARROWS.iter().find(|(of, _)| *of == package) else {
         let is_product = name.starts_with("crates/") && package != "mraft-cli";
         let no_arrows = format!("{name}: {package} has no row in the table of arrows");
         return if is_product { vec![no_arrows] } else { Vec::new() };
     };
-    used.iter()
-        .filter(|(dependency, _)| !allowed.contains(&dependency.as_str()))
-        .map(|(dependency, line)| format!("{name}:{line}: {package} must not use {dependency}"))
+    let used = manifest::dependencies(text).into_iter().filter(|dependency| dependency.kind == Kind::Build);
+    used.filter(|used| used.package.starts_with("mraft") && !allowed.contains(&used.package.as_str()))
+        .map(|used| format!("{name}:{}: {package} must not use {}", used.line, used.package))
+        .collect()
+}
+
+/// The packages under `proof`, and what the workspace calls them.
+fn proof_packages<'a>(files: impl Iterator<Item = (&'a str, &'a str)>) -> BTreeSet<String> {
+    let mut packages = BTreeSet::new();
+    for (name, text) in files.filter(|(name, _)| name.ends_with("Cargo.toml")) {
+        if name.starts_with("proof/") {
+            packages.insert(manifest::package(text));
+        } else if name == "Cargo.toml" {
+            let called =
+                manifest::dependencies(text).into_iter().filter(|called| is_in_proof(called.path.as_deref()));
+            packages.extend(called.map(|called| called.package));
+        }
+    }
+    packages
+}
+
+fn is_in_proof(path: Option<&str>) -> bool {
+    path.is_some_and(|path| path.split('/').any(|part| part == "proof"))
+}
+
+/// The product does not lean on what judges it, its tests included.
+fn check_proof_is_unused(name: &str, text: &str, proof: &BTreeSet<String>) -> Vec<String> {
+    if !name.starts_with("crates/") {
+        return Vec::new();
+    }
+    let used = manifest::dependencies(text).into_iter();
+    used.filter(|used| proof.contains(&used.package) || is_in_proof(used.path.as_deref()))
+        .map(|used| {
+            format!("{name}:{}: {} is under proof, which nothing in crates may use", used.line, used.package)
+        })
         .collect()
 }
 
@@ -404,6 +522,91 @@ mod tests {
         };
         assert_eq!(check_arrows("crates/raft/Cargo.toml", &manifest("mraft-types")), Vec::<String>::new());
         assert_eq!(check_arrows("crates/raft/Cargo.toml", &manifest("mraft-disk")).len(), 1);
+    }
+
+    #[test]
+    fn a_forbidden_arrow_is_noticed_in_every_table_that_counts() {
+        let manifest = |table: &str| format!("[package]\nname = \"mraft-raft\"\n\n{table}\n");
+        for table in [
+            "[dependencies]\nmraft-disk = { path = \"../disk\" }",
+            "[dependencies.mraft-disk]\nworkspace = true",
+            "[build-dependencies]\nmraft-disk.workspace = true",
+            "[target.'cfg(unix)'.dependencies]\nmraft-disk.workspace = true",
+            "[target.'cfg(unix)'.dependencies.mraft-disk]\nworkspace = true",
+            "[dependencies]\ndisk = { package = \"mraft-disk\", path = \"../disk\" }",
+        ] {
+            assert_eq!(check_arrows("crates/raft/Cargo.toml", &manifest(table)).len(), 1, "{table}");
+        }
+        let for_tests = manifest("[dev-dependencies]\nmraft-disk.workspace = true");
+        assert_eq!(check_arrows("crates/raft/Cargo.toml", &for_tests), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_crate_that_leans_on_the_proof_is_noticed() {
+        let judge = ("proof/judge/Cargo.toml", "[package]\nname = \"mraft-judge\"\n");
+        let workspace = ("Cargo.toml", "[workspace.dependencies]\nreferee = { path = \"proof/judge\" }\n");
+        let proof = proof_packages([judge, workspace].into_iter());
+        for table in [
+            "[dependencies]\nmraft-judge = { path = \"../../elsewhere\" }",
+            "[dev-dependencies]\nmraft-judge.workspace = true",
+            "[dev-dependencies.referee]\nworkspace = true",
+            "[target.'cfg(unix)'.dev-dependencies]\nx = { package = \"mraft-judge\", version = \"1\" }",
+            "[dependencies.y]\npath = \"../../proof/judge\"",
+        ] {
+            assert_eq!(check_proof_is_unused("crates/kv/Cargo.toml", table, &proof).len(), 1, "{table}");
+            assert_eq!(check_proof_is_unused("proof/sim/Cargo.toml", table, &proof), Vec::<String>::new());
+        }
+        let good = "[dependencies]\nmraft-types.workspace = true";
+        assert_eq!(check_proof_is_unused("crates/kv/Cargo.toml", good, &proof), Vec::<String>::new());
+    }
+
+    #[test]
+    fn the_log_and_the_store_have_no_clock_and_no_thread_and_one_file_of_them_has_files() {
+        let complaints = |name: &str, what: &str| check_source(name, &format!("{SPDX}{what}\n")).len();
+        for name in ["crates/logstore/src/x.rs", "crates/kv/src/x.rs", "crates/kv/src/lsm.rs"] {
+            assert_eq!(complaints(name, "use std::time::Instant;"), 1, "{name}");
+            assert_eq!(complaints(name, "use std::{sync::Arc, thread};"), 1, "{name}");
+            let is_allowed = name.ends_with("lsm.rs");
+            for files in ["use std::fs;", "use std::{fs, io};", "fn f() { std::fs::read(x); }"] {
+                assert_eq!(complaints(name, files), usize::from(!is_allowed), "{name}: {files}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_rule_that_nothing_shows_is_noticed() {
+        let source = "#[test]\nfn d1_x() {}\n    #[tokio::test]\n    #[cfg(unix)]\n    async fn d2_x() {}\nfn d3_is_no_test() {}\n";
+        let mut tests: BTreeSet<&str> = tests_of(source).into_iter().collect();
+        assert_eq!(tests, BTreeSet::from(["d1_x", "d2_x"]));
+        let all: u32 = RULES.iter().map(|(_, highest)| highest).sum();
+        assert_eq!(check_rules(&tests).len(), all as usize - 2);
+        // The tenth does not stand for the first.
+        tests.insert("m10_x");
+        let left = check_rules(&tests);
+        assert!(left.iter().any(|complaint| complaint.contains("`m1_…`")), "{left:?}");
+        assert!(!left.iter().any(|complaint| complaint.contains("`m10_…`")), "{left:?}");
+    }
+
+    #[test]
+    fn a_skip_that_nobody_counts_is_noticed() {
+        let swallowed = format!("{SPDX}fn f() {{\n    eprintln!(\"{}: no\");\n}}\n", "SKIPPED");
+        assert_eq!(check_source("crates/kv/tests/x.rs", &swallowed).len(), 1);
+        let counted = format!("{SPDX}fn f() {{\n    write(\"\\n{}: no\\n\");\n}}\n", "SKIPPED");
+        assert_eq!(check_source("crates/kv/tests/x.rs", &counted), Vec::<String>::new());
+    }
+
+    #[test]
+    fn an_error_that_cannot_grow_is_noticed() {
+        let source = |attribute: &str, is: &str| {
+            format!("{SPDX}/// It.\n{attribute}#[derive(Debug)]\npub enum It {{}}\nimpl {is} for It {{}}\n")
+        };
+        let is_error = "std::error::Error";
+        assert_eq!(check_source("crates/x/src/x.rs", &source("", is_error)).len(), 1);
+        assert_eq!(check_source("crates/x/src/x.rs", &source("", "Default")), Vec::<String>::new());
+        let refusal = source("", "Default").replace("enum It", "enum ItRefused");
+        assert_eq!(check_source("crates/x/src/x.rs", &refusal).len(), 1);
+        let open = source("#[non_exhaustive]\n", is_error);
+        assert_eq!(check_source("crates/x/src/x.rs", &open), Vec::<String>::new());
     }
 
     #[test]

@@ -19,6 +19,7 @@ const HEADER_BYTES: usize = 16;
 
 /// Why a file could not be read.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum ReadError {
     /// The system said no.
     Io(io::Error),

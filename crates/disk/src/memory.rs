@@ -35,8 +35,13 @@ pub struct MemoryDisk {
 pub enum Access<'a> {
     /// Reads bytes.
     Read,
-    /// Writes these bytes; none for zeros.
-    Write(&'a [u8]),
+    /// Writes these bytes from an offset on; none for zeros.
+    Write {
+        /// Where the first of them goes.
+        offset: u64,
+        /// They themselves.
+        bytes: &'a [u8],
+    },
     /// Makes bytes or names durable.
     Sync,
     /// Anything with names and lengths: opening, listing, renaming, removing, cutting.
@@ -568,7 +573,7 @@ impl File for MemoryFile {
     }
 
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        self.with(Access::Write(bytes), |state| self.write(state, bytes, offset))
+        self.with(Access::Write { offset, bytes }, |state| self.write(state, bytes, offset))
     }
 
     fn sync_data(&self) -> io::Result<()> {
@@ -588,7 +593,9 @@ impl File for MemoryFile {
     }
 
     fn prefill(&self, len: u64) -> io::Result<()> {
-        self.with(Access::Write(&[]), |state| self.write(state, &vec![0; len as usize], 0))
+        self.with(Access::Write { offset: 0, bytes: &[] }, |state| {
+            self.write(state, &vec![0; len as usize], 0)
+        })
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
@@ -705,7 +712,7 @@ mod tests {
         let (go, gone) = std::sync::mpsc::channel::<()>();
         let gone = Mutex::new(gone);
         disk.set_before(move |path, access| {
-            if (path, access) == (Path::new("/slow"), Access::Write(b"late")) {
+            if (path, access) == (Path::new("/slow"), Access::Write { offset: 0, bytes: b"late" }) {
                 began.send(()).expect("the test waits");
                 gone.lock().expect("no panic").recv().expect("the test says when");
             }

@@ -23,7 +23,7 @@ pub(crate) fn read(
 ) -> Result<Option<Vec<u8>>, HostError> {
     atomic::read(disk, path, magic, max_bytes).map_err(|error| match error {
         ReadError::Io(error) => HostError::io(path, error),
-        ReadError::Damaged(reason) => HostError::damaged(path, reason),
+        error => HostError::damaged(path, error.to_string()),
     })
 }
 
@@ -41,9 +41,7 @@ pub(crate) fn read_io(
 ) -> io::Result<Option<Vec<u8>>> {
     atomic::read(disk, path, magic, max_bytes).map_err(|error| match error {
         ReadError::Io(error) => error,
-        ReadError::Damaged(reason) => {
-            io::Error::new(io::ErrorKind::InvalidData, format!("{}: damaged: {reason}", path.display()))
-        }
+        error => io::Error::new(io::ErrorKind::InvalidData, format!("{}: damaged: {error}", path.display())),
     })
 }
 

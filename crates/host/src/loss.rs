@@ -366,7 +366,8 @@ impl StoppedNode {
         // Only what has entries is written to, and then there is a segment that says how long they are.
         let mut lengths = self.log.iter().flat_map(|log| &log.segments).map(|segment| segment.bytes);
         let segment_bytes = lengths.next_back().unwrap_or(SEGMENT_BYTES_MIN as u64);
-        let options = LogOptions::new(segment_bytes, crate::random::salts());
+        let salts = crate::random::salts().map_err(|error| HostError::io(&self.log_directory(), error))?;
+        let options = LogOptions::new(segment_bytes, salts);
         let options = options.with_batch_bytes_max(self.batch_bytes_max);
         Ok(SegmentLog::open(Arc::clone(&self.disk), &self.log_directory(), options)?)
     }

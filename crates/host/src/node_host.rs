@@ -193,6 +193,7 @@ impl NodeHost {
         };
         let io = |error| HostError::io(&data, error);
         let fresh = (crate::random::instance_id().map_err(io)?, crate::random::seed());
+        let salts = crate::random::salts().map_err(io)?;
         // Everything is checked, and the address taken, before the first byte is written, the locks' files included.
         let expected = identity::decide(disk.as_ref(), &data, &wal, &claim, fresh)?;
         let log_directory = wal.join("log");
@@ -207,8 +208,7 @@ impl NodeHost {
         let mut identity = identity::boot(disk.as_ref(), &data, &wal, &claim, fresh)?;
         let registry = Registry::open(Arc::clone(&disk), &data)?;
         let kept_max = usize::try_from(config.log_segments_target).unwrap_or(usize::MAX).saturating_add(2);
-        let options = LogOptions::new(config.log_segment_bytes, crate::random::salts())
-            .with_segments_kept_max(kept_max);
+        let options = LogOptions::new(config.log_segment_bytes, salts).with_segments_kept_max(kept_max);
         let log = SegmentLog::open(Arc::clone(&disk), &log_directory, options)?;
         registry.check_against(&log.recovered())?;
         let completions = Completions::new();

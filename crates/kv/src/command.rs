@@ -231,6 +231,7 @@ pub(crate) fn decode_lone_put(body: &[u8]) -> Option<(&[u8], &[u8])> {
 /// Why a command is no command. The numbers are in answers and so in hashes of answers: never reuse one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
+#[non_exhaustive]
 pub enum Refusal {
     /// The bytes are not what a command looks like.
     Malformed = 1,

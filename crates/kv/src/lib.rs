@@ -16,7 +16,8 @@
 //! [`KvMachine`] is the one on disk, [`MemoryKv`] its dumb twin for simulations, [`CountingMachine`] what a benchmark of consensus
 //! alone applies to. What the bytes mean is in `docs/formats/kv.md`.
 //!
-//! Invariant: this crate knows nothing of Raft, groups or peers. It sees commands in order, an opaque meta, and numbered directories.
+//! Invariant: this crate knows nothing of Raft, groups or peers. It sees commands in order, an opaque meta, and numbered directories. It has
+//! no clock and no thread of its own, and reaches files through [`mraft_disk::Disk`], but for those of the tree (`lsm.rs`).
 
 #![forbid(unsafe_code)]
 

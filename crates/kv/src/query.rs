@@ -107,6 +107,7 @@ impl<'a> Query<'a> {
 /// Why a query is none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
+#[non_exhaustive]
 pub enum QueryRefusal {
     /// The bytes are not what a query looks like.
     Malformed = 1,

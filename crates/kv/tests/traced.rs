@@ -51,7 +51,7 @@ fn d11_what_is_called_persisted_was_synced_before_in_its_order() {
         command.stdin(Stdio::null()).output()
     };
     if !strace(Path::new("true"), &[]).is_ok_and(|traced| traced.status.success()) {
-        eprintln!("SKIPPED: strace is not here or may not trace; the order of syncs was NOT shown");
+        support::skipped("strace is not here or may not trace; the order of syncs was NOT shown");
         return;
     }
     let own = std::env::current_exe().expect("a test binary");

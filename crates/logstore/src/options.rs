@@ -25,7 +25,9 @@ pub struct LogOptions {
 }
 
 impl LogOptions {
-    /// Segments of this many bytes; `salts` gives a fresh random number for each use of a segment (rule L2).
+    /// Segments of this many bytes; `salts` gives a fresh random number for each use of a segment, which nobody can guess: whoever knows it
+    /// can store a value that passes for a batch (rule L2). It cannot fail, as a log that is under way has nothing to put in its place; a
+    /// source that may not be there is asked before the log is opened.
     pub fn new(segment_bytes: u64, salts: Box<dyn FnMut() -> u64 + Send>) -> LogOptions {
         LogOptions {
             segment_bytes,

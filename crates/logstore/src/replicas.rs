@@ -83,8 +83,8 @@ impl ReplicaList {
             Ok(Some(bytes)) => {
                 ReplicaList::decode(&bytes).map(Some).map_err(|error| refused(error.to_string()))
             }
-            Err(ReadError::Damaged(reason)) => Err(refused(reason)),
             Err(ReadError::Io(error)) => Err(LogError::Failed(error)),
+            Err(error) => Err(refused(error.to_string())),
         }
     }
 

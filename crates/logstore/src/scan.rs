@@ -156,7 +156,10 @@ impl Directory {
     }
 }
 
-/// Looks for batches in a file without a header; `None` when there are none.
+/// Looks for batches in a file without a header; `None` when there are none. The first one stands where no stored value ever does, so the
+/// salt that it claims is believed. Without it, zeros where the header should be are those of a new file whose first batch was torn;
+/// anything else is damage for certain, and then every whole header of a batch counts under its own salt: a stored one must not hide
+/// those around it, and whatever is older says less than they do.
 fn headerless(
     path: &Path,
     file: &dyn File,
@@ -164,17 +167,23 @@ fn headerless(
     has_zero_header: bool,
 ) -> Result<Option<Headerless>, LogError> {
     let mut window = Window::over(file, path, Salt::new(0), segment_bytes);
-    if !window.takes_carried_salt(has_zero_header)? {
+    let first = SEGMENT_HEADER_BYTES as u64;
+    let carried = window.claimed_salt(first)?;
+    let mut found = Headerless { path: path.to_owned(), highest_seq: 0, durable_seq: 0 };
+    if carried.is_none() && has_zero_header {
         return Ok(None);
     }
-    let mut found = Headerless { path: path.to_owned(), highest_seq: 0, durable_seq: 0 };
-    for at in (SEGMENT_HEADER_BYTES as u64..segment_bytes).step_by(BLOCK_BYTES) {
+    let mut is_found = carried.is_some();
+    for at in (first..segment_bytes).step_by(BLOCK_BYTES) {
+        let Some(salt) = carried.or(window.claimed_salt(at)?) else { continue };
+        window.salt = salt;
         if let Some(BatchHeader { numbers, .. }) = window.header(at)? {
+            is_found = true;
             found.highest_seq = found.highest_seq.max(numbers.batch_seq);
             found.durable_seq = found.durable_seq.max(numbers.durable_seq);
         }
     }
-    Ok(Some(found))
+    Ok(is_found.then_some(found))
 }
 
 /// Walks one use. `next_durable` is what the next use says was durable before it.
@@ -269,27 +278,9 @@ impl<'a> Window<'a> {
         Window { file, path, salt, segment_bytes, at: 0, bytes: Vec::new() }
     }
 
-    /// Takes the salt of the use from its batches. The first one stands where no stored value ever does, so what it claims is believed.
-    /// Without it, zeros where the header should be are those of a new file whose first batch was torn; anything else is damage for
-    /// certain, and then any whole header of a batch will do.
-    fn takes_carried_salt(&mut self, has_zero_header: bool) -> Result<bool, LogError> {
-        let first = SEGMENT_HEADER_BYTES as u64;
-        if let Some(salt) = batch::claimed_salt(self.get(first, BATCH_HEADER_BYTES)?) {
-            self.salt = salt;
-            return Ok(true);
-        }
-        if has_zero_header {
-            return Ok(false);
-        }
-        for at in (first..self.segment_bytes).step_by(BLOCK_BYTES) {
-            if let Some(salt) = batch::claimed_salt(self.get(at, BATCH_HEADER_BYTES)?) {
-                self.salt = salt;
-                if self.header(at)?.is_some() {
-                    return Ok(true);
-                }
-            }
-        }
-        Ok(false)
+    /// The salt that a batch claims that may begin at `at`.
+    fn claimed_salt(&mut self, at: u64) -> Result<Option<Salt>, LogError> {
+        Ok(batch::claimed_salt(self.get(at, BATCH_HEADER_BYTES)?))
     }
 
     /// `len` bytes from `at`, which lie in the segment.

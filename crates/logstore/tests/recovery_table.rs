@@ -8,10 +8,13 @@ mod support;
 
 use std::path::{Path, PathBuf};
 
-use mraft_disk::{Disk, MemoryDisk, Open};
+use mraft_disk::{Disk, MemoryDisk};
 use mraft_logstore::{Case, GroupWrite, LogError, LogStore, Mark, SegmentLog};
 use mraft_types::CondemnedReason;
-use support::{Op, SEGMENT_BYTES, append, apply, content, hard_state, key, mark, open, segment_path, start};
+use support::{
+    Op, SEGMENT_BYTES, append, apply, bytes_of, content, hard_state, key, mark, open, put, segment_path,
+    start,
+};
 
 const BLOCK: u64 = 4096;
 /// Where the n-th batch of a segment begins, when each takes one block.
@@ -32,18 +35,6 @@ fn one_entry(log: &mut SegmentLog, group: u64, index: u64) {
 
 fn flip(disk: &MemoryDisk, path: &Path, at: u64) {
     assert!(disk.flip_bit(path, at * 8));
-}
-
-fn put(disk: &MemoryDisk, path: &Path, bytes: &[u8]) {
-    let file = disk.open(path, Open::Create).expect("no fault");
-    file.set_len(0)
-        .and_then(|()| file.write_all_at(bytes, 0))
-        .and_then(|()| file.sync_data())
-        .expect("no fault");
-}
-
-fn bytes_of(disk: &MemoryDisk, path: &Path) -> Vec<u8> {
-    mraft_disk::read_file(disk, path, 1 << 20).expect("no fault").expect("there")
 }
 
 fn first_segment() -> PathBuf {
@@ -261,21 +252,86 @@ fn condemned(disk: &MemoryDisk) -> Vec<u64> {
     found.values().filter(|(was, _)| was.condemned.is_some()).map(|(was, _)| was.key.group.0).collect()
 }
 
+/// Lists rows, and does not compile when one is missing.
+macro_rules! rows {
+    ($($row:ident)*) => {{
+        let _is_whole = |case: Case| match case { $(Case::$row => (),)* };
+        [$(Case::$row),*]
+    }};
+}
+
+/// The file that a row has refused, and words that no other row's refusal has; `None` for rows that are met and gone on from.
+fn refusal(case: Case) -> Option<(PathBuf, &'static str)> {
+    let list = || Path::new(support::DIRECTORY).join("replicas");
+    match case {
+        Case::NoSegments => Some((list(), "no segment that was used is there")),
+        Case::UnknownVersion => Some((first_segment(), "is a segment of version 2; this build knows 1")),
+        Case::MissingList => Some((list(), "is missing although there are segments")),
+        Case::DamagedList => Some((list(), "its checksum is wrong")),
+        Case::DuplicateUse => {
+            Some((segment_path(9), "is use 1 of the log, as /wal/log/segment-00000001.log is"))
+        }
+        Case::OtherLength => Some((first_segment(), "is 131072 bytes long, its header says 65536")),
+        _ => None,
+    }
+}
+
+#[test]
+fn the_table_lists_every_case_once() {
+    let every = rows!(
+        Whole Sealed Unsealed TornTail DamagedRecords DamagedHeader MissingBatches MissingSegment NoSegments StaleSegment BlankSegment
+        HeaderlessSegment LostHeader HalfHeader HalfPrepared Repeated Garbage RecycledFront IncompleteCheckpoint Gap Continued Covered
+        Condemned MarkedCondemned UnknownVersion MissingList DamagedList DuplicateUse OtherLength
+    );
+    assert_eq!(Case::ALL[..], every[..]);
+}
+
 #[test]
 fn every_row_of_the_table_is_met() {
     for case in Case::ALL {
         assert!(!case.decision().is_empty() && !case.reason().is_empty());
+        assert_eq!(case.decision().starts_with("refused"), refusal(case).is_some(), "{case:?}");
         let disk = disk_with(case);
         let before = disk.files();
-        match open(&disk, 50) {
-            Ok(log) => {
+        match (open(&disk, 50), refusal(case)) {
+            (Ok(log), None) => {
                 assert!(log.recovery_cases().contains_key(&case), "{case:?}: {:?}", log.recovery_cases())
             }
-            Err(LogError::Refused { file, reason }) => {
-                assert!(case.decision().starts_with("refused"), "{case:?}: {}: {reason}", file.display());
+            (Err(LogError::Refused { file, reason }), Some((expected, words))) => {
+                assert_eq!(file, expected, "{case:?}: {reason}");
+                let told: Vec<Case> = Case::ALL
+                    .into_iter()
+                    .filter(|row| refusal(*row).is_some_and(|(_, words)| reason.contains(words)))
+                    .collect();
+                assert_eq!(told, [case], "{words:?} is not what it says: {reason}");
                 assert_eq!(disk.files(), before, "{case:?}: nothing is touched");
             }
-            Err(error) => panic!("{case:?}: {error}"),
+            (opened, expected) => panic!("{case:?}: {:?}, expected {expected:?}", opened.map(|_| "opened")),
+        }
+    }
+}
+
+#[test]
+fn t3_a_batch_of_a_later_version_is_refused_whole_or_torn() {
+    for records_are_whole in [true, false] {
+        let (disk, mut log) = small_log(&[1]);
+        one_entry(&mut log, 1, 2);
+        let mut bytes = bytes_of(&disk, &first_segment());
+        let at = batch_at(0) as usize;
+        bytes[at + 4] = 2;
+        // Under the salt of the use, fixed part and one row.
+        let crc = crc32c::crc32c(&bytes[at + 16..at + 24]);
+        let crc =
+            crc32c::crc32c_append(crc32c::crc32c_append(crc, &bytes[at..at + 60]), &bytes[at + 64..at + 80]);
+        bytes[at + 60..at + 64].copy_from_slice(&crc.to_le_bytes());
+        bytes[at + 100] ^= u8::from(!records_are_whole);
+        put(&disk, &first_segment(), &bytes);
+        match open(&disk, 50) {
+            Err(LogError::Refused { file, reason }) => {
+                assert_eq!(file, first_segment());
+                assert!(reason.contains("has a batch of version 2"), "{reason}");
+            }
+            opened => panic!("{:?}", opened.map(|_| "opened")),
         }
     }
 }

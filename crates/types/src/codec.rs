@@ -9,6 +9,7 @@ use std::fmt;
 
 /// Bytes that cannot be what they claim to be. The field is the name that `docs/formats` gives it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum DecodeError {
     /// The bytes end inside this field.
     Truncated(&'static str),

@@ -115,7 +115,7 @@ fn operations_that_matter(disk: &MemoryDisk) -> Vec<u64> {
     let own = Arc::clone(&seen);
     disk.set_before(move |_, access| {
         let mut seen = own.lock().expect("no panic");
-        if !matches!(access, Access::Read | Access::Write([])) {
+        if !matches!(access, Access::Read | Access::Write { bytes: [], .. }) {
             let number = seen.0;
             seen.1.push(number);
         }

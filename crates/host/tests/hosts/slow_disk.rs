@@ -119,7 +119,7 @@ fn t1_a_disk_that_hangs_stops_its_node_and_the_others_go_on() {
 #[test]
 fn t1_a_disk_that_hangs_in_a_seal_is_seen() {
     // A batch says in its sixth byte that it is a seal (docs/formats/log.md).
-    let is_seal = |access: Access<'_>| matches!(access, Access::Write(bytes) if bytes.starts_with(b"mrb1") && bytes.get(5) == Some(&1));
+    let is_seal = |access: Access<'_>| matches!(access, Access::Write { bytes, .. } if bytes.starts_with(b"mrb1") && bytes.get(5) == Some(&1));
     let (cluster, gate) = cluster(is_seal, SLOW_MS, STALLED_MS);
     gate.0.set_shut(true);
     // Whoever leads, the node writes it, and then comes the seal.

@@ -4,6 +4,7 @@
 
 #![allow(dead_code, clippy::expect_used)]
 
+use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -12,6 +13,12 @@ use mraft_engine::machine::{Command, Lookup, Results, SnapshotStage, SnapshotVie
 use mraft_kv::command::{self, Answer, Condition, Operation};
 use mraft_kv::query::{Query, QueryAnswer};
 use mraft_kv::{Caches, KvMachine, KvOptions, MemoryKv, MemoryOptions};
+
+/// Says that a test cannot run here, and what was not shown: past the capture of a test's output and on a line of its own, where
+/// `cargo xtask test` counts it.
+pub fn skipped(why: &str) {
+    std::io::stdout().write_all(format!("\nSKIPPED: {why}\n").as_bytes()).expect("somebody reads");
+}
 
 /// The only source of chance.
 pub struct Random(u64);

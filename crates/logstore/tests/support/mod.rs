@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use mraft_disk::MemoryDisk;
+use mraft_disk::{Disk, MemoryDisk, Open};
 use mraft_logstore::{
     GroupWrite, LogError, LogKey, LogOptions, LogStore, Mark, MemoryLog, Recovered, SegmentLog,
 };
@@ -107,13 +107,28 @@ pub fn added(group: u64) -> (LogKey, LogStart, HardState) {
 
 pub fn options(salt_seed: u64) -> LogOptions {
     let mut dice = Dice(salt_seed);
-    LogOptions::new(SEGMENT_BYTES, Box::new(move || dice.roll()))
-        .with_batch_bytes_max(16 << 10)
-        .with_segments_target(3)
+    options_with_salts(Box::new(move || dice.roll()))
+}
+
+pub fn options_with_salts(salts: Box<dyn FnMut() -> u64 + Send>) -> LogOptions {
+    LogOptions::new(SEGMENT_BYTES, salts).with_batch_bytes_max(16 << 10).with_segments_target(3)
 }
 
 pub fn open(disk: &MemoryDisk, salt_seed: u64) -> Result<SegmentLog, LogError> {
     SegmentLog::open(Arc::new(disk.clone()), Path::new(DIRECTORY), options(salt_seed))
+}
+
+pub fn bytes_of(disk: &MemoryDisk, path: &Path) -> Vec<u8> {
+    mraft_disk::read_file(disk, path, 1 << 20).expect("no fault").expect("there")
+}
+
+/// Makes these the bytes of a file, durably.
+pub fn put(disk: &MemoryDisk, path: &Path, bytes: &[u8]) {
+    let file = disk.open(path, Open::Create).expect("no fault");
+    file.set_len(0)
+        .and_then(|()| file.write_all_at(bytes, 0))
+        .and_then(|()| file.sync_data())
+        .expect("no fault");
 }
 
 pub fn segment_path(number: u64) -> PathBuf {

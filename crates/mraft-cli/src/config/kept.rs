@@ -42,8 +42,8 @@ pub fn read(disk: &dyn Disk, data_dir: &Path) -> Result<Kept, String> {
     match atomic::read(disk, &path, MAGIC, FILE_BYTES_MAX) {
         Ok(None) => Ok(Kept::new()),
         Ok(Some(bytes)) => decode(&bytes).map_err(|error| told(error.to_string())),
-        Err(atomic::ReadError::Damaged(reason)) => Err(told(reason)),
         Err(atomic::ReadError::Io(error)) => Err(format!("{}: {error}", path.display())),
+        Err(error) => Err(told(error.to_string())),
     }
 }
 

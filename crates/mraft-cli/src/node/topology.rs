@@ -119,8 +119,8 @@ impl Topology {
             Ok(None) => Ok(None),
             Ok(Some(bytes)) => Topology::decode(&bytes).map(Some).map_err(|error| told(error.to_string())),
             Err(atomic::ReadError::Io(error)) => Err(told(error.to_string())),
-            Err(atomic::ReadError::Damaged(reason)) => Err(told(format!(
-                "damaged: {reason}; it is only the routing table: remove the file and start with --config"
+            Err(error) => Err(told(format!(
+                "damaged: {error}; it is only the routing table: remove the file and start with --config"
             ))),
         }
     }

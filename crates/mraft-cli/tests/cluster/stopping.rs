@@ -11,7 +11,7 @@ use std::process::{Child, Command, Stdio};
 use rustix::process::Signal;
 
 use crate::support::{
-    Dev, Guarded, answer, done, ended, free_base_port, http, is_running, mraft, open, run, signal,
+    Dev, Guarded, answer, done, ended, free_base_port, http, is_running, mraft, open, run, signal, skipped,
     try_answer, try_open, wait_until,
 };
 
@@ -184,7 +184,7 @@ fn a_node_logs_text_to_a_terminal() {
     script.args(["--quiet", "--flush", "--return", "--command", &node]).arg(&log);
     let child = script.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
     let Ok(child) = child else {
-        eprintln!("SKIPPED: this system has no `script`, so logs on a terminal were NOT looked at");
+        skipped("this system has no `script`, so logs on a terminal were NOT looked at");
         return;
     };
     let _terminal = Guarded(child);
@@ -219,7 +219,7 @@ fn a_cluster_without_a_directory_leaves_nothing_behind() {
     let mut signals = vec![Signal::INT, Signal::TERM];
     // Whoever is started without caring for a hangup (nohup) hands that on to what it starts.
     match is_hangup_ignored() {
-        true => eprintln!("SKIPPED: whoever runs the tests has SIGHUP ignored, so it was NOT sent"),
+        true => skipped("whoever runs the tests has SIGHUP ignored, so it was NOT sent"),
         false => signals.push(Signal::HUP),
     }
     for with in signals {

@@ -36,6 +36,12 @@ pub struct Dev {
     pub said: Vec<String>,
 }
 
+/// Says that a test cannot run here, and what was not shown: past the capture of a test's output and on a line of its own, where
+/// `cargo xtask test` counts it.
+pub fn skipped(why: &str) {
+    io::stdout().write_all(format!("\nSKIPPED: {why}\n").as_bytes()).expect("somebody reads");
+}
+
 pub fn mraft() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_mraft"));
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("MRAFT_")) {
