@@ -49,12 +49,12 @@ impl Missed {
     }
 }
 
-/// Groups for which requests wait in vain, and since when; at most one entry per group that was asked for.
+/// Groups for which requests wait in vain, since when, and when that was seen last; at most one entry per group that was asked for.
 #[derive(Debug)]
 pub(super) struct Waiting {
     /// Longer than a few elections take.
     patience: Duration,
-    groups: Mutex<HashMap<GroupId, Instant>>,
+    groups: Mutex<HashMap<GroupId, (Instant, Instant)>>,
     /// How many there are, for the many requests that find none.
     count: AtomicUsize,
 }
@@ -67,9 +67,15 @@ impl Waiting {
     /// Nobody leads the group, or nobody who holds it answers. Whether that was so for too long.
     fn is_in_vain(&self, group: GroupId, now: Instant) -> bool {
         let mut groups = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
-        let since = *groups.entry(group).or_insert(now);
+        let (since, seen) = groups.entry(group).or_insert((now, now));
+        if now.saturating_duration_since(*seen) >= self.patience {
+            // Nobody asked meanwhile: it may have had leaders.
+            *since = now;
+        }
+        *seen = now;
+        let waited = now.saturating_duration_since(*since);
         self.count.store(groups.len(), Ordering::Relaxed);
-        now.saturating_duration_since(since) >= self.patience
+        waited >= self.patience
     }
 
     fn is_served(&self, group: GroupId) {
@@ -326,6 +332,11 @@ mod tests {
         assert!(waiting.is_in_vain(group, later(7)));
         waiting.is_served(group);
         assert!(!waiting.is_in_vain(group, later(8)), "it had a leader in between");
-        assert!(waiting.is_in_vain(GroupId(4), later(14)));
+        assert!(
+            !waiting.is_in_vain(GroupId(4), later(14)),
+            "nobody asked for so long, and it may have had one"
+        );
+        assert!(!waiting.is_in_vain(GroupId(4), later(20)));
+        assert!(waiting.is_in_vain(GroupId(4), later(21)));
     }
 }
