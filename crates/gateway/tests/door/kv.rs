@@ -199,7 +199,7 @@ async fn what_comes_later_is_refused_by_name() {
         let title = String::from_utf8(refused.body.to_vec()).expect("text");
         assert!(title.contains(what) && title.contains("later release"), "{title}");
     }
-    assert_eq!(house.get("/v1/kv/a").await.refused(), code(404, "not_found"), "nothing was written");
+    assert_eq!(house.get("/v1/kv/a").await.refused(), code(404, "key_not_found"), "nothing was written");
 }
 
 #[tokio::test]
