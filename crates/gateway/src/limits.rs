@@ -18,7 +18,7 @@ pub struct Limits {
     /// Requests that are being worked on, over all connections: each holds a ticket in the node. Probes and metrics do not count, so
     /// that a full door can still say that it is full.
     pub concurrent_requests_max: usize,
-    /// Bytes of request bodies that are held at once: what the door adds to the node's memory.
+    /// Bytes of request bodies that are held at once, counted as they come: what the door adds to the node's memory.
     pub request_bytes_max: usize,
     /// Scans at once: each holds up to 1 MiB of answer and some pages of groups.
     pub concurrent_scans_max: usize,
@@ -98,14 +98,15 @@ impl Gate {
 
     /// Takes an amount, or refuses with `overloaded`.
     pub(crate) fn enter(&self, amount: usize) -> Result<Pass<'_>, Box<Refused>> {
-        let before = self.used.fetch_add(amount, Ordering::Relaxed);
-        let pass = Pass { gate: self, amount };
-        if before.saturating_add(amount) <= self.max {
-            return Ok(pass);
-        }
+        let mut pass = Pass { gate: self, amount: 0 };
+        pass.add(amount)?;
+        Ok(pass)
+    }
+
+    fn refuse(&self) -> Box<Refused> {
         self.refused.fetch_add(1, Ordering::Relaxed);
         let queue = format!("{} ({})", self.name, self.max);
-        Err(Refused::by_node(NodeError::Overloaded { queue, retry_after: RETRY_AFTER }.into(), true))
+        Refused::by_node(NodeError::Overloaded { queue, retry_after: RETRY_AFTER }.into(), true)
     }
 
     pub(crate) fn name(&self) -> &'static str {
@@ -118,6 +119,23 @@ impl Gate {
 
     pub(crate) fn refused(&self) -> u64 {
         self.refused.load(Ordering::Relaxed)
+    }
+}
+
+impl Pass<'_> {
+    /// Takes more, or refuses; what is held stays held.
+    pub(crate) fn add(&mut self, amount: usize) -> Result<(), Box<Refused>> {
+        // In one step, so that who is refused never takes the room of who would fit.
+        let fits = |used: usize| used.checked_add(amount).filter(|sum| *sum <= self.gate.max);
+        if self.gate.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).is_err() {
+            return Err(self.gate.refuse());
+        }
+        self.amount += amount;
+        Ok(())
+    }
+
+    pub(crate) fn amount(&self) -> usize {
+        self.amount
     }
 }
 
@@ -150,6 +168,18 @@ mod tests {
         let all = gate.enter(3).expect("room again");
         assert!(gate.enter(usize::MAX).is_err());
         drop(all);
+        assert_eq!(gate.used(), 0);
+    }
+
+    #[test]
+    fn a_pass_takes_more_while_there_is_room_and_gives_all_of_it_back() {
+        let gate = Gate::new("things at once", 3);
+        let mut pass = gate.enter(0).expect("nothing always fits");
+        pass.add(2).expect("room");
+        assert!(pass.add(2).is_err());
+        assert_eq!((pass.amount(), gate.used(), gate.refused()), (2, 2, 1));
+        pass.add(1).expect("room for one more");
+        drop(pass);
         assert_eq!(gate.used(), 0);
     }
 }

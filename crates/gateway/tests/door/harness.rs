@@ -89,6 +89,14 @@ impl House {
         self.send("POST", path, &[("content-type", "application/json")], json.as_bytes()).await
     }
 
+    /// What one of the door's limits holds now.
+    pub async fn used(&self, limit: &str) -> usize {
+        let metrics = self.get("/metrics").await;
+        let line = format!("mraft_http_used{{limit=\"{limit}\"}} ");
+        let used = metrics.text().lines().find_map(|text| text.strip_prefix(&line));
+        used.expect("a limit").parse().expect("a number")
+    }
+
     pub async fn connect(&self) -> TcpStream {
         TcpStream::connect(self.address).await.expect("connected")
     }
