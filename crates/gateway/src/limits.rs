@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use mraft_types::limits::{COMMAND_BYTES_MAX, VALUE_BYTES_DEFAULT};
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::{Instant, timeout_at};
 
 use crate::errors::Refused;
 use crate::needs::NodeError;
@@ -22,6 +24,9 @@ pub struct Limits {
     pub request_bytes_max: usize,
     /// Scans at once: each holds up to 1 MiB of answer and some pages of groups.
     pub concurrent_scans_max: usize,
+    /// Scans that wait, in their order, until one of those has ended or their time is over. Each costs a connection and a request, which
+    /// are bounded too; in a longer line the last one's time would be over before its turn.
+    pub waiting_scans_max: usize,
     /// Connections: each holds a socket and read and write buffers.
     pub connections_max: usize,
     /// Header fields of one request.
@@ -44,6 +49,7 @@ impl Default for Limits {
             concurrent_requests_max: 16_384,
             request_bytes_max: 64 << 20,
             concurrent_scans_max: 8,
+            waiting_scans_max: 1_024,
             connections_max: 8_192,
             headers_max: 64,
             head_bytes_max: 64 << 10,
@@ -142,6 +148,43 @@ impl Pass<'_> {
 impl Drop for Pass<'_> {
     fn drop(&mut self) {
         self.gate.used.fetch_sub(self.amount, Ordering::Relaxed);
+    }
+}
+
+/// A gate with a line before it: who does not fit waits, in order, unless the line is full too.
+#[derive(Debug)]
+pub(crate) struct Line {
+    pub(crate) inside: Gate,
+    pub(crate) waiting: Gate,
+    places: Semaphore,
+}
+
+/// A place inside. The fields are dropped in this order: whoever gets the place finds room in the gate.
+#[derive(Debug)]
+pub(crate) struct Place<'a> {
+    _pass: Pass<'a>,
+    _permit: SemaphorePermit<'a>,
+}
+
+impl Line {
+    pub(crate) fn new(inside: Gate, waiting: Gate) -> Line {
+        let places = Semaphore::new(inside.max.min(Semaphore::MAX_PERMITS));
+        Line { inside, waiting, places }
+    }
+
+    /// Takes a place; waits for one until the deadline, and then refuses with `overloaded`.
+    pub(crate) async fn enter(&self, deadline: Instant) -> Result<Place<'_>, Box<Refused>> {
+        let permit = match self.places.try_acquire() {
+            Ok(permit) => permit,
+            Err(_) => {
+                let _in_line = self.waiting.enter(1)?;
+                match timeout_at(deadline, self.places.acquire()).await {
+                    Ok(Ok(permit)) => permit,
+                    _ => return Err(self.inside.refuse()),
+                }
+            }
+        };
+        Ok(Place { _pass: self.inside.enter(1)?, _permit: permit })
     }
 }
 

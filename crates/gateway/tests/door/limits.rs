@@ -10,6 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::harness::{code, door_with, rest};
+use crate::node::GROUPS;
 
 #[tokio::test]
 async fn a_request_too_many_is_429_at_once_and_probes_still_answer() {
@@ -131,18 +132,46 @@ async fn until_told_to_go_on(stream: &mut TcpStream) {
 }
 
 #[tokio::test]
-async fn scans_are_bounded_together() {
+async fn scans_wait_in_line_and_the_line_is_bounded() {
+    let limits = Limits { concurrent_scans_max: 1, waiting_scans_max: 2, ..Limits::default() };
+    let house = Arc::new(door_with(limits).await);
+    house.node.hold();
+    let scan = || {
+        let house = Arc::clone(&house);
+        tokio::spawn(async move { house.get("/v1/scan").await.status })
+    };
+    let first = scan();
+    house.node.waiting(GROUPS as usize).await;
+    let behind = [scan(), scan()];
+    while house.used(SCANS_WAITING).await < behind.len() {}
+    let refused = house.get("/v1/scan").await;
+    assert_eq!(refused.refused(), code(429, "overloaded"));
+    assert!(refused.problem().detail.contains(SCANS_WAITING), "{}", refused.problem().detail);
+    assert_eq!(house.node.asked().len(), GROUPS as usize, "who waits has asked nothing yet");
+    house.node.release();
+    for scan in [first].into_iter().chain(behind) {
+        assert_eq!(scan.await.expect("no panic"), 200);
+    }
+    assert_eq!((house.used("scans at once").await, house.used(SCANS_WAITING).await), (0, 0));
+}
+
+#[tokio::test]
+async fn a_scan_waits_no_longer_than_its_deadline() {
     let house = Arc::new(door_with(Limits { concurrent_scans_max: 1, ..Limits::default() }).await);
     house.node.hold();
     let first = {
         let house = Arc::clone(&house);
         tokio::spawn(async move { house.get("/v1/scan").await.status })
     };
-    house.node.waiting(3).await;
-    assert_eq!(house.get("/v1/scan").await.refused(), code(429, "overloaded"));
+    house.node.waiting(GROUPS as usize).await;
+    let refused = house.get("/v1/scan?timeout_ms=1").await;
+    assert_eq!((refused.refused(), refused.header("retry-after")), (code(429, "overloaded"), "1"));
+    assert_eq!(refused.problem().outcome, Outcome::NotApplied);
     house.node.release();
     assert_eq!(first.await.expect("no panic"), 200);
 }
+
+const SCANS_WAITING: &str = "scans waiting";
 
 #[tokio::test]
 async fn a_connection_too_many_is_turned_away_and_a_closed_one_makes_room() {
