@@ -42,6 +42,14 @@ impl Refused {
         self
     }
 
+    /// The same, said by a group that was asked.
+    pub(crate) fn with_served(mut self: Box<Self>, served: Served) -> Box<Refused> {
+        self.problem.group = Some(served.group);
+        self.problem.leader = served.leader;
+        self.served = Some(served);
+        self
+    }
+
     /// The node refused or failed.
     #[expect(clippy::boxed_local, reason = "it arrives boxed from every call")]
     pub(crate) fn by_node(failure: Box<Failure>, is_write: bool) -> Box<Refused> {

@@ -107,11 +107,7 @@ async fn delete(door: &Shared, request: &Request<Incoming>) -> Answered {
 
 /// The key does not exist, and who says so.
 pub(crate) fn not_found(served: Served) -> Box<Refused> {
-    let mut refused = Refused::new(ErrorCode::KeyNotFound, "the key does not exist");
-    refused.problem.group = Some(served.group);
-    refused.problem.leader = served.leader;
-    refused.served = Some(served);
-    refused
+    Refused::new(ErrorCode::KeyNotFound, "the key does not exist").with_served(served)
 }
 
 /// Checks the length of a key.

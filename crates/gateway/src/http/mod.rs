@@ -100,7 +100,9 @@ async fn no_such_route(request: Request) -> Response {
 
 /// Who speaks to the compatibility routes reads envelopes, and no other form of errors.
 fn as_the_route_does(path: &str, refused: Box<Refused>) -> Response {
-    if path.starts_with(paths::RAFT) { seed::envelope(refused) } else { refused.into_response() }
+    // The prefix itself too, with and without its slash.
+    let is_seed = path.starts_with(paths::RAFT) || path == paths::RAFT.trim_end_matches('/');
+    if is_seed { seed::envelope(refused) } else { refused.into_response() }
 }
 
 /// How much of a stranger's path is said back.
