@@ -23,8 +23,8 @@ use crate::http::conditions::{self, Verdict};
 use crate::http::query::Query;
 use crate::needs::{NodeError, Operation, OperationResult, WriteAnswer};
 
-/// What the route takes.
-pub(crate) const METHODS: &str = "GET, HEAD, PUT, POST, DELETE";
+/// What the route takes, in the form in which the router says it of all others.
+pub(crate) const METHODS: &str = "GET,HEAD,PUT,POST,DELETE";
 
 /// Answers a request whose path begins with [`paths::KV`].
 pub(crate) async fn answer(door: &Shared, request: Request<Incoming>) -> Response {
