@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! Routes, one file per resource. `/v1/kv/` is answered before the router (see `door.rs`); everything else is in the table here.
+//! Routes, one file per resource. `/v1/kv/` is answered before the router (see `door.rs`); everything else is in the table here, and takes no
+//! condition headers.
 
 pub(crate) mod answer;
 mod batch;
@@ -18,7 +19,7 @@ mod status;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::Request;
+use axum::extract::{Request, State};
 use axum::handler::Handler;
 use axum::response::IntoResponse;
 use axum::routing::{MethodFilter, on};
@@ -79,8 +80,14 @@ impl Routes {
             Method::POST => MethodFilter::POST,
             _ => MethodFilter::DELETE,
         };
+        let unconditional = move |State(door): State<Arc<Shared>>, request: Request| async move {
+            match conditions::none(request.headers(), path) {
+                Err(refused) => as_the_route_does(path, refused),
+                Ok(()) => handler.call(request, door).await,
+            }
+        };
         self.listed.push((method, path));
-        self.router = self.router.route(path, on(filter, handler));
+        self.router = self.router.route(path, on(filter, unconditional));
         self
     }
 

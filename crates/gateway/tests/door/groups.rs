@@ -75,6 +75,30 @@ async fn what_is_no_change_is_refused() {
 }
 
 #[tokio::test]
+async fn a_condition_that_a_route_cannot_keep_is_refused_by_the_headers_name() {
+    let house = door().await;
+    for (method, path, hint) in [
+        ("POST", "/v1/groups/1/promote", "change_index"),
+        ("POST", "/v1/groups/1/transfer", "/v1/kv/"),
+        ("DELETE", "/v1/nodes/8", "/v1/kv/"),
+        ("GET", "/v1/status", "/v1/kv/"),
+        ("GET", "/v1/scan", "/v1/kv/"),
+    ] {
+        for name in ["If-Match", "If-None-Match"] {
+            let refused = house.send(method, path, &[(name, "*")], br#"{"node":8}"#).await;
+            assert_eq!(refused.refused(), code(400, "bad_condition"), "{method} {path}");
+            let problem = refused.problem();
+            assert!(problem.detail.starts_with(&format!("{name}:")), "{}", problem.detail);
+            assert!(problem.hint.is_some_and(|text| text.contains(hint)), "{path}");
+        }
+    }
+    let condition = [("If-Match", "*")];
+    assert_eq!(house.send("GET", "/v1/nothing", &condition, b"").await.status, 404);
+    assert_eq!(house.send("POST", "/v1/status", &condition, b"").await.status, 405);
+    assert_eq!(house.node.asked().len(), 0);
+}
+
+#[tokio::test]
 async fn an_operation_in_conflict_is_409() {
     let house = door().await;
     house.node.fail(NodeError::Conflict("another membership change is not committed yet".to_owned()));

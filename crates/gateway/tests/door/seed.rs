@@ -93,6 +93,16 @@ async fn errors_keep_their_status_and_say_the_outcome() {
 }
 
 #[tokio::test]
+async fn a_condition_is_refused_by_the_headers_name() {
+    let house = door().await;
+    let refused = house.send("POST", "/raft/key?key=a&val=b", &[("If-None-Match", "*")], b"").await;
+    assert_eq!((refused.status, envelope(&refused)["error"].clone()), (400, json!("bad_condition")));
+    assert!(envelope(&refused)["msg"].as_str().expect("text").starts_with("If-None-Match:"));
+    assert!(envelope(&refused)["hint"].as_str().expect("a hint").contains("/v1/kv/"));
+    assert_eq!(house.node.asked().len(), 0);
+}
+
+#[tokio::test]
 async fn what_no_route_takes_is_an_envelope_too() {
     let house = door().await;
     for (method, path, status) in [
