@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::Body;
 use mraft_api::ErrorCode;
+use mraft_api::object::Object;
 use serde::de::DeserializeOwned;
 use tokio::time::{Instant, timeout_at};
 
@@ -98,9 +99,10 @@ impl Pieces {
 /// About what one read of a connection gives.
 const PIECE_BYTES_MAX: usize = 64 << 10;
 
-/// A JSON body.
+/// A JSON body, which is an object.
 pub(crate) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Box<Refused>> {
     serde_json::from_slice(body)
+        .map(|Object(body)| body)
         .map_err(|error| Refused::new(ErrorCode::BadRequest, format!("the body: {error}")))
 }
 

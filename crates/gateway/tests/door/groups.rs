@@ -60,7 +60,9 @@ async fn what_is_no_change_is_refused() {
     for (route, body) in [
         ("add-learner", r#"{"node":8}"#),
         ("add-learner", r#"{"node":"8#1","raft_address":"a:1"}"#),
+        ("add-learner", r#"[8,"a:1",null]"#),
         ("promote", r#"{}"#),
+        ("promote", r#"[8,1]"#),
         ("promote", r#"{"node":0}"#),
         ("promote", r#"{"node":"a:1"}"#),
         ("remove", r#"{"node":8,"force":true}"#),
