@@ -144,6 +144,12 @@ fn said_of(error: &NodeError) -> Said {
             format!("the last membership change is at index {current}, not at {expected}"),
             "look at the group again and decide anew",
         ),
+        NodeError::ChangeIndexMissing => hinted(
+            Code::ChangeRefused,
+            "the change does not say for which membership it was made (ordered_config_change is on)"
+                .to_owned(),
+            "give `change_index` in the body, as GET /v1/groups/{group} shows it",
+        ),
         NodeError::TransferFailed(to) => later(
             Code::Conflict,
             format!("replica {to} did not take leadership over in time"),
@@ -280,6 +286,7 @@ mod tests {
             (NodeError::Change(ChangeRefused::LastVoter(replica())), 409, "change_refused", NotApplied),
             (NodeError::Change(ChangeRefused::Removed(replica())), 409, "change_refused", NotApplied),
             (NodeError::ChangedMeanwhile { expected: 1, current: 2 }, 409, "change_refused", NotApplied),
+            (NodeError::ChangeIndexMissing, 409, "change_refused", NotApplied),
             (NodeError::TransferFailed(replica()), 409, "conflict", NotApplied),
             (NodeError::TooLarge { what: "it", bytes: 2, bytes_max: 1 }, 413, "too_large", NotApplied),
             (NodeError::NoHolder { hops: 2 }, 421, "no_holder", NotApplied),

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! Routes, one file per resource. `/v1/kv/` is answered before the router (see `door.rs`); everything else is in the table here, and takes no
-//! condition headers.
+//! Routes, one file per resource. `/v1/kv/` is answered before the router (see `door.rs`); everything else is in the table here, and
+//! takes no condition headers.
 
 pub(crate) mod answer;
 mod batch;

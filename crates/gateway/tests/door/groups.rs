@@ -109,6 +109,21 @@ async fn an_operation_in_conflict_is_409() {
 }
 
 #[tokio::test]
+async fn a_change_that_must_say_what_it_was_made_for_is_told_in_which_field() {
+    let house = door().await;
+    house.node.fail(NodeError::ChangeIndexMissing);
+    let refused = house.post("/v1/groups/1/remove", r#"{"node":8}"#).await;
+    assert_eq!(refused.refused(), code(409, "change_refused"));
+    assert!(refused.problem().hint.is_some_and(|hint| hint.contains("`change_index`")));
+    let document: serde_json::Value = house.get("/v1/openapi.json").await.json();
+    for body in ["AddLearner", "NodeRequest"] {
+        let field = &document["components"]["schemas"][body]["properties"]["change_index"];
+        let said = field["description"].as_str().expect("text");
+        assert!(said.contains("ordered_config_change") && said.contains("409"), "{body}: {said}");
+    }
+}
+
+#[tokio::test]
 async fn a_node_is_removed_for_good_by_id_or_address() {
     let house = door().await;
     assert_eq!(house.delete("/v1/nodes/8").await.json::<RetireAnswer>().node, 8);
