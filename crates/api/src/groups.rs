@@ -183,7 +183,7 @@ pub struct AddLearnerRequest {
     pub node: NodeName,
     /// Where it listens for peers; committed with the change.
     pub raft_address: String,
-    /// Only if this is still the last membership change (ConfigChangeID).
+    /// Only if this is still the last membership change (ConfigChangeID); required while `ordered_config_change` is on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub change_index: Option<u64>,
 }
@@ -194,7 +194,8 @@ pub struct AddLearnerRequest {
 pub struct NodeRequest {
     /// Which node.
     pub node: NodeName,
-    /// Only if this is still the last membership change (ConfigChangeID); not for a transfer.
+    /// Only if this is still the last membership change (ConfigChangeID); required while `ordered_config_change` is on, and not
+    /// for a transfer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub change_index: Option<u64>,
 }

@@ -5,6 +5,7 @@
 use serde::ser::SerializeStruct;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::object::Object;
 use crate::text::{BadBytes, bytes_of, optional_bytes_of, put_field};
 
 /// How fresh a read must be.
@@ -264,11 +265,11 @@ impl Serialize for BatchOperation {
 impl<'de> Deserialize<'de> for BatchOperation {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<BatchOperation, D::Error> {
         #[derive(Deserialize)]
-        #[serde(rename_all = "snake_case", deny_unknown_fields)]
-        enum Operation {
-            Put(PutFields),
-            Delete(DeleteFields),
-            Check(CheckFields),
+        #[serde(deny_unknown_fields)]
+        struct Operation {
+            put: Option<Object<PutFields>>,
+            delete: Option<Object<DeleteFields>>,
+            check: Option<Object<CheckFields>>,
         }
         #[derive(Deserialize)]
         #[serde(deny_unknown_fields)]
@@ -293,15 +294,17 @@ impl<'de> Deserialize<'de> for BatchOperation {
             #[serde(default)]
             absent: bool,
         }
-        match Operation::deserialize(deserializer)? {
-            Operation::Put(fields) => Ok(BatchOperation::Put {
+        // No enum: serde would call what is wrong with it by names of its own.
+        let Object(Operation { put, delete, check }) = Object::deserialize(deserializer)?;
+        match (put, delete, check) {
+            (Some(Object(fields)), None, None) => Ok(BatchOperation::Put {
                 key: bytes_of("key", fields.key, fields.key_base64).map_err(refused)?,
                 value: bytes_of("value", fields.value, fields.value_base64).map_err(refused)?,
             }),
-            Operation::Delete(fields) => Ok(BatchOperation::Delete {
+            (None, Some(Object(fields)), None) => Ok(BatchOperation::Delete {
                 key: bytes_of("key", fields.key, fields.key_base64).map_err(refused)?,
             }),
-            Operation::Check(fields) => {
+            (None, None, Some(Object(fields))) => {
                 let revision = match (fields.revision, fields.absent) {
                     (Some(revision), false) => Some(revision),
                     (None, true) => None,
@@ -313,6 +316,7 @@ impl<'de> Deserialize<'de> for BatchOperation {
                 let key = bytes_of("key", fields.key, fields.key_base64).map_err(refused)?;
                 Ok(BatchOperation::Check { key, revision })
             }
+            _ => Err(serde::de::Error::custom("an operation is one of `put`, `delete` and `check`")),
         }
     }
 }
@@ -352,6 +356,12 @@ mod tests {
             r#"{"check":{"key":"a","revision":-1}}"#,
             r#"{"merge":{"key":"a"}}"#,
             r#"{"put":{"key":"a","value":""},"delete":{"key":"a"}}"#,
+            r#"{"put":["a",null,"",null]}"#,
+            r#"{"delete":["a",null]}"#,
+            r#"{"check":["a",null,1,false]}"#,
+            r#"{}"#,
+            r#"{"put":null}"#,
+            r#""put""#,
         ] {
             assert!(serde_json::from_str::<BatchOperation>(json).is_err(), "{json}");
         }

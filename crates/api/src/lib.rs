@@ -19,6 +19,7 @@ pub mod code;
 pub mod groups;
 pub mod headers;
 pub mod kv;
+pub mod object;
 pub mod paths;
 pub mod percent;
 pub mod problem;

@@ -42,7 +42,7 @@ pub struct Problem {
     /// `host:port` of the leader's HTTP door, if known: where another attempt goes best.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub leader_http: Option<String>,
-    /// `condition_failed`: the key's revision now; absent when the key does not exist.
+    /// The revision of the key that it is about: of `condition_failed` the one that it has now, absent when there is no such key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revision: Option<u64>,
     /// `condition_failed` of a batch: which operation it was, from 0.

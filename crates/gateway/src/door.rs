@@ -15,7 +15,7 @@ use mraft_api::paths;
 
 use crate::http::answer::Response;
 use crate::http::{self, kv};
-use crate::limits::{Gate, Limits};
+use crate::limits::{Gate, Limits, Line};
 use crate::needs::Node;
 use crate::stats::{Kind, Stats};
 
@@ -32,7 +32,7 @@ pub(crate) struct Shared {
     pub(crate) limits: Limits,
     pub(crate) requests: Gate,
     pub(crate) request_bytes: Gate,
-    pub(crate) scans: Gate,
+    pub(crate) scans: Line,
     pub(crate) stats: Stats,
 }
 
@@ -43,7 +43,10 @@ impl Door {
             node,
             requests: Gate::new("requests at once", limits.concurrent_requests_max),
             request_bytes: Gate::new("bytes of request bodies at once", limits.request_bytes_max),
-            scans: Gate::new("scans at once", limits.concurrent_scans_max),
+            scans: Line::new(
+                Gate::new("scans at once", limits.concurrent_scans_max),
+                Gate::new("scans waiting", limits.waiting_scans_max),
+            ),
             stats: Stats::new(limits.connections_max),
             limits,
         });
@@ -78,7 +81,8 @@ impl Door {
 }
 
 impl Shared {
-    pub(crate) fn gates(&self) -> [&Gate; 4] {
-        [&self.requests, &self.request_bytes, &self.scans, &self.stats.connections]
+    pub(crate) fn gates(&self) -> [&Gate; 5] {
+        let Line { inside: scans, waiting, .. } = &self.scans;
+        [&self.requests, &self.request_bytes, scans, waiting, &self.stats.connections]
     }
 }

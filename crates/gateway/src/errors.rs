@@ -42,6 +42,14 @@ impl Refused {
         self
     }
 
+    /// The same, said by a group that was asked.
+    pub(crate) fn with_served(mut self: Box<Self>, served: Served) -> Box<Refused> {
+        self.problem.group = Some(served.group);
+        self.problem.leader = served.leader;
+        self.served = Some(served);
+        self
+    }
+
     /// The node refused or failed.
     #[expect(clippy::boxed_local, reason = "it arrives boxed from every call")]
     pub(crate) fn by_node(failure: Box<Failure>, is_write: bool) -> Box<Refused> {
@@ -135,6 +143,12 @@ fn said_of(error: &NodeError) -> Said {
             Code::ChangeRefused,
             format!("the last membership change is at index {current}, not at {expected}"),
             "look at the group again and decide anew",
+        ),
+        NodeError::ChangeIndexMissing => hinted(
+            Code::ChangeRefused,
+            "the change does not say for which membership it was made (ordered_config_change is on)"
+                .to_owned(),
+            "give `change_index` in the body, as GET /v1/groups/{group} shows it",
         ),
         NodeError::TransferFailed(to) => later(
             Code::Conflict,
@@ -272,6 +286,7 @@ mod tests {
             (NodeError::Change(ChangeRefused::LastVoter(replica())), 409, "change_refused", NotApplied),
             (NodeError::Change(ChangeRefused::Removed(replica())), 409, "change_refused", NotApplied),
             (NodeError::ChangedMeanwhile { expected: 1, current: 2 }, 409, "change_refused", NotApplied),
+            (NodeError::ChangeIndexMissing, 409, "change_refused", NotApplied),
             (NodeError::TransferFailed(replica()), 409, "conflict", NotApplied),
             (NodeError::TooLarge { what: "it", bytes: 2, bytes_max: 1 }, 413, "too_large", NotApplied),
             (NodeError::NoHolder { hops: 2 }, 421, "no_holder", NotApplied),

@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use mraft_types::limits::{COMMAND_BYTES_MAX, VALUE_BYTES_DEFAULT};
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::{Instant, timeout_at};
 
 use crate::errors::Refused;
 use crate::needs::NodeError;
@@ -18,10 +20,13 @@ pub struct Limits {
     /// Requests that are being worked on, over all connections: each holds a ticket in the node. Probes and metrics do not count, so
     /// that a full door can still say that it is full.
     pub concurrent_requests_max: usize,
-    /// Bytes of request bodies that are held at once: what the door adds to the node's memory.
+    /// Bytes of request bodies that are held at once, counted as they come: what the door adds to the node's memory.
     pub request_bytes_max: usize,
     /// Scans at once: each holds up to 1 MiB of answer and some pages of groups.
     pub concurrent_scans_max: usize,
+    /// Scans that wait, in their order, until one of those has ended or their time is over. Each costs a connection and a request, which
+    /// are bounded too; in a longer line the last one's time would be over before its turn.
+    pub waiting_scans_max: usize,
     /// Connections: each holds a socket and read and write buffers.
     pub connections_max: usize,
     /// Header fields of one request.
@@ -44,6 +49,7 @@ impl Default for Limits {
             concurrent_requests_max: 16_384,
             request_bytes_max: 64 << 20,
             concurrent_scans_max: 8,
+            waiting_scans_max: 1_024,
             connections_max: 8_192,
             headers_max: 64,
             head_bytes_max: 64 << 10,
@@ -98,14 +104,15 @@ impl Gate {
 
     /// Takes an amount, or refuses with `overloaded`.
     pub(crate) fn enter(&self, amount: usize) -> Result<Pass<'_>, Box<Refused>> {
-        let before = self.used.fetch_add(amount, Ordering::Relaxed);
-        let pass = Pass { gate: self, amount };
-        if before.saturating_add(amount) <= self.max {
-            return Ok(pass);
-        }
+        let mut pass = Pass { gate: self, amount: 0 };
+        pass.add(amount)?;
+        Ok(pass)
+    }
+
+    fn refuse(&self) -> Box<Refused> {
         self.refused.fetch_add(1, Ordering::Relaxed);
         let queue = format!("{} ({})", self.name, self.max);
-        Err(Refused::by_node(NodeError::Overloaded { queue, retry_after: RETRY_AFTER }.into(), true))
+        Refused::by_node(NodeError::Overloaded { queue, retry_after: RETRY_AFTER }.into(), true)
     }
 
     pub(crate) fn name(&self) -> &'static str {
@@ -121,9 +128,63 @@ impl Gate {
     }
 }
 
+impl Pass<'_> {
+    /// Takes more, or refuses; what is held stays held.
+    pub(crate) fn add(&mut self, amount: usize) -> Result<(), Box<Refused>> {
+        // In one step, so that who is refused never takes the room of who would fit.
+        let fits = |used: usize| used.checked_add(amount).filter(|sum| *sum <= self.gate.max);
+        if self.gate.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).is_err() {
+            return Err(self.gate.refuse());
+        }
+        self.amount += amount;
+        Ok(())
+    }
+
+    pub(crate) fn amount(&self) -> usize {
+        self.amount
+    }
+}
+
 impl Drop for Pass<'_> {
     fn drop(&mut self) {
         self.gate.used.fetch_sub(self.amount, Ordering::Relaxed);
+    }
+}
+
+/// A gate with a line before it: who does not fit waits, in order, unless the line is full too.
+#[derive(Debug)]
+pub(crate) struct Line {
+    pub(crate) inside: Gate,
+    pub(crate) waiting: Gate,
+    places: Semaphore,
+}
+
+/// A place inside. The fields are dropped in this order: whoever gets the place finds room in the gate.
+#[derive(Debug)]
+pub(crate) struct Place<'a> {
+    _pass: Pass<'a>,
+    _permit: SemaphorePermit<'a>,
+}
+
+impl Line {
+    pub(crate) fn new(inside: Gate, waiting: Gate) -> Line {
+        let places = Semaphore::new(inside.max.min(Semaphore::MAX_PERMITS));
+        Line { inside, waiting, places }
+    }
+
+    /// Takes a place; waits for one until the deadline, and then refuses with `overloaded`.
+    pub(crate) async fn enter(&self, deadline: Instant) -> Result<Place<'_>, Box<Refused>> {
+        let permit = match self.places.try_acquire() {
+            Ok(permit) => permit,
+            Err(_) => {
+                let _in_line = self.waiting.enter(1)?;
+                match timeout_at(deadline, self.places.acquire()).await {
+                    Ok(Ok(permit)) => permit,
+                    _ => return Err(self.inside.refuse()),
+                }
+            }
+        };
+        Ok(Place { _pass: self.inside.enter(1)?, _permit: permit })
     }
 }
 
@@ -150,6 +211,18 @@ mod tests {
         let all = gate.enter(3).expect("room again");
         assert!(gate.enter(usize::MAX).is_err());
         drop(all);
+        assert_eq!(gate.used(), 0);
+    }
+
+    #[test]
+    fn a_pass_takes_more_while_there_is_room_and_gives_all_of_it_back() {
+        let gate = Gate::new("things at once", 3);
+        let mut pass = gate.enter(0).expect("nothing always fits");
+        pass.add(2).expect("room");
+        assert!(pass.add(2).is_err());
+        assert_eq!((pass.amount(), gate.used(), gate.refused()), (2, 2, 1));
+        pass.add(1).expect("room for one more");
+        drop(pass);
         assert_eq!(gate.used(), 0);
     }
 }

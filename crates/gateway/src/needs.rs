@@ -291,6 +291,8 @@ pub enum NodeError {
         /// What it is.
         current: Index,
     },
+    /// The node takes no change that does not name the last membership change (`ordered_config_change`).
+    ChangeIndexMissing,
     /// The voter did not take leadership over in time.
     TransferFailed(ReplicaId),
     /// Larger than it may be.

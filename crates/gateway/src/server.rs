@@ -12,7 +12,7 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::io::{self, Write};
-use std::net::TcpListener;
+use std::net::{TcpListener, ToSocketAddrs};
 use std::pin::pin;
 use std::time::Duration;
 
@@ -39,6 +39,18 @@ pub struct Drained {
     /// Those of them that had to be cut off.
     pub cut_off: usize,
 }
+
+/// Takes the address of a door. Connections are taken from here on, and answered from [`serve`] on.
+pub fn listen(address: impl ToSocketAddrs) -> io::Result<TcpListener> {
+    let listener = TcpListener::bind(address)?;
+    // Once more, because the standard library asks for 128; a socket that listens takes the new number.
+    rustix::net::listen(&listener, BACKLOG_MAX)?;
+    Ok(listener)
+}
+
+/// Connections that wait to be accepted, as far as the system allows (`net.core.somaxconn`). Who comes when so many wait is not answered
+/// and tries again after a second: many clients often start at once, and each connection here costs the system alone.
+const BACKLOG_MAX: i32 = 1_024;
 
 /// Serves connections of this listener until `stop` resolves, then drains for at most `grace`. Needs a Tokio runtime with time and IO.
 pub async fn serve(

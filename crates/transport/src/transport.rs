@@ -46,11 +46,17 @@ impl Listening {
         let tls = config.tls.as_ref().map(Tls::load).transpose()?;
         let listen = |error| TransportError::Listen { address: config.listen_address.clone(), error };
         let listener = TcpListener::bind(&config.listen_address).map_err(listen)?;
+        // Once more, because the standard library asks for 128; a socket that listens takes the new number.
+        rustix::net::listen(&listener, BACKLOG_MAX).map_err(|error| listen(error.into()))?;
         listener.set_nonblocking(true).map_err(TransportError::System)?;
         let local_address = listener.local_addr().map_err(TransportError::System)?;
         Ok(Listening { config, tls, listener, local_address })
     }
 }
+
+/// Connections that wait to be accepted, as far as the system allows (`net.core.somaxconn`). Who comes when so many wait is not answered
+/// and tries again after a second: a node that comes back is dialed by all its peers at once.
+const BACKLOG_MAX: i32 = 1_024;
 
 /// The connections of one node. Closed when dropped.
 pub struct Transport {
@@ -253,5 +259,28 @@ impl Transport {
 impl Drop for Transport {
     fn drop(&mut self) {
         self.close();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpStream;
+
+    use super::*;
+
+    #[test]
+    fn many_peers_at_once_are_taken_before_anybody_accepts_them() {
+        const BURST: usize = 400;
+        let allowed = std::fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap_or_default();
+        if allowed.trim().parse().is_ok_and(|allowed: usize| allowed < BURST) {
+            return;
+        }
+        let node = NodeId::new(1).expect("a node id");
+        let config = TransportConfig::new(node, "127.0.0.1:0", Arc::new(|| 0));
+        let listening = Listening::bind(config).expect("a port");
+        // The time is only for giving up: who finds no room is not answered at all, as nobody ever accepts.
+        let connect = |_| TcpStream::connect_timeout(&listening.local_address, Duration::from_secs(10));
+        let taken: Vec<_> = (0..BURST).map_while(|number| connect(number).ok()).collect();
+        assert_eq!(taken.len(), BURST);
     }
 }

@@ -5,11 +5,13 @@
 //! A write becomes a command with one condition, so it takes `If-Match: "7"`, `If-Match: *` or `If-None-Match: *`, and whatever else
 //! is refused with the header's name rather than guessed. A read looks at full lists: `If-Match` compares strongly, so that a weak tag
 //! never matches; `If-None-Match` weakly.
+//!
+//! No other route than a key's has a tag, so there every such header is refused: a condition that is not kept must not look as if it was.
 
 use http::header::{IF_MATCH, IF_NONE_MATCH};
 use http::{HeaderMap, HeaderName};
 use mraft_api::headers::{etag, revision_of_etag};
-use mraft_api::{Condition, ErrorCode};
+use mraft_api::{Condition, ErrorCode, paths};
 
 use crate::errors::Refused;
 
@@ -47,6 +49,23 @@ pub(crate) fn of_read(fields: &HeaderMap, revision: Option<u64>) -> Result<Verdi
         return Ok(Verdict::NotModified);
     }
     Ok(Verdict::Proceed)
+}
+
+/// The route keeps no conditions: refuses those that are given.
+pub(crate) fn none(fields: &HeaderMap, route: &'static str) -> Result<(), Box<Refused>> {
+    let Some(name) = [IF_MATCH, IF_NONE_MATCH].into_iter().find(|name| fields.contains_key(name)) else {
+        return Ok(());
+    };
+    Err(bad(&name, "this route does not take it").with_hint(match route {
+        paths::BATCH => {
+            "a batch has its conditions among its operations: \
+            {\"check\":{\"key\":\"k\",\"revision\":7}} or {\"check\":{\"key\":\"k\",\"absent\":true}}"
+        }
+        paths::GROUP_ADD_LEARNER | paths::GROUP_PROMOTE | paths::GROUP_REMOVE => {
+            "the condition of a membership change is `change_index` in the body"
+        }
+        _ => "leave it out; conditions are for one key, at /v1/kv/{key}",
+    }))
 }
 
 /// Whether any tag of all the header's lines is the key's.

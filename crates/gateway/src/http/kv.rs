@@ -23,8 +23,8 @@ use crate::http::conditions::{self, Verdict};
 use crate::http::query::Query;
 use crate::needs::{NodeError, Operation, OperationResult, WriteAnswer};
 
-/// What the route takes.
-pub(crate) const METHODS: &str = "GET, HEAD, PUT, POST, DELETE";
+/// What the route takes, in the form in which the router says it of all others.
+pub(crate) const METHODS: &str = "GET,HEAD,PUT,POST,DELETE";
 
 /// Answers a request whose path begins with [`paths::KV`].
 pub(crate) async fn answer(door: &Shared, request: Request<Incoming>) -> Response {
@@ -107,11 +107,7 @@ async fn delete(door: &Shared, request: &Request<Incoming>) -> Answered {
 
 /// The key does not exist, and who says so.
 pub(crate) fn not_found(served: Served) -> Box<Refused> {
-    let mut refused = Refused::new(ErrorCode::KeyNotFound, "the key does not exist");
-    refused.problem.group = Some(served.group);
-    refused.problem.leader = served.leader;
-    refused.served = Some(served);
-    refused
+    Refused::new(ErrorCode::KeyNotFound, "the key does not exist").with_served(served)
 }
 
 /// Checks the length of a key.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! Routes, one file per resource. `/v1/kv/` is answered before the router (see `door.rs`); everything else is in the table here.
+//! Routes, one file per resource. `/v1/kv/` is answered before the router (see `door.rs`); everything else is in the table here, and
+//! takes no condition headers.
 
 pub(crate) mod answer;
 mod batch;
@@ -18,7 +19,7 @@ mod status;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::Request;
+use axum::extract::{Request, State};
 use axum::handler::Handler;
 use axum::response::IntoResponse;
 use axum::routing::{MethodFilter, on};
@@ -79,8 +80,14 @@ impl Routes {
             Method::POST => MethodFilter::POST,
             _ => MethodFilter::DELETE,
         };
+        let unconditional = move |State(door): State<Arc<Shared>>, request: Request| async move {
+            match conditions::none(request.headers(), path) {
+                Err(refused) => as_the_route_does(path, refused),
+                Ok(()) => handler.call(request, door).await,
+            }
+        };
         self.listed.push((method, path));
-        self.router = self.router.route(path, on(filter, handler));
+        self.router = self.router.route(path, on(filter, unconditional));
         self
     }
 
@@ -100,7 +107,9 @@ async fn no_such_route(request: Request) -> Response {
 
 /// Who speaks to the compatibility routes reads envelopes, and no other form of errors.
 fn as_the_route_does(path: &str, refused: Box<Refused>) -> Response {
-    if path.starts_with(paths::RAFT) { seed::envelope(refused) } else { refused.into_response() }
+    // The prefix itself too, with and without its slash.
+    let is_seed = path.starts_with(paths::RAFT) || path == paths::RAFT.trim_end_matches('/');
+    if is_seed { seed::envelope(refused) } else { refused.into_response() }
 }
 
 /// How much of a stranger's path is said back.
@@ -130,7 +139,7 @@ mod tests {
         }
         let mut routed: BTreeSet<(String, String)> =
             table().listed.into_iter().map(|(method, path)| (method.to_string(), path.to_owned())).collect();
-        for method in kv::METHODS.split(", ") {
+        for method in kv::METHODS.split(',') {
             routed.insert((method.to_owned(), format!("{}{{key}}", paths::KV)));
         }
         assert_eq!(documented, routed);

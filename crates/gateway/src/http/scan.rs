@@ -46,7 +46,7 @@ pub(super) async fn get(State(door): State<Arc<Shared>>, request: Request) -> An
     let limit = limit.map_or(SCAN_ENTRIES_DEFAULT, |limit| limit as usize);
     let consistency = query.consistency()?;
     let deadline = query.deadline(&door.limits)?;
-    let _held = door.scans.enter(1)?;
+    let _held = door.scans.enter(deadline).await?;
     let groups = door.node.groups_of(whole_tag(&prefix).then(|| slot_of_key(&prefix)));
     let scan = Scan { door: &door, prefix: &prefix, consistency, deadline, groups: groups.len() };
     let merge = scan.run(groups, after.as_deref(), Merge::new(limit, SCAN_BYTES_MAX)).await?;

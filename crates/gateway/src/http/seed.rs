@@ -48,11 +48,13 @@ pub(super) async fn get(State(door): State<Arc<Shared>>, uri: Uri) -> Response {
         let deadline = query.deadline(&door.limits)?;
         let read = ask(door.node.read(key, consistency, deadline.into_std()), deadline, false).await?;
         let Some(found) = read.found else { return Err(not_found(read.served)) };
+        let served = Served { revision: found.revision, ..read.served };
         let Ok(text) = std::str::from_utf8(&found.value) else {
-            let refused = Refused::new(ErrorCode::NotUtf8, "the value is not UTF-8");
+            let mut refused = Refused::new(ErrorCode::NotUtf8, "the value is not UTF-8").with_served(served);
+            refused.problem.revision = Some(served.revision);
             return Err(refused.with_hint("GET /v1/kv/{key} gives the raw bytes"));
         };
-        success(text, Some(Served { revision: found.revision, ..read.served }))
+        success(text, Some(served))
     })
     .await
 }

@@ -79,6 +79,51 @@ async fn what_is_no_batch_is_refused() {
 }
 
 #[tokio::test]
+async fn a_header_that_is_a_condition_is_refused_and_the_hint_says_where_a_batch_has_its_own() {
+    let house = door().await;
+    let body = br#"{"operations":[{"put":{"key":"a","value":"v"}}]}"#;
+    for (name, value) in [("If-Match", "\"7\""), ("If-Match", "*"), ("If-None-Match", "*")] {
+        let refused = house.send("POST", "/v1/batch", &[(name, value)], body).await;
+        assert_eq!(refused.refused(), code(400, "bad_condition"), "{name}: {value}");
+        let problem = refused.problem();
+        assert!(problem.detail.starts_with(&format!("{name}:")), "{}", problem.detail);
+        assert!(problem.hint.is_some_and(|hint| hint.contains("check")));
+    }
+    assert_eq!(house.node.asked().len(), 0, "nothing was written");
+}
+
+#[tokio::test]
+async fn what_has_names_is_an_object_and_no_list_in_its_place() {
+    let house = door().await;
+    for body in [
+        r#"[[{"put":["k",null,"v",null]}]]"#,
+        r#"[[{"put":{"key":"k","value":"v"}}]]"#,
+        r#"[]"#,
+        r#"{"operations":[{"put":["k",null,"v",null]}]}"#,
+        r#"{"operations":[{"delete":["k",null]}]}"#,
+        r#"{"operations":[{"check":["k",null,1,false]}]}"#,
+        r#"{"operations":[["put",{"key":"k","value":"v"}]]}"#,
+        r#"{"operations":["put"]}"#,
+        r#"{"operations":[{"put":7}]}"#,
+        r#"{"operations":[7]}"#,
+        r#"{"operations":{}}"#,
+        r#"{"operations":[{}]}"#,
+        r#"{"operations":[{"put":{"key":7}}]}"#,
+        r#"7"#,
+    ] {
+        let refused = house.post("/v1/batch", body).await;
+        assert_eq!(refused.refused(), code(400, "bad_request"), "{body}");
+        let detail = refused.problem().detail;
+        assert!(
+            !detail.contains("struct") && !detail.contains("enum") && !detail.contains("variant"),
+            "{body}: {detail}"
+        );
+        assert!(!detail.contains("Fields") && !detail.contains("Operation"), "{body}: {detail}");
+    }
+    assert_eq!(house.node.asked().len(), 0, "nothing was written");
+}
+
+#[tokio::test]
 async fn a_batch_is_no_larger_than_a_command() {
     let house = door().await;
     let operation = format!(r#"{{"put":{{"key":"a","value":"{}"}}}}"#, "v".repeat(900_000));

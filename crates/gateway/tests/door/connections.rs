@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mraft_api::{Client, ClientConfig, ClientError, Condition, Consistency};
-use mraft_gateway::{Drained, Limits, ServerTls};
+use mraft_gateway::{Drained, Limits, ServerTls, listen};
 use tokio::io::AsyncWriteExt;
 
 use crate::harness::{door, door_with, house, rest};
@@ -27,6 +27,21 @@ async fn requests_on_one_connection_are_answered_in_their_order() {
     let places: Vec<usize> =
         ["one", "two", "three"].iter().map(|value| said.find(value).expect("answered")).collect();
     assert!(places.is_sorted());
+}
+
+#[test]
+fn many_connections_at_once_are_taken_before_anybody_accepts_them() {
+    const BURST: usize = 400;
+    let allowed = std::fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap_or_default();
+    if allowed.trim().parse().is_ok_and(|allowed: usize| allowed < BURST) {
+        return;
+    }
+    let listener = listen("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("an address");
+    // The time is only for giving up: who finds no room is not answered at all, as nobody ever accepts.
+    let connect = |_| std::net::TcpStream::connect_timeout(&address, Duration::from_secs(10));
+    let taken: Vec<_> = (0..BURST).map_while(|number| connect(number).ok()).collect();
+    assert_eq!(taken.len(), BURST);
 }
 
 #[tokio::test]

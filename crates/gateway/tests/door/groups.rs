@@ -60,7 +60,9 @@ async fn what_is_no_change_is_refused() {
     for (route, body) in [
         ("add-learner", r#"{"node":8}"#),
         ("add-learner", r#"{"node":"8#1","raft_address":"a:1"}"#),
+        ("add-learner", r#"[8,"a:1",null]"#),
         ("promote", r#"{}"#),
+        ("promote", r#"[8,1]"#),
         ("promote", r#"{"node":0}"#),
         ("promote", r#"{"node":"a:1"}"#),
         ("remove", r#"{"node":8,"force":true}"#),
@@ -75,11 +77,50 @@ async fn what_is_no_change_is_refused() {
 }
 
 #[tokio::test]
+async fn a_condition_that_a_route_cannot_keep_is_refused_by_the_headers_name() {
+    let house = door().await;
+    for (method, path, hint) in [
+        ("POST", "/v1/groups/1/promote", "change_index"),
+        ("POST", "/v1/groups/1/transfer", "/v1/kv/"),
+        ("DELETE", "/v1/nodes/8", "/v1/kv/"),
+        ("GET", "/v1/status", "/v1/kv/"),
+        ("GET", "/v1/scan", "/v1/kv/"),
+    ] {
+        for name in ["If-Match", "If-None-Match"] {
+            let refused = house.send(method, path, &[(name, "*")], br#"{"node":8}"#).await;
+            assert_eq!(refused.refused(), code(400, "bad_condition"), "{method} {path}");
+            let problem = refused.problem();
+            assert!(problem.detail.starts_with(&format!("{name}:")), "{}", problem.detail);
+            assert!(problem.hint.is_some_and(|text| text.contains(hint)), "{path}");
+        }
+    }
+    let condition = [("If-Match", "*")];
+    assert_eq!(house.send("GET", "/v1/nothing", &condition, b"").await.status, 404);
+    assert_eq!(house.send("POST", "/v1/status", &condition, b"").await.status, 405);
+    assert_eq!(house.node.asked().len(), 0);
+}
+
+#[tokio::test]
 async fn an_operation_in_conflict_is_409() {
     let house = door().await;
     house.node.fail(NodeError::Conflict("another membership change is not committed yet".to_owned()));
     let refused = house.post("/v1/groups/1/remove", r#"{"node":8}"#).await;
     assert_eq!(refused.refused(), code(409, "conflict"));
+}
+
+#[tokio::test]
+async fn a_change_that_must_say_what_it_was_made_for_is_told_in_which_field() {
+    let house = door().await;
+    house.node.fail(NodeError::ChangeIndexMissing);
+    let refused = house.post("/v1/groups/1/remove", r#"{"node":8}"#).await;
+    assert_eq!(refused.refused(), code(409, "change_refused"));
+    assert!(refused.problem().hint.is_some_and(|hint| hint.contains("`change_index`")));
+    let document: serde_json::Value = house.get("/v1/openapi.json").await.json();
+    for body in ["AddLearner", "NodeRequest"] {
+        let field = &document["components"]["schemas"][body]["properties"]["change_index"];
+        let said = field["description"].as_str().expect("text");
+        assert!(said.contains("ordered_config_change") && said.contains("409"), "{body}: {said}");
+    }
 }
 
 #[tokio::test]

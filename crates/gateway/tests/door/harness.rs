@@ -2,7 +2,7 @@
 
 //! One way in: [`door`] starts a server on loopback, [`House`] speaks to it.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use http::{HeaderMap, Method, Request};
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
 use mraft_api::Problem;
-use mraft_gateway::{Door, Drained, Limits, ServerTls, serve};
+use mraft_gateway::{Door, Drained, Limits, ServerTls, listen, serve};
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -47,7 +47,7 @@ pub async fn door_with(limits: Limits) -> House {
 /// A server that cuts off after `grace`.
 pub async fn house(limits: Limits, tls: Option<ServerTls>, grace: Duration) -> House {
     let node = Arc::new(MemoryNode::default());
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let listener = listen("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("an address");
     let (stop, stopped) = oneshot::channel();
     let door = Door::new(Arc::new(Shared(Arc::clone(&node))), limits);
@@ -87,6 +87,14 @@ impl House {
 
     pub async fn post(&self, path: &str, json: &str) -> Said {
         self.send("POST", path, &[("content-type", "application/json")], json.as_bytes()).await
+    }
+
+    /// What one of the door's limits holds now.
+    pub async fn used(&self, limit: &str) -> usize {
+        let metrics = self.get("/metrics").await;
+        let line = format!("mraft_http_used{{limit=\"{limit}\"}} ");
+        let used = metrics.text().lines().find_map(|text| text.strip_prefix(&line));
+        used.expect("a limit").parse().expect("a number")
     }
 
     pub async fn connect(&self) -> TcpStream {

@@ -2,6 +2,8 @@
 
 //! Probes, metrics, the document.
 
+use std::collections::BTreeSet;
+
 use crate::harness::{code, door};
 
 #[tokio::test]
@@ -56,4 +58,42 @@ async fn the_contract_is_served_as_a_document() {
     let house = door().await;
     let document: serde_json::Value = house.get("/v1/openapi.json").await.json();
     assert_eq!(document["openapi"], "3.1.0");
+}
+
+#[tokio::test]
+async fn head_is_taken_wherever_the_document_has_a_get() {
+    let house = door().await;
+    house.node.put(b"a", b"v");
+    let document: serde_json::Value = house.get("/v1/openapi.json").await.json();
+    assert!(document["info"]["description"].as_str().expect("text").contains("HEAD"));
+    let paths = document["paths"].as_object().expect("paths");
+    let routes: Vec<&String> =
+        paths.iter().filter(|(_, on)| on.get("get").is_some()).map(|(path, _)| path).collect();
+    assert!(routes.len() > 8, "{routes:?}");
+    for route in routes {
+        let path =
+            route.replace("{key}", "a").replace("{group}", "1").replace("/raft/key", "/raft/key?key=a");
+        let (got, head) = (house.get(&path).await, house.send("HEAD", &path, &[], b"").await);
+        assert_eq!((got.status, head.status, &head.body[..]), (200, 200, &b""[..]), "{path}");
+        assert_eq!(got.header("content-type"), head.header("content-type"), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn the_document_lists_the_headers_of_what_is_not_modified() {
+    let house = door().await;
+    house.node.put(b"a", b"v");
+    let document: serde_json::Value = house.get("/v1/openapi.json").await.json();
+    for method in ["get", "head"] {
+        let listed = &document["paths"]["/v1/kv/{key}"][method]["responses"]["304"]["headers"];
+        let listed: BTreeSet<String> =
+            listed.as_object().expect("headers").keys().map(|name| name.to_lowercase()).collect();
+        let condition = [("if-none-match", "\"1\"")];
+        let said = house.send(&method.to_uppercase(), "/v1/kv/a?consistency=stale", &condition, b"").await;
+        assert_eq!(said.status, 304);
+        let sent = said.headers.keys().map(ToString::to_string);
+        let sent: BTreeSet<String> =
+            sent.filter(|name| name == "etag" || name.starts_with("mraft-")).collect();
+        assert_eq!(listed, sent, "{method}");
+    }
 }

@@ -217,7 +217,8 @@ async fn another_method_is_told_which_ones_there_are() {
     for method in ["PATCH", "OPTIONS", "TRACE", "PURGE"] {
         let refused = house.send(method, "/v1/kv/a", &[], b"").await;
         assert_eq!(refused.refused(), code(405, "method_not_allowed"));
-        assert_eq!(refused.header("allow"), "GET, HEAD, PUT, POST, DELETE");
+        // In one form with every other route.
+        assert_eq!(refused.header("allow"), "GET,HEAD,PUT,POST,DELETE");
     }
 }
 

@@ -6,7 +6,7 @@ use mraft_api::{SeedEnvelope, SeedInfo};
 use mraft_gateway::needs::NodeError;
 use serde_json::{Value, json};
 
-use crate::harness::{Said, door};
+use crate::harness::{Said, code, door};
 use crate::node::NODE;
 
 fn envelope(said: &Said) -> Value {
@@ -48,6 +48,33 @@ async fn a_value_that_is_not_utf8_is_422_with_the_way_out() {
 }
 
 #[tokio::test]
+async fn every_answer_about_a_key_says_of_which_state_it_is_and_who_gave_it() {
+    let house = door().await;
+    house.node.put(b"a", b"v");
+    house.node.put(b"b", b"\xff");
+    for (method, path, status, revision) in [
+        ("GET", "/raft/key?key=a", 200, Some(1)),
+        ("GET", "/raft/key?key=b", 422, Some(1)),
+        ("GET", "/raft/key?key=none", 404, None),
+        ("POST", "/raft/key?key=a&val=w", 200, Some(2)),
+        ("DELETE", "/raft/key?key=a", 200, Some(3)),
+    ] {
+        let said = house.send(method, path, &[], b"").await;
+        assert_eq!(
+            (said.status, envelope(&said)["revision"].as_u64()),
+            (status, revision),
+            "{method} {path}"
+        );
+        let told = ["group", "revision", "index", "leader", "served-by"]
+            .map(|name| !said.header(&format!("mraft-{name}")).is_empty());
+        assert_eq!(told, [true; 5], "{method} {path}: {said:?}");
+        if let Some(revision) = revision {
+            assert_eq!(said.header("mraft-revision"), revision.to_string(), "{method} {path}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn errors_keep_their_status_and_say_the_outcome() {
     let house = door().await;
     for (path, status) in
@@ -66,6 +93,16 @@ async fn errors_keep_their_status_and_say_the_outcome() {
 }
 
 #[tokio::test]
+async fn a_condition_is_refused_by_the_headers_name() {
+    let house = door().await;
+    let refused = house.send("POST", "/raft/key?key=a&val=b", &[("If-None-Match", "*")], b"").await;
+    assert_eq!((refused.status, envelope(&refused)["error"].clone()), (400, json!("bad_condition")));
+    assert!(envelope(&refused)["msg"].as_str().expect("text").starts_with("If-None-Match:"));
+    assert!(envelope(&refused)["hint"].as_str().expect("a hint").contains("/v1/kv/"));
+    assert_eq!(house.node.asked().len(), 0);
+}
+
+#[tokio::test]
 async fn what_no_route_takes_is_an_envelope_too() {
     let house = door().await;
     for (method, path, status) in [
@@ -80,6 +117,15 @@ async fn what_no_route_takes_is_an_envelope_too() {
         assert_eq!(refused.header("mraft-outcome"), "not_applied");
     }
     assert_eq!(house.send("POST", "/raft/info", &[], b"").await.header("allow"), "GET,HEAD");
+    for path in ["/raft", "/raft/"] {
+        let refused = house.get(path).await;
+        assert_eq!(
+            (refused.status, envelope(&refused)["error"].clone()),
+            (404, json!("route_not_found")),
+            "{path}"
+        );
+    }
+    assert_eq!(house.get("/rafts").await.refused(), code(404, "route_not_found"));
 }
 
 #[tokio::test]

@@ -347,8 +347,7 @@ impl Service {
             }
         };
         if self.config.raft.ordered_config_change && expected.is_none() && wanted.is_some() {
-            let why = "ordered_config_change is on: give change_index, which GET /v1/groups/{group} shows";
-            return Err(refused(NodeError::Refused(why.to_owned())));
+            return Err(refused(NodeError::ChangeIndexMissing));
         }
         let (sender, answered) = oneshot::channel();
         // The receiver is gone when the client is.

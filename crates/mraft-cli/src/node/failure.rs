@@ -29,6 +29,7 @@ enum ErrorWire {
         expected: u64,
         current: u64,
     },
+    ChangeIndexMissing,
     TransferFailed(u64),
     TooLarge {
         bytes: u64,
@@ -80,6 +81,7 @@ impl FailureWire {
             NodeError::ChangedMeanwhile { expected, current } => {
                 ErrorWire::ChangedMeanwhile { expected: *expected, current: *current }
             }
+            NodeError::ChangeIndexMissing => ErrorWire::ChangeIndexMissing,
             NodeError::TransferFailed(to) => ErrorWire::TransferFailed(to.get()),
             NodeError::TooLarge { bytes, bytes_max, .. } => {
                 ErrorWire::TooLarge { bytes: *bytes, bytes_max: *bytes_max }
@@ -134,6 +136,7 @@ impl ErrorWire {
             ErrorWire::ChangedMeanwhile { expected, current } => {
                 NodeError::ChangedMeanwhile { expected, current }
             }
+            ErrorWire::ChangeIndexMissing => NodeError::ChangeIndexMissing,
             ErrorWire::TransferFailed(to) => NodeError::TransferFailed(ReplicaId::from_u64(to)?),
             ErrorWire::TooLarge { bytes, bytes_max } => {
                 NodeError::TooLarge { what: "the command", bytes, bytes_max }
@@ -226,6 +229,7 @@ mod tests {
             NodeError::GroupNotFound(GroupId(3)),
             NodeError::Conflict(text()),
             NodeError::ChangedMeanwhile { expected: 1, current: 2 },
+            NodeError::ChangeIndexMissing,
             NodeError::TransferFailed(id),
             NodeError::TooLarge { what: "the command", bytes: 2, bytes_max: 1 },
             NodeError::NoHolder { hops: 2 },

@@ -8,7 +8,6 @@
 //! - down: not ready, leaders handed over, requests finished, state and log synced.
 
 use std::collections::BTreeSet;
-use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::available_parallelism;
@@ -16,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use mraft::{GroupList, HostConfig, HostError, Machines, NodeHost};
 use mraft_disk::RealDisk;
-use mraft_gateway::{Door, Limits};
+use mraft_gateway::{Door, Limits, listen};
 use mraft_kv::{Caches, KvMachine, KvOptions};
 use mraft_types::GroupId;
 use mraft_types::limits::FRAME_BYTES_MAX;
@@ -49,7 +48,7 @@ const PEERS_BYTES_MIN: usize = 2 * FRAME_BYTES_MAX;
 
 /// Runs a node until it is told to stop. The configuration has been validated; nothing has been written yet but log files.
 pub fn run_node(config: NodeConfig, shutdown: &Shutdown) -> Result<Exit, CommandError> {
-    let listener = TcpListener::bind(config.http.listen_address.to_string()).map_err(|error| {
+    let listener = listen(config.http.listen_address.to_string()).map_err(|error| {
         CommandError::failed(format!(
             "HTTP cannot listen on {}: {error}; set http_port or http_listen to a free one ({})",
             config.http.listen_address,
