@@ -473,7 +473,7 @@ fn decide(
     known_term: Term,
 ) -> Result<Restart, String> {
     if reason == CondemnedReason::Divergence {
-        return Err(format!("its state differs from the majority's, so nothing of it can be trusted"));
+        return Err("its state differs from the majority's, so nothing of it can be trusted".to_owned());
     }
     let stored = stored.map_err(|error| format!("its state cannot be opened ({error})"))?;
     let has_entries =

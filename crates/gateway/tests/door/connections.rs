@@ -31,17 +31,15 @@ async fn requests_on_one_connection_are_answered_in_their_order() {
 
 #[test]
 fn many_connections_at_once_are_taken_before_anybody_accepts_them() {
-    const BURST: usize = 400;
+    const BURST_MAX: usize = 400;
     let allowed = std::fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap_or_default();
-    if allowed.trim().parse().is_ok_and(|allowed: usize| allowed < BURST) {
-        return;
-    }
+    let burst = allowed.trim().parse().map_or(BURST_MAX, |allowed: usize| allowed.min(BURST_MAX));
     let listener = listen("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("an address");
     // The time is only for giving up: who finds no room is not answered at all, as nobody ever accepts.
     let connect = |_| std::net::TcpStream::connect_timeout(&address, Duration::from_secs(10));
-    let taken: Vec<_> = (0..BURST).map_while(|number| connect(number).ok()).collect();
-    assert_eq!(taken.len(), BURST);
+    let taken: Vec<_> = (0..burst).map_while(|number| connect(number).ok()).collect();
+    assert_eq!(taken.len(), burst);
 }
 
 #[tokio::test]

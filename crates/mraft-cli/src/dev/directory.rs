@@ -45,13 +45,12 @@ impl Directory {
             Some(_) => format!("{}: {why}", path.display()),
             None => why,
         })?;
-        if kept.is_none() {
-            if let Some(name) = first_entry(&path).map_err(unusable)? {
-                return Err(format!(
-                    "{} belongs to something else: it holds `{name}` but no {MARKER}; give an empty or a new directory",
-                    path.display()
-                ));
-            }
+        let foreign = if kept.is_none() { first_entry(&path).map_err(unusable)? } else { None };
+        if let Some(name) = foreign {
+            return Err(format!(
+                "{} belongs to something else: it holds `{name}` but no {MARKER}; give an empty or a new directory",
+                path.display()
+            ));
         }
         Ok(Directory { path, plan, is_kept: kept.is_some() })
     }
