@@ -42,7 +42,7 @@ mod store;
 mod write_buffer;
 
 pub use counting::CountingMachine;
-pub use inspect::{Persisted, persisted};
+pub use inspect::{Content, Persisted, content, persisted};
 pub use lsm::Caches;
 pub use machine::{KvMachine, KvOptions};
 pub use memory::{MemoryKv, MemoryOptions};

@@ -7,7 +7,7 @@
 mod support;
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -108,6 +108,41 @@ fn the_machine_in_memory_and_the_one_on_disk_read_each_others_snapshots() {
     on_disk.switch(9).expect("switches");
     assert_eq!(contents(&on_disk), contents(&in_memory));
     assert_eq!(on_disk.persisted(), at + 1);
+}
+
+#[test]
+fn all_that_is_persisted_can_be_read_from_outside_and_damage_anywhere_in_it_is_found() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (mut machine, _) = filled(directory.path(), 7);
+    machine.persist().expect("written");
+    let hash = machine.content_hash().expect("hashes");
+    let records = contents(&machine).len();
+    drop(machine);
+    let disk = || Arc::new(RealDisk::new()) as Arc<dyn Disk>;
+    let read = || mraft_kv::content(disk(), directory.path());
+    let content = read().expect("whole").expect("something is persisted");
+    assert_eq!((content.records, content.hash), (records as u64, hash));
+
+    // The largest file holds the values; its middle is none of what opening a tree reads.
+    let mut files = Vec::new();
+    files_below(directory.path(), &mut files);
+    let (len, table) = files.into_iter().max().expect("files");
+    let mut bytes = std::fs::read(&table).expect("readable");
+    bytes[len as usize / 3] ^= 0xff;
+    std::fs::write(&table, bytes).expect("written");
+    assert!(mraft_kv::persisted(disk(), directory.path()).is_ok(), "a look does not read all of it");
+    let damaged = read().map(|content| content.map(|content| content.hash) == Some(hash));
+    assert!(damaged.is_err(), "{damaged:?}");
+}
+
+fn files_below(directory: &Path, files: &mut Vec<(u64, PathBuf)>) {
+    for entry in std::fs::read_dir(directory).expect("readable") {
+        let entry = entry.expect("an entry");
+        match entry.metadata().expect("it is there") {
+            metadata if metadata.is_dir() => files_below(&entry.path(), files),
+            metadata => files.push((metadata.len(), entry.path())),
+        }
+    }
 }
 
 #[test]

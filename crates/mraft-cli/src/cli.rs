@@ -385,7 +385,7 @@ pub enum InspectCommand {
     /// Segments of the log, ranges per group, damage
     Log(InspectArgs),
     /// Each group's hard state, applied index and members
-    State(InspectArgs),
+    State(InspectStateArgs),
     /// Whose directory it is
     Identity(InspectArgs),
 }
@@ -405,6 +405,17 @@ pub struct InspectArgs {
     /// For whom to write.
     #[command(flatten)]
     pub output: OutputArgs,
+}
+
+/// Whose files to read, and how much of them.
+#[derive(Clone, Debug, Args)]
+pub struct InspectStateArgs {
+    /// Whose.
+    #[command(flatten)]
+    pub files: InspectArgs,
+    /// Read all that is persisted, so that damage anywhere in it is found; takes as long as reading the files
+    #[arg(long)]
+    pub content: bool,
 }
 
 /// `mraft repair`.

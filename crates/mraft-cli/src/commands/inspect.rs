@@ -15,12 +15,15 @@ use mraft_logstore::{Case, InspectedReplica, Inspection, Recovered, inspect, is_
 use serde_json::{Value, json};
 
 use super::printed;
-use crate::cli::{InspectArgs, InspectCommand};
+use crate::cli::{InspectArgs, InspectCommand, InspectStateArgs};
 use crate::exit::{CommandError, Exit};
 use crate::output::{Table, complain, fields, print};
 
 pub(super) fn run(command: &InspectCommand) -> Result<Exit, CommandError> {
-    let (InspectCommand::Identity(args) | InspectCommand::Log(args) | InspectCommand::State(args)) = command;
+    let args = match command {
+        InspectCommand::Identity(args) | InspectCommand::Log(args) => args,
+        InspectCommand::State(args) => &args.files,
+    };
     let places = Places::of(args)?;
     let disk = RealDisk::new();
     // Held to the end: files that change while they are read explain nothing.
@@ -248,7 +251,7 @@ fn replica_document(replica: &InspectedReplica) -> Value {
     })
 }
 
-fn state(args: &InspectArgs, places: &Places) -> Result<Exit, CommandError> {
+fn state(args: &InspectStateArgs, places: &Places) -> Result<Exit, CommandError> {
     let disk = RealDisk::new();
     let list = GroupList::read(&disk, &places.data).map_err(failed)?;
     let logs = places.read_log()?;
@@ -273,11 +276,17 @@ fn state(args: &InspectArgs, places: &Places) -> Result<Exit, CommandError> {
             key.group == record.group && key.replica == record.replica
         });
         let files = mraft::files::group_directory(&places.data, record.group, record.replica);
-        let stored = mirror.of(&files).map_err(|error| error.to_string()).and_then(|copy| match copy {
-            Some(copy) => {
-                mraft_kv::persisted(Arc::new(RealDisk::new()), &copy).map_err(|error| error.to_string())
+        let mut content = None;
+        let stored = mirror.of(&files).map_err(|error| error.to_string()).and_then(|copy| {
+            let Some(copy) = copy else { return Ok(None) };
+            let broken = |error: mraft::machines::MachineError| error.to_string();
+            let stored = mraft_kv::persisted(Arc::new(RealDisk::new()), &copy).map_err(broken)?;
+            if args.content {
+                let bytes = stored.as_ref().map_or(0, |point| point.disk_bytes);
+                complain(&format!("reading group {}: {bytes} bytes", record.group));
+                content = mraft_kv::content(Arc::new(RealDisk::new()), &copy).map_err(broken)?;
             }
-            None => Ok(None),
+            Ok(stored)
         });
         let meta = match &stored {
             Ok(Some(stored)) => GroupMeta::decode(&stored.host_meta).ok(),
@@ -333,6 +342,8 @@ fn state(args: &InspectArgs, places: &Places) -> Result<Exit, CommandError> {
             "persisted": point.as_ref().map(|point| point.applied),
             "revision": point.as_ref().map(|point| point.revision),
             "disk_bytes": point.as_ref().map(|point| point.disk_bytes),
+            "records": content.map(|content| content.records),
+            "content_hash": content.map(|content| format!("{:032x}", content.hash)),
             "log": log.map(replica_document),
             "members": members,
             "state": condition,
@@ -342,7 +353,7 @@ fn state(args: &InspectArgs, places: &Places) -> Result<Exit, CommandError> {
         list.gone.iter().map(|(group, (_, replica))| format!("{replica} of group {group}")).collect();
     let document =
         json!({ "groups": documents, "removed": removed, "damaged": is_damaged, "identity": trouble });
-    let result = print(args.output.format, &document, || {
+    let result = print(args.files.output.format, &document, || {
         let mut text = table.render();
         if let Some(trouble) = &trouble {
             text.push_str(&format!("\nidentity: {trouble}\n"));

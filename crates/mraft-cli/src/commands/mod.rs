@@ -56,9 +56,10 @@ pub fn format(cli: &Cli) -> Format {
             | KvCommand::Scan { client, .. },
         ) => client,
         Command::Group(args) => &args.client,
-        Command::Inspect(
-            InspectCommand::Log(args) | InspectCommand::State(args) | InspectCommand::Identity(args),
-        ) => return args.output.format,
+        Command::Inspect(InspectCommand::Log(args) | InspectCommand::Identity(args)) => {
+            return args.output.format;
+        }
+        Command::Inspect(InspectCommand::State(args)) => return args.files.output.format,
         Command::Repair(RepairCommand::AcceptLoss(args)) => return args.output.format,
         Command::Config(ConfigCommand::Check { output, .. }) => return output.format,
         Command::Bench(BenchCommand::Host(args)) => return args.output.format,
