@@ -281,9 +281,8 @@ fn state(args: &InspectStateArgs, places: &Places) -> Result<Exit, CommandError>
             let Some(copy) = copy else { return Ok(None) };
             let broken = |error: mraft::machines::MachineError| error.to_string();
             let stored = mraft_kv::persisted(Arc::new(RealDisk::new()), &copy).map_err(broken)?;
-            if args.content {
-                let bytes = stored.as_ref().map_or(0, |point| point.disk_bytes);
-                complain(&format!("reading group {}: {bytes} bytes", record.group));
+            if let Some(point) = stored.as_ref().filter(|_| args.content) {
+                complain(&format!("reading group {}: {} bytes", record.group, point.disk_bytes));
                 content = mraft_kv::content(Arc::new(RealDisk::new()), &copy).map_err(broken)?;
             }
             Ok(stored)
