@@ -309,9 +309,10 @@ mod tests {
         let text = groups_text(&GroupsAnswer { served_by: 7, groups: vec![held, elsewhere] });
         assert_eq!(
             text,
-            "GROUP  STATE                LEADER  TERM  COMMIT  APPLIED  REVISION  NODES\n    \
-             3  condemned: log lost  none       0       0        0         0  7 8\n   \
-             12  elsewhere            8          0       0        0         0\n"
+            "GROUP  STATE      LEADER  TERM  COMMIT  APPLIED  REVISION  NODES\n    \
+             3  condemned  none       0       0        0         0  7 8\n   \
+             12  elsewhere  8          0       0        0         0\n\
+             group 3: condemned: log lost\n"
         );
     }
 
