@@ -280,9 +280,15 @@ fn l4_inspect_tells_damage_in_sentences_and_ends_with_1() {
     assert_eq!(document["damaged"], false);
     let segment = document["segments"][0]["file"].as_str().expect("a file").to_owned();
     let bytes = document["segments"][0]["batch_bytes"].as_u64().expect("a number");
-    // In the middle of what was written; batches begin on blocks of 4 KiB behind the segment's header.
-    let file = File::options().write(true).open(segment).expect("it is there");
-    file.write_all_at(&[0xff; 64], bytes / 2 / 4096 * 4096 + 100).expect("it is long enough");
+    // In the middle of what was written; batches begin on blocks of 4 KiB behind the segment's header. A seal has no records to damage.
+    let file = File::options().read(true).write(true).open(segment).expect("it is there");
+    let has_records = |at: &u64| {
+        let mut head = [0; 6];
+        file.read_exact_at(&mut head, *at).is_ok() && head[..4] == *b"mrb1" && head[5] == 0
+    };
+    let middle = 2 + bytes / 2 / 4096;
+    let batch = (middle..2 * middle + 2).map(|block| block * 4096).find(has_records).expect("a batch");
+    file.write_all_at(&[0xff; 64], batch + 100).expect("it is long enough");
     let document: serde_json::Value = serde_json::from_str(&inspect(1)).expect("JSON");
     assert_eq!(document["damaged"], true);
     let said = home.refused(&["inspect", "log", "--data-dir", text(&data)], 1);
