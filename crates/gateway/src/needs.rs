@@ -265,7 +265,7 @@ impl Failure {
     }
 }
 
-/// Why a node did not do it. [`crate::errors`] says what each becomes outside.
+/// Why a node did not do it. `errors.rs` says what each becomes outside.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum NodeError {

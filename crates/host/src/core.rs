@@ -134,7 +134,7 @@ pub enum Input {
         /// Whose.
         of: Incarnation,
     },
-    /// A view for [`Output::snapshots`] was opened at this index; entries behind it are kept while it is sent (rule N2).
+    /// A view for an [`ApplyOrder::Send`] was opened at this index; entries behind it are kept while it is sent (rule N2).
     ViewOpened {
         /// Whose.
         of: Incarnation,

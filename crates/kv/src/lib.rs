@@ -3,7 +3,7 @@
 //! The key-value state machine on disk: a write buffer in front of one LSM tree per group.
 //!
 //! The Raft log is the write-ahead log, so nothing is synced when a command is applied. Commands go into a
-//! hash-indexed buffer ([`write_buffer`]); when it is full it is frozen between two batches, sorted and ingested into the tree in one
+//! hash-indexed buffer (`write_buffer`); when it is full it is frozen between two batches, sorted and ingested into the tree in one
 //! atomic, durable step together with the host's meta of exactly that point. A crash comes back with the last ingested point and the
 //! host replays the log from there.
 //!

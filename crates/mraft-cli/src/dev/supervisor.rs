@@ -38,7 +38,7 @@ pub enum Event {
     Signal(u32),
     /// Every group has a leader.
     Ready,
-    /// So many have one after another [`LOOKS_PER_WORD`] looks.
+    /// So many have one after another `LOOKS_PER_WORD` looks.
     Led(u64),
 }
 
