@@ -206,12 +206,12 @@ impl Raft {
 
     /// For [`Raft::check`].
     pub(crate) fn check_sleep(&self) -> Result<(), String> {
-        let asleep = format!("asleep as {:?} behind {:?}", self.life(), self.leader);
+        let asleep = || format!("asleep as {:?} behind {:?}", self.life(), self.leader);
         if let Standing::Leader(leader) = &self.standing {
             return match &leader.quiescing.offer {
-                Some(_) if !self.has_nothing_to_do() => Err(format!("{asleep} with something to do")),
+                Some(_) if !self.has_nothing_to_do() => Err(format!("{} with something to do", asleep())),
                 Some(offer) if offer.is_taken && !leader.peers.keys().eq(&offer.agreed) => {
-                    Err(format!("{asleep} as only {:?} agreed", offer.agreed))
+                    Err(format!("{} as only {:?} agreed", asleep(), offer.agreed))
                 }
                 _ => Ok(()),
             };
@@ -221,6 +221,6 @@ impl Raft {
         if matches!(self.standing, Standing::Follower) && is_bound && self.log.commit() == self.log.last() {
             return Ok(());
         }
-        Err(format!("{asleep}, bound to life {life}"))
+        Err(format!("{}, bound to life {life}", asleep()))
     }
 }

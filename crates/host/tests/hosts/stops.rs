@@ -220,18 +220,22 @@ fn a_node_that_was_closed_while_a_group_on_disk_was_stopped_starts_it_again() {
     assert_eq!(get(&cluster.hosts[&1], "a"), Some(b"1".to_vec()));
 }
 
+/// Machines that cannot be made as long as this is set.
+fn failing_while(is_broken: &Arc<AtomicBool>) -> Machines {
+    let is_broken = Arc::clone(is_broken);
+    Machines::new().with("list", move |context| match is_broken.load(Ordering::Relaxed) {
+        true => Err(MachineError::Failed("no room on the shelf".to_owned())),
+        false => Ok(in_memory(context.disk.clone(), context.directory.clone(), 10, List::default())),
+    })
+}
+
 #[test]
 fn a_group_whose_state_cannot_be_opened_stays_stopped_until_it_can() {
     let mut cluster = Cluster::start(1);
     cluster.write("a");
     cluster.close(1);
     let is_broken = Arc::new(AtomicBool::new(false));
-    let broken = Arc::clone(&is_broken);
-    let machines = Machines::new().with("list", move |context| match broken.load(Ordering::Relaxed) {
-        true => Err(MachineError::Failed("no room on the shelf".to_owned())),
-        false => Ok(in_memory(context.disk.clone(), context.directory.clone(), 10, List::default())),
-    });
-    open(&mut cluster, 1, machines);
+    open(&mut cluster, 1, failing_while(&is_broken));
     let host = &cluster.hosts[&1];
     host.stop_group(GROUP).expect("it stops");
     is_broken.store(true, Ordering::Relaxed);
@@ -249,12 +253,7 @@ fn a_group_that_failed_is_started_again_after_it_was_stopped() {
     let mut cluster = Cluster::start(1);
     cluster.close(1);
     let is_broken = Arc::new(AtomicBool::new(true));
-    let broken = Arc::clone(&is_broken);
-    let machines = Machines::new().with("list", move |context| match broken.load(Ordering::Relaxed) {
-        true => Err(MachineError::Failed("no room on the shelf".to_owned())),
-        false => Ok(in_memory(context.disk.clone(), context.directory.clone(), 10, List::default())),
-    });
-    open(&mut cluster, 1, machines);
+    open(&mut cluster, 1, failing_while(&is_broken));
     let host = &cluster.hosts[&1];
     assert_eq!(state(host), ReplicaState::Failed);
     let error = host.start_group(GROUP).expect_err("it failed").to_string();
