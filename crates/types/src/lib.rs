@@ -15,6 +15,7 @@ pub mod ids;
 pub mod limits;
 pub mod membership;
 pub mod payload;
+pub mod planted;
 pub mod slots;
 
 pub use entry::{CondemnedReason, Entry, EntryKind, HardState, Index, LogPosition, LogStart, Term};

@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! Bugs that proof can switch on, to show that it would find them: a check that has never failed proves nothing.
+//!
+//! A place of the product's code that keeps a rule asks [`planted!`](crate::planted!) whether the bug is on that breaks this rule there.
+//! Without the feature `planted`, which only proof turns on, that is the constant `false`: no product binary contains a bug, nor the
+//! [`MARKER`] by which `cargo xtask` looks for them. With it, [`plant`] switches one bug on for the calling thread.
+
+/// Whether a bug is switched on; `false` in every build without the feature `planted`.
+#[cfg(not(feature = "planted"))]
+#[macro_export]
+macro_rules! planted {
+    ($bug:ident) => {
+        false
+    };
+}
+
+/// Whether a bug is switched on in this thread.
+#[cfg(feature = "planted")]
+#[macro_export]
+macro_rules! planted {
+    ($bug:ident) => {
+        $crate::planted::is_on($crate::planted::Bug::$bug)
+    };
+}
+
+#[cfg(feature = "planted")]
+pub use bugs::{Bug, MARKER, is_on, plant};
+
+#[cfg(feature = "planted")]
+mod bugs {
+    use std::cell::Cell;
+
+    /// Stands in every binary that has the bugs in it, and in no other.
+    #[used]
+    pub static MARKER: [u8; 32] = *b"mraft: planted bugs are inside\n\n";
+
+    thread_local! {
+        static ON: Cell<Option<Bug>> = const { Cell::new(None) };
+    }
+
+    /// Switches one bug on for this thread, or all off.
+    pub fn plant(bug: Option<Bug>) {
+        ON.set(bug);
+    }
+
+    /// Whether a bug is on in this thread.
+    pub fn is_on(bug: Bug) -> bool {
+        ON.get() == Some(bug)
+    }
+
+    macro_rules! bugs {
+        ($($bug:ident $name:literal $rule:literal $says:literal;)*) => {
+            /// A bug that is planted in the product's code.
+            #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+            pub enum Bug {
+                $(#[doc = $says] $bug,)*
+            }
+
+            impl Bug {
+                /// All of them.
+                pub const ALL: &[Bug] = &[$(Bug::$bug,)*];
+
+                /// Its name on the command line.
+                pub fn name(self) -> &'static str {
+                    match self {
+                        $(Bug::$bug => $name,)*
+                    }
+                }
+
+                /// The rule of `docs/design/correctness.md` that it breaks, or the system that had it.
+                pub fn rule(self) -> &'static str {
+                    match self {
+                        $(Bug::$bug => $rule,)*
+                    }
+                }
+
+                /// What is wrong.
+                pub fn says(self) -> &'static str {
+                    match self {
+                        $(Bug::$bug => $says,)*
+                    }
+                }
+            }
+        };
+    }
+
+    bugs! {
+        ForgottenVote "forgotten-vote" "D1" "the vote is not written";
+        AckBeforeDurable "ack-before-durable" "D2" "entries are acknowledged before they are durable";
+        OwnUndurableCounts "own-undurable-counts" "D3" "a leader counts entries of its own that are not durable";
+        OverwrittenCounts "overwritten-counts" "D4" "a write counts for the entries that replaced what it wrote";
+        UndurableApplied "undurable-applied" "D6" "committed entries are applied before they are durable here";
+        OldTermCounted "old-term-counted" "Raft §5.4.2" "entries of earlier terms are committed by counting";
+        ShortLogElected "short-log-elected" "Raft §5.4.1" "votes go to whoever asks first, however short its log";
+        VotedTwice "voted-twice" "Raft §5.2" "a second vote in the same term";
+        ReadWithoutRound "read-without-round" "R1" "reads are answered without asking a quorum";
+        ReadRoundReused "read-round-reused" "R1, etcd#20418" "an answer to an earlier round confirms a later read";
+        ReadBeforeTermCommit "read-before-term-commit" "R2" "a new leader reads before it has committed anything in its term";
+        AppendTruncates "append-truncates" "Raft §5.3" "every append cuts the log behind it, also one that comes late";
+        PrevIgnored "prev-ignored" "Raft §5.3" "entries are taken although the one before them does not fit";
+        HeartbeatCommitsAll "heartbeat-commits-all" "Raft §5.3" "a heartbeat commits entries that may not be the leader's";
+        NextBehindMatch "next-behind-match" "raft-rs#557" "a rejection that comes late moves a follower's next index behind what it has";
+        ChangeBeforeTermCommit "change-before-term-commit" "M2, the bug of 2015" "a membership change before a commit in the term";
+        TwoChanges "two-changes" "M2" "a membership change while another one is not committed";
+        MembershipWhenCommitted "membership-when-committed" "M2" "a membership counts only when its entry is committed";
+        RemovedLeadsOn "removed-leads-on" "M1" "a leader that was removed goes on leading";
+        RemovalUntold "removal-untold" "M1" "a leader steps down at its removal without telling that it is committed";
+        LearnersCount "learners-count" "M5" "learners count as voters when entries are committed";
+        MemberlessVotes "memberless-votes" "M4, tikv#3572" "a replica without a log grants votes";
+        CondemnedTakesPart "condemned-takes-part" "D9" "a condemned replica goes on";
+        LostLogUnnoticed "lost-log-unnoticed" "D9" "what a leader remembers of a log that was lost is ignored";
+        LifeIgnored "life-ignored" "Q2" "another life of the leader's node does not wake a sleeping follower";
+        SleepUnmatched "sleep-unmatched" "Q1" "a leader offers sleep although somebody lacks entries";
+        SnapshotPeerStuck "snapshot-peer-stuck" "N2, tikv#2341" "a failed transfer does not release its receiver";
+    }
+}
