@@ -4,6 +4,7 @@
 //! it, no arithmetic on it overflows, and its entries are consecutive, legible and no newer than its term.
 
 use mraft_types::limits::ENTRY_BYTES_MAX;
+use mraft_types::planted;
 use mraft_types::{Entry, EntryKind, Index, LogPosition, Term};
 
 use crate::log_view::membership_of;
@@ -61,8 +62,12 @@ impl Raft {
         }
         match (&self.standing, &message.body) {
             (_, Body::Removed { .. }) => Ok(()),
-            (Standing::Condemned(_), _) => Err(Ignored::Condemned),
-            (_, Body::Vote { .. } | Body::PreVote { .. }) if self.is_memberless() => Err(Ignored::Memberless),
+            (Standing::Condemned(_), _) if !planted!(CondemnedTakesPart) => Err(Ignored::Condemned),
+            (_, Body::Vote { .. } | Body::PreVote { .. })
+                if self.is_memberless() && !planted!(MemberlessVotes) =>
+            {
+                Err(Ignored::Memberless)
+            }
             _ => Ok(()),
         }
     }

@@ -11,6 +11,7 @@
 
 use std::collections::VecDeque;
 
+use mraft_types::planted;
 use mraft_types::{CondemnedReason, HardState, Index, LogStart, ReplicaId, Term};
 
 use crate::admission::Ignored;
@@ -97,7 +98,9 @@ impl Durability {
         self.durable_index = self.durable_index.min(first - 1);
         self.unwritten_from = self.unwritten_from.min(first);
         for (_, last) in &mut self.in_flight {
-            *last = (*last).min(first - 1);
+            if !planted!(OverwrittenCounts) {
+                *last = (*last).min(first - 1);
+            }
         }
     }
 
@@ -181,7 +184,11 @@ impl Durability {
         self.in_flight.push_back((self.issued, last));
         Some(Write {
             number: self.issued,
-            hard_state: HardState { term, vote, commit: log.commit().min(last) },
+            hard_state: HardState {
+                term,
+                vote: vote.filter(|_| !planted!(ForgottenVote)),
+                commit: log.commit().min(last),
+            },
             entries,
             truncate: self.truncate.take(),
             condemned: self.condemned.take(),
@@ -196,7 +203,7 @@ impl Durability {
             }
             self.waiting_acks.push_back((self.issued, matched));
         }
-        let durable = self.durable;
+        let durable = if planted!(AckBeforeDurable) { self.issued } else { self.durable };
         let mut released = None;
         while let Some((_, matched)) = self.waiting_acks.pop_front_if(|(write, _)| *write <= durable) {
             released = released.max(Some(matched));

@@ -8,6 +8,7 @@
 //! hears no majority for an election timeout stops leading (CheckQuorum), so that one whom nobody can answer does not block
 //! the others. While a group sleeps neither timeout runs (`quiesce`).
 
+use mraft_types::planted;
 use mraft_types::{Index, LogPosition, NodeId, ReplicaId, Role, Term};
 
 use crate::admission::{Ignored, POSITION_MAX};
@@ -177,7 +178,8 @@ impl Raft {
         if term > self.term {
             self.become_follower(term, None);
         }
-        let vote_is_free = self.leader.is_none() && self.vote.is_none_or(|vote| vote == from);
+        let vote_is_free =
+            planted!(VotedTwice) || self.leader.is_none() && self.vote.is_none_or(|vote| vote == from);
         let granted = term == self.term && vote_is_free && self.is_up_to_date(last);
         if granted {
             self.vote = Some(from);
@@ -279,7 +281,7 @@ impl Raft {
 
     fn is_up_to_date(&self, last: LogPosition) -> bool {
         let own = self.log.last_position();
-        (last.term, last.index) >= (own.term, own.index)
+        (last.term, last.index) >= (own.term, own.index) || planted!(ShortLogElected)
     }
 
     fn next_term(&self) -> Option<Term> {

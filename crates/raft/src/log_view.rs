@@ -9,6 +9,7 @@
 use std::collections::VecDeque;
 
 use mraft_types::codec::Reader;
+use mraft_types::planted;
 use mraft_types::{Entry, EntryKind, Index, LogPosition, LogStart, Membership, Term};
 
 /// The log, seen from the core.
@@ -132,6 +133,9 @@ impl LogView {
 
     /// Rule M2: the latest membership in the log, committed or not.
     pub(crate) fn membership(&self) -> &Membership {
+        if planted!(MembershipWhenCommitted) {
+            return self.committed_membership();
+        }
         self.memberships.last().map_or(&self.start.membership, |(_, membership)| membership)
     }
 
@@ -231,7 +235,7 @@ impl LogView {
 
     /// Rule D6: hands out what is committed and durable and was not handed out before.
     pub(crate) fn hand_out(&mut self, durable: Index) -> Option<(Index, Index)> {
-        let last = self.commit.min(durable);
+        let last = if planted!(UndurableApplied) { self.commit } else { self.commit.min(durable) };
         if last <= self.handed {
             return None;
         }

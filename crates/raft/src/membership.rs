@@ -6,6 +6,7 @@
 //! depends on what a replica happens to know of the commit index. One change at a time is uncommitted, and none is begun
 //! before the leader has committed an entry of its own term: together they keep any two majorities overlapping.
 
+use mraft_types::planted;
 use mraft_types::{
     ChangeRefused, EntryKind, Index, LogPosition, Membership, MembershipChange, ReplicaId, Role,
 };
@@ -32,11 +33,11 @@ impl Raft {
         expected_change_index: Option<Index>,
     ) -> Result<(LogPosition, Membership), ChangeError> {
         self.may_propose().map_err(ChangeError::Refused)?;
-        if !self.has_committed_in_term() {
+        if !self.has_committed_in_term() && !planted!(ChangeBeforeTermCommit) {
             return Err(ChangeError::NotReady);
         }
         let current = self.log.membership();
-        if let Some(pending) = self.pending_change() {
+        if let Some(pending) = self.pending_change().filter(|_| !planted!(TwoChanges)) {
             return Err(ChangeError::Pending(pending));
         }
         if expected_change_index.is_some_and(|expected| expected != current.change_index) {
@@ -84,6 +85,9 @@ impl Raft {
                 }
             }
         }
+        if planted!(MembershipWhenCommitted) {
+            self.update_peers();
+        }
     }
 
     /// Makes the leader's peers those of the membership in force.
@@ -101,6 +105,7 @@ impl Raft {
         self.is_leader()
             && self.pending_change().is_none()
             && self.log.membership().role(self.config.id) != Some(Role::Voter)
+            && !planted!(RemovedLeadsOn)
     }
 
     /// Rule M5: whoever was removed, as far as this replica knows for certain, is told so and not listened to: nothing that it

@@ -8,6 +8,7 @@
 
 use std::collections::VecDeque;
 
+use mraft_types::planted;
 use mraft_types::{Entry, Index, LogPosition, ReplicaId};
 
 use crate::config::Config;
@@ -191,7 +192,7 @@ impl Progress {
             State::Replicate(_) => prev <= self.matched || prev >= self.next,
             State::Snapshot => true,
         };
-        if is_stale || prev <= self.matched {
+        if (is_stale || prev <= self.matched) && !planted!(NextBehindMatch) {
             return false;
         }
         // Entries of terms above the hint's are not in the peer's log; below the start only a snapshot helps.
@@ -199,7 +200,8 @@ impl Progress {
             Some(position) => position.index,
             None => hint.index.min(log.start_index().saturating_sub(1)),
         };
-        self.next = meets.saturating_add(1).min(prev).max(self.matched + 1);
+        let least = if planted!(NextBehindMatch) { 1 } else { self.matched + 1 };
+        self.next = meets.saturating_add(1).min(prev).max(least);
         if self.next - 1 == self.matched && self.matched > 0 {
             // Where the logs meet is known already; what came behind it was lost.
             self.replicate_from_match();
@@ -229,6 +231,9 @@ impl Progress {
             pipeline.reading.take_if(|reading| *reading == Reading::AtNextTick);
         }
         let Some(shipment) = self.shipment.as_mut().filter(|shipment| shipment.ordered) else { return };
+        if planted!(SnapshotPeerStuck) {
+            return;
+        }
         shipment.ticks_left = shipment.ticks_left.saturating_sub(1);
         if shipment.ticks_left == 0 {
             self.shipment = None;
@@ -285,6 +290,9 @@ impl Progress {
         let Some(shipment) = self.shipment.filter(|shipment| shipment.ordered) else { return false };
         if !matches!(self.state, State::Snapshot) {
             return false;
+        }
+        if planted!(SnapshotPeerStuck) && !ok {
+            return true;
         }
         if ok {
             self.next = self.matched.max(shipment.at_least) + 1;

@@ -14,6 +14,7 @@
 
 use std::collections::BTreeSet;
 
+use mraft_types::planted;
 use mraft_types::{Index, NodeId, ReplicaId};
 
 use crate::admission::Ignored;
@@ -132,7 +133,7 @@ impl Raft {
             && self.durability.durable_index() == last
             && leader.transfer.is_none()
             && !leader.reads.has_waiting()
-            && leader.peers.values().all(is_done)
+            && (leader.peers.values().all(is_done) || planted!(SleepUnmatched))
     }
 
     /// Rule Q1, the follower's half. The leader knows that everything up to `last` was acknowledged here.
@@ -181,7 +182,7 @@ impl Raft {
             None => self.lives.remove(&node),
         };
         let concerns = self.is_leader() || self.leader.is_some_and(|leader| leader.node() == node);
-        if concerns && before != self.lives.get(&node).copied() {
+        if concerns && before != self.lives.get(&node).copied() && !planted!(LifeIgnored) {
             self.wake();
         }
         if let (None, Standing::Leader(leader)) = (life, &mut self.standing) {

@@ -11,6 +11,7 @@ use std::collections::VecDeque;
 
 use mraft_types::Index;
 use mraft_types::limits::MEMBERS_MAX;
+use mraft_types::planted;
 
 use crate::effect::Effect;
 use crate::event::ReadRefused;
@@ -82,7 +83,7 @@ impl Raft {
         let mut count = 0;
         for (slot, id) in confirmed.iter_mut().zip(self.log.membership().counting()) {
             *slot = match leader.peers.get(&id) {
-                _ if id == self.config.id => u64::MAX,
+                _ if id == self.config.id || planted!(ReadWithoutRound) => u64::MAX,
                 Some(peer) => peer.confirmed_round,
                 None => 0,
             };

@@ -9,6 +9,7 @@
 use std::collections::BTreeMap;
 
 use mraft_types::limits::MEMBERS_MAX;
+use mraft_types::planted;
 use mraft_types::{
     CondemnedReason, Entry, EntryKind, Index, LogPosition, NodeId, Payload, ReplicaId, Role, Term,
 };
@@ -74,6 +75,9 @@ impl Raft {
     /// Rule D9: the leader remembers acknowledgements of this replica in its term. If the log does not reach that far, it has
     /// lost entries, and nothing that it says could be counted any more.
     pub(crate) fn holds_what_it_acknowledged(&mut self, matched: Index) -> bool {
+        if planted!(LostLogUnnoticed) {
+            return true;
+        }
         if matched > self.log.last() {
             self.condemn(CondemnedReason::LogLost);
         }
@@ -99,7 +103,10 @@ impl Raft {
             entries.drain(..covered);
             prev = start;
         }
-        if !self.log.contains(prev) || self.is_memberless() {
+        let is_taken_for_known = planted!(PrevIgnored)
+            && prev.index <= self.log.last()
+            && entries.first().is_some_and(|entry| self.log.term_at(prev.index) <= Some(entry.term));
+        if !self.log.contains(prev) && !is_taken_for_known || self.is_memberless() {
             if prev.index <= self.log.commit() && !self.is_memberless() {
                 return self.ignore(Ignored::ContradictsCommitted);
             }
@@ -107,7 +114,7 @@ impl Raft {
             let reply = AppendReply::Rejected { prev: prev.index, hint };
             return self.send(After::Term, from, Body::AppendReply(reply));
         }
-        let is_known = |entry: &&Entry| self.log.contains(entry.position());
+        let is_known = |entry: &&Entry| self.log.contains(entry.position()) && !planted!(AppendTruncates);
         let known = entries.iter().take_while(is_known).count();
         let new = entries.split_off(known);
         let last = prev.index + (known + new.len()) as u64;
@@ -134,7 +141,7 @@ impl Raft {
             return self.ignore(Ignored::Memberless);
         }
         // Only what this replica acknowledged in this term is known to be the leader's own log.
-        self.follow_commit(commit.min(matched));
+        self.follow_commit(if planted!(HeartbeatCommitsAll) { commit } else { commit.min(matched) });
         self.send(After::Term, from, Body::HeartbeatReply { round });
     }
 }
@@ -200,6 +207,7 @@ impl Raft {
         peer.heartbeat_answered();
         // A round that was not sent in this term cannot be confirmed in it.
         if round <= newest {
+            let round = if planted!(ReadRoundReused) { newest } else { round };
             peer.confirmed_round = peer.confirmed_round.max(round);
         } else {
             self.ignore(Ignored::Malformed);
@@ -252,16 +260,19 @@ impl Raft {
         let Standing::Leader(leader) = &self.standing else { return };
         let mut reached = [0; MEMBERS_MAX];
         let mut count = 0;
-        for (slot, id) in reached.iter_mut().zip(self.log.membership().counting()) {
-            *slot = match leader.peers.get(&id) {
-                _ if id == self.config.id => self.durability.durable_index(),
+        let members = self.log.membership().members.iter();
+        let counting = members.filter(|(_, member)| member.role.counts() || planted!(LearnersCount));
+        for (slot, (id, _)) in reached.iter_mut().zip(counting) {
+            *slot = match leader.peers.get(id) {
+                _ if *id == self.config.id && planted!(OwnUndurableCounts) => self.log.last(),
+                _ if *id == self.config.id => self.durability.durable_index(),
                 Some(peer) => peer.matched,
                 None => 0,
             };
             count += 1;
         }
         let agreed = quorum::agreed(&mut reached[..count]);
-        if agreed >= leader.term_start {
+        if agreed >= leader.term_start || planted!(OldTermCounted) {
             self.commit_to(agreed);
         }
     }
@@ -278,11 +289,12 @@ impl Raft {
         else {
             return;
         };
-        if has_committed && leader.reads.send(*round, log.commit()) {
+        if (has_committed || planted!(ReadBeforeTermCommit)) && leader.reads.send(*round, log.commit()) {
             leader.heartbeat_due = true;
         }
         let heartbeat_due = std::mem::take(&mut leader.heartbeat_due);
         let notices_due = std::mem::take(&mut leader.notices_due) || resigns;
+        let notices_due = notices_due && !(planted!(RemovalUntold) && resigns);
         let newest_round = leader.reads.newest_sent();
         let offer = &leader.quiescing.offer;
         let mut voice = Voice { config, term: *term, log, log_order, notices_due, out };
@@ -349,7 +361,8 @@ impl Voice<'_> {
     }
 
     fn heartbeat(&mut self, to: ReplicaId, peer: &mut Progress, round: u64) {
-        let commit = self.log.commit().min(peer.matched);
+        let commit = self.log.commit();
+        let commit = if planted!(HeartbeatCommitsAll) { commit } else { commit.min(peer.matched) };
         peer.told_commit = peer.told_commit.max(commit);
         self.say(to, Body::Heartbeat { commit, matched: peer.matched, round });
     }
