@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! What was promised so far: what no single state shows, because replicas forget. It is part of a state, and kept as small as the
+//! promises allow, since whatever it remembers keeps states apart.
+
+use mraft_types::Term;
+
+use crate::broken::{Broken, Promise};
+use crate::replica::REPLICAS_MAX;
+use crate::summary::Contents;
+
+/// Largest term of any world.
+pub const TERMS_MAX: usize = 7;
+
+/// A [`crate::replica::Fact`] in numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Fact {
+    /// It leads this term.
+    Leads(u8),
+    /// It knows in this term that this is committed.
+    Committed {
+        /// Its term.
+        known_in: u8,
+        /// The entry.
+        entry: Chosen,
+    },
+    /// A vote left.
+    Voted {
+        /// Of this term.
+        term: u8,
+        /// For this one, by place.
+        candidate: u8,
+    },
+    /// A read joined this round.
+    ReadBegan(u8),
+    /// Reads of this round are served at this index.
+    ReadServed {
+        /// The round.
+        round: u8,
+        /// The index.
+        index: u8,
+    },
+    /// Rounds up to this one are void.
+    ReadsVoid(u8),
+    /// It was told that it was removed.
+    Gone,
+    /// It restarted.
+    Restarted,
+}
+
+/// An entry, by numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Chosen {
+    /// Its index.
+    pub index: u8,
+    /// Its term.
+    pub term: u8,
+    /// What it holds.
+    pub content: u8,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+struct Decided {
+    term: u8,
+    content: u8,
+    /// The term in which it was first known to be committed.
+    known_in: u8,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Read {
+    replica: u8,
+    round: u8,
+    /// The least index that it must see.
+    floor: u8,
+}
+
+/// The promises that were given.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Ledger {
+    /// Who led each term, by place from 1.
+    leaders: [u8; TERMS_MAX + 1],
+    /// What is committed, from index 2 on.
+    decided: Vec<Decided>,
+    /// The last vote of each replica, as long as it may matter: term, and whom for by place from 1.
+    votes: [(u8, u8); REPLICAS_MAX],
+    /// Reads that are not answered.
+    reads: Vec<Read>,
+}
+
+impl Ledger {
+    /// The last committed index.
+    pub fn committed(&self) -> u8 {
+        self.decided.len() as u8 + 1
+    }
+
+    /// Term, content and term of discovery of the committed entry at `index`.
+    pub fn decided(&self, index: u8) -> Option<(u8, u8, u8)> {
+        let decided = self.decided.get(usize::from(index.checked_sub(2)?))?;
+        Some((decided.term, decided.content, decided.known_in))
+    }
+
+    /// Takes a fact in, or says which promise it breaks.
+    pub fn note(&mut self, replica: usize, fact: Fact, contents: &Contents) -> Result<(), Broken> {
+        let who = replica + 1;
+        match fact {
+            Fact::Leads(term) => {
+                let first = &mut self.leaders[usize::from(term).min(TERMS_MAX)];
+                if *first != 0 && usize::from(*first) != who {
+                    let what = format!("{first} and {who} lead term {term}");
+                    return Err(Broken::new(Promise::ElectionSafety, what));
+                }
+                *first = who as u8;
+            }
+            Fact::Committed { known_in, entry } => self.decide(replica, known_in, entry, contents)?,
+            Fact::Voted { term, candidate } => {
+                let (last, whom) = self.votes[replica];
+                let is_second = last == term && whom != candidate + 1;
+                if is_second || term < last {
+                    let what = format!(
+                        "{who} votes for {} in term {term}, after it voted for {whom} in term {last}",
+                        candidate + 1
+                    );
+                    return Err(Broken::new(Promise::OneVotePerTerm, what));
+                }
+                self.votes[replica] = (term, candidate + 1);
+            }
+            Fact::ReadBegan(round) => {
+                let floor = self.committed();
+                let read = Read { replica: replica as u8, round, floor };
+                // Reads of one round are served together: the youngest needs the most.
+                self.reads.retain(|other| (other.replica, other.round) != (read.replica, round));
+                self.reads.push(read);
+            }
+            Fact::ReadServed { round, index } => {
+                let is_it = |read: &Read| (usize::from(read.replica), read.round) == (replica, round);
+                let Some(at) = self.reads.iter().position(is_it) else {
+                    let what = format!("{who} serves round {round}, which nobody asked for");
+                    return Err(Broken::new(Promise::ReadsAreFresh, what));
+                };
+                let floor = self.reads.remove(at).floor;
+                if index < floor {
+                    let what = format!("{who} serves a read at {index}, but {floor} was committed before it began");
+                    return Err(Broken::new(Promise::ReadsAreFresh, what));
+                }
+            }
+            Fact::ReadsVoid(round) => {
+                self.reads.retain(|read| usize::from(read.replica) != replica || read.round > round);
+            }
+            Fact::Gone => {
+                let is_removed = |decided: &Decided| {
+                    contents.members(decided.content).is_some_and(|members| members.all & 1 << replica == 0)
+                };
+                if !self.decided.iter().any(is_removed) {
+                    let what = format!("{who} was told that it is removed, and no committed entry says so");
+                    return Err(Broken::new(Promise::ReplicaIsSound, what));
+                }
+                self.reads.retain(|read| usize::from(read.replica) != replica);
+            }
+            Fact::Restarted => self.reads.retain(|read| usize::from(read.replica) != replica),
+        }
+        Ok(())
+    }
+
+    /// A vote in a term that the replica's disk has left cannot be given a second time: a durable term never falls.
+    pub fn forget_vote(&mut self, replica: usize, durable_term: Term) {
+        if u64::from(self.votes[replica].0) < durable_term {
+            self.votes[replica] = (0, 0);
+        }
+    }
+
+    fn decide(&mut self, replica: usize, known_in: u8, entry: Chosen, contents: &Contents) -> Result<(), Broken> {
+        let Chosen { index, term, content } = entry;
+        let Some(at) = index.checked_sub(2).map(usize::from) else { return Ok(()) };
+        let broken = |what: String| Err(Broken::new(Promise::StateMachineSafety, what));
+        match self.decided.get(at) {
+            Some(first) if first.term != term || !contents.may_be_one(first.content, content) => broken(format!(
+                "{index}@{term} is final at {}, and at another one {index}@{} was",
+                replica + 1,
+                first.term
+            )),
+            Some(_) => Ok(()),
+            None if at == self.decided.len() => {
+                self.decided.push(Decided { term, content, known_in });
+                Ok(())
+            }
+            None => broken(format!("{index}@{term} is final at {} before what stands before it", replica + 1)),
+        }
+    }
+}

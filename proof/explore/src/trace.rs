@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! The way to a state, as a script that a human can follow: who did what, and who believes what after each step.
+
+use std::fmt::Write as _;
+
+use crate::broken::Broken;
+use crate::moves::Next;
+use crate::replica::{Happened, Replica};
+use crate::space::{Code, Move, Space, State};
+use crate::table::Table;
+use crate::text;
+use crate::world::replica;
+
+/// The way to the state numbered `last`, and the step behind it that breaks a promise.
+pub fn script(
+    space: &mut Space,
+    states: &Table<State>,
+    parents: &[u32],
+    last: u32,
+    way: Move,
+    broken: &Broken,
+) -> String {
+    let mut path = vec![last];
+    while let Some(at) = path.last().copied().filter(|at| *at != 0) {
+        path.push(parents[at as usize]);
+    }
+    path.reverse();
+    let mut said = format!("# {}: {}\\n", space.world().name, space.world().says);
+    believe(space, *states.get(0), &mut said);
+    for pair in path.windows(2) {
+        let (before, after) = (*states.get(pair[0]), *states.get(pair[1]));
+        let mut ways: Vec<Next> = Vec::new();
+        space.next(before, &mut ways);
+        let leads_there = |(_, next): &&Next| next.as_ref().is_ok_and(|next| *next == after);
+        let Some((way, _)) = ways.iter().find(leads_there) else { continue };
+        tell(space, before, *way, &mut said);
+        believe(space, after, &mut said);
+    }
+    tell(space, *states.get(last), way, &mut said);
+    _ = writeln!(said, "! {broken}");
+    said
+}
+
+fn tell(space: &mut Space, before: State, way: Move, said: &mut String) {
+    let mut steps = Vec::new();
+    match way {
+        Move::Step { place, code } => steps.push((usize::from(place), code)),
+        Move::Election { place, helpers } => {
+            // What breaks on the way is told by the last of the steps.
+            _ = space.election(before, usize::from(place), helpers, &mut steps);
+        }
+    }
+    let mut replicas: Vec<Replica> =
+        (0..space.world().replicas()).map(|place| space.replica(before, place).clone()).collect();
+    for (place, code) in steps {
+        tell_step(space, &mut replicas[place], place, code, said);
+    }
+}
+
+fn tell_step(space: &Space, who: &mut Replica, place: usize, code: Code, said: &mut String) {
+    let id = replica(place as u64 + 1);
+    let step = space.step(code);
+    _ = writeln!(said, "> {}", text::step(id, &step));
+    let mut happened = Happened { effects: Some(Vec::new()), ..Happened::default() };
+    let hosting = space.world().hosting;
+    let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| who.happen(step, hosting, &mut happened)));
+    if done.is_err() {
+        _ = writeln!(said, "  {id:?}: panics");
+    }
+    for line in happened.effects.unwrap_or_default().iter().filter_map(text::effect) {
+        _ = writeln!(said, "  {id:?}: {line}");
+    }
+}
+
+fn believe(space: &Space, state: State, said: &mut String) {
+    for place in 0..space.world().replicas() {
+        let who = space.replica(state, place);
+        let (raft, disk) = (who.raft(), who.disk());
+        let id = raft.id();
+        if who.is_gone() {
+            _ = writeln!(said, "    {id:?}: gone");
+            continue;
+        }
+        let leader = raft.leader().map_or("-".to_owned(), |leader| format!("{leader:?}"));
+        let log: Vec<_> = (2..=raft.last_index()).filter_map(|index| who.entry(index)).collect();
+        let on_disk: Vec<_> = (2..=disk.last()).filter_map(|index| disk.entry(index)).collect();
+        let durable = disk.hard_state();
+        let vote = durable.vote.map_or("-".to_owned(), |vote| format!("{vote:?}"));
+        _ = write!(
+            said,
+            "    {id:?}: {:?} term {} leader {leader} commit {} applied {} log {} members {{{}}}; disk: term {} vote {vote} ",
+            raft.life(),
+            raft.term(),
+            raft.commit(),
+            raft.applied(),
+            text::entries(&log),
+            text::membership(raft.membership()),
+            durable.term,
+        );
+        _ = writeln!(said, "{}", text::entries(on_disk));
+    }
+}

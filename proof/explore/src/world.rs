@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! What a small world is made of, and how it is bounded.
+
+use mraft_raft::Config;
+use mraft_types::{
+    LogPosition, LogStart, Member, Membership, MembershipChange, NodeId, ReplicaId, Role,
+};
+
+use crate::replica::{ELECTION_TICKS, Hosting};
+
+/// A small world.
+#[derive(Clone, Debug)]
+pub struct World {
+    /// Its name on the command line.
+    pub name: &'static str,
+    /// What it is for.
+    pub says: &'static str,
+    /// Original members: nodes from 1 on.
+    pub roles: &'static [Role],
+    /// Replicas beyond them, which wait for their first snapshot.
+    pub joiners: usize,
+    /// How hosts work.
+    pub hosting: Hosting,
+    /// Whether leaders that hear no quorum step down.
+    pub check_quorum: bool,
+    /// Whether an append carries one entry at most.
+    pub small_appends: bool,
+    /// How replicas ask whether they could win.
+    pub elections: Elections,
+    /// No replica goes beyond this term; the genesis is of term 1.
+    pub term_max: u8,
+    /// How often what may happen.
+    pub left: Left,
+    /// The changes that operators may ask for.
+    pub changes: &'static [Change],
+    /// What happened before.
+    pub before: &'static [Before],
+}
+
+/// How replicas ask whether they could win an election.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Elections {
+    /// Pre-votes are messages like all others.
+    Asked,
+    /// A bare majority answers at once, having lost patience with its leader if that is needed; nobody else hears the question.
+    AtOnce,
+}
+
+/// How often something may still happen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Left {
+    /// Commands.
+    pub proposals: u8,
+    /// Power cuts.
+    pub crashes: u8,
+    /// Heartbeats.
+    pub beats: u8,
+    /// Linearizable reads.
+    pub reads: u8,
+    /// Membership changes.
+    pub changes: u8,
+    /// Leadership transfers.
+    pub transfers: u8,
+    /// Truncations of a log.
+    pub truncations: u8,
+    /// Snapshots that fail.
+    pub failures: u8,
+    /// Connections that break.
+    pub losses: u8,
+}
+
+/// A [`MembershipChange`] by the place of its replica.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Adds this node as a learner.
+    Add(u64),
+    /// Makes this learner a voter.
+    Promote(u64),
+    /// Makes this voter a learner.
+    Demote(u64),
+    /// Removes this one.
+    Remove(u64),
+}
+
+/// What happens in good weather before a world begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Before {
+    /// This node is elected, and everybody hears of it.
+    Leads(u64),
+    /// It appends a command, which everybody gets.
+    Proposes(u64),
+    /// It sends heartbeats, which everybody answers.
+    Beats(u64),
+    /// It forgets its log but for so many entries.
+    Truncates(u64, u64),
+    /// Nothing reaches this node from now on.
+    Cut(u64),
+    /// This change is asked of this node, and happens.
+    Changes(u64, usize),
+}
+
+/// Generation 0 of a node.
+pub fn replica(node: u64) -> ReplicaId {
+    ReplicaId::new(0, node_of(node))
+}
+
+fn node_of(node: u64) -> NodeId {
+    NodeId::new(node).unwrap_or(const { NodeId::new(1).unwrap() })
+}
+
+impl World {
+    /// How many replicas there are.
+    pub fn replicas(&self) -> usize {
+        self.roles.len() + self.joiners
+    }
+
+    /// Where every original member begins.
+    pub fn genesis(&self) -> LogStart {
+        let member = |(at, role): (usize, &Role)| {
+            let id = replica(at as u64 + 1);
+            (id, Member { role: *role, raft_address: address(id.node()) })
+        };
+        LogStart {
+            position: LogPosition { index: 1, term: 1 },
+            membership: Membership {
+                change_index: 1,
+                members: self.roles.iter().enumerate().map(member).collect(),
+                ..Membership::default()
+            },
+        }
+    }
+
+    /// A replica's settings.
+    pub fn config(&self, place: usize) -> Config {
+        Config {
+            id: replica(place as u64 + 1),
+            election_ticks: ELECTION_TICKS,
+            heartbeat_ticks: 1,
+            check_quorum: self.check_quorum,
+            append_bytes_max: if self.small_appends { 1 } else { 1 << 20 },
+            inflight_bytes_max: 1 << 20,
+            inflight_messages_max: 8,
+            unapplied_bytes_max: 1 << 20,
+            cache_bytes_max: 1 << 20,
+            snapshot_deadline_ticks: 2 * ELECTION_TICKS,
+            quiesce_after_ticks: None,
+        }
+    }
+
+    /// The changes, as operators ask for them.
+    pub fn changes(&self) -> Vec<MembershipChange> {
+        let change = |change: &Change| match *change {
+            Change::Add(node) => {
+                let node = node_of(node);
+                MembershipChange::AddLearner { node, raft_address: address(node) }
+            }
+            Change::Promote(node) => MembershipChange::Promote(replica(node)),
+            Change::Demote(node) => MembershipChange::Demote(replica(node)),
+            Change::Remove(node) => MembershipChange::Remove(replica(node)),
+        };
+        self.changes.iter().map(change).collect()
+    }
+}
+
+fn address(node: NodeId) -> String {
+    format!("n{node}:1")
+}
