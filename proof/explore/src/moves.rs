@@ -29,7 +29,7 @@ impl Space {
         for at in 0..self.sent(state).len() {
             let parcel = self.sent(state)[at];
             if self.is_for(parcel, place) {
-                self.try_step(state, place, Code::Deliver(parcel), None, out);
+                self.deliver(state, place, parcel, left, out);
             }
         }
         if summary.jobs > 0 {
@@ -80,6 +80,25 @@ impl Space {
                     self.try_step(state, place, code, Some(|left| &mut left.crashes), out);
                 }
             }
+        }
+    }
+
+    /// A parcel arrives, and comes once more or not.
+    fn deliver(&mut self, state: State, place: usize, parcel: u32, left: Left, out: &mut Vec<Next>) {
+        let code = Code::Deliver(parcel);
+        let Some(outcome) = self.outcome_at(state, place, code) else { return };
+        let mut gone = state;
+        gone.sent = self.without(state.sent, parcel);
+        let mut push = |after: Result<State, Box<Broken>>| {
+            if after.as_ref().is_ok_and(|after| *after == state) {
+                return;
+            }
+            out.push((Move::Step { place: place as u8, code }, after));
+        };
+        push(self.after(gone, place, outcome));
+        if let Some(duplicates) = left.duplicates.checked_sub(1) {
+            let after = self.after(state, place, outcome);
+            push(after.map(|after| self.with_left(after, Left { duplicates, ..left })));
         }
     }
 

@@ -238,6 +238,12 @@ impl Replica {
             (Step::Poll | Step::Crash { .. }, _) | (_, true) => self.settle(hosting, out)?,
             (_, false) => {}
         }
+        let by = self.raft.count_anew();
+        for job in &mut self.jobs {
+            if let Job::Write(write) = job {
+                write.number -= by;
+            }
+        }
         self.note_commits(committed, out)?;
         if self.raft.is_leader() && led != Some(self.raft.term()) {
             out.facts.push(Fact::Leads(self.raft.term()));

@@ -66,6 +66,10 @@ pub fn explore(world: &World, bounds: Bounds, mut progress: impl FnMut(usize, us
             report.depth += 1;
         }
         if states.len() >= bounds.states_max {
+            if std::env::var_os("DUMP").is_some() {
+                let broken = Broken::new(crate::broken::Promise::CalmRecovers, "dump".into());
+                println!("{}", crate::trace::script(&mut space, &states, &parents, at as u32, Move::Step{place:0, code: crate::space::Code::Poll}, &broken));
+            }
             break;
         }
         let state = *states.get(at as u32);

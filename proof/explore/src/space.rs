@@ -24,7 +24,7 @@ use crate::world::{Elections, Left, World, replica};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct State {
     replicas: [u32; REPLICAS_MAX],
-    sent: u32,
+    pub(crate) sent: u32,
     rest: u32,
 }
 
@@ -125,6 +125,7 @@ pub struct Space {
     sendings: NumberMap<(u32, u32)>,
     notings: NumberMap<(u32, u32)>,
     prunings: NumberMap<(u32, u8, u8)>,
+    removals: NumberMap<(u32, u32)>,
     /// Steps that would have left the world's bounds.
     pub beyond: u64,
 }
@@ -151,6 +152,7 @@ impl Space {
             sendings: NumberMap::default(),
             notings: NumberMap::default(),
             prunings: NumberMap::default(),
+            removals: NumberMap::default(),
             beyond: 0,
         };
         let mut replicas = Vec::new();
@@ -413,6 +415,18 @@ impl Space {
         all.dedup();
         let number = self.sent.number(all.into()).0;
         self.sendings.insert((sent, outcome), number);
+        number
+    }
+
+    /// What was sent, without one parcel.
+    pub(crate) fn without(&mut self, sent: u32, parcel: u32) -> u32 {
+        if let Some(found) = self.removals.get(&(sent, parcel)) {
+            return *found;
+        }
+        let mut kept = self.sent.get(sent).to_vec();
+        kept.retain(|other| *other != parcel);
+        let number = self.sent.number(kept.into()).0;
+        self.removals.insert((sent, parcel), number);
         number
     }
 

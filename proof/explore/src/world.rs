@@ -68,6 +68,8 @@ pub struct Left {
     pub failures: u8,
     /// Connections that break.
     pub losses: u8,
+    /// Parcels that arrive once more.
+    pub duplicates: u8,
 }
 
 /// A [`MembershipChange`] by the place of its replica.

@@ -23,6 +23,7 @@ const NOTHING: Left = Left {
     truncations: 0,
     failures: 0,
     losses: 0,
+    duplicates: 0,
 };
 
 const PLAIN: World = World {
@@ -45,6 +46,13 @@ pub const WORLDS: &[World] = &[
     World {
         name: "three-voters",
         says: "elections and one command among three voters, one of which crashes",
+        left: Left { proposals: 1, crashes: 1, ..NOTHING },
+        ..PLAIN
+    },
+    World {
+        name: "two-voters",
+        says: "two voters",
+        roles: VOTERS_2,
         left: Left { proposals: 1, crashes: 1, ..NOTHING },
         ..PLAIN
     },
