@@ -18,7 +18,9 @@ fn main() -> ExitCode {
             _ => return ExitCode::from(2),
         }
     }
-    for world in WORLDS.iter().filter(|world| name.as_ref().is_none_or(|name| name == world.name)) {
+    let k: Option<usize> = std::env::var("K").ok().and_then(|k| k.parse().ok());
+    let worlds: Vec<_> = WORLDS.iter().cloned().map(|mut w| { w.in_flight_max = k.unwrap_or(w.in_flight_max); w }).collect();
+    for world in worlds.iter().filter(|world| name.as_ref().is_none_or(|name| name == world.name)) {
         let began = Instant::now();
         let report = explore(world, Bounds { states_max }, |states, depth| {
             eprintln!("{} {states} states, depth {depth}, {:?}", world.name, began.elapsed());

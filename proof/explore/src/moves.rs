@@ -89,16 +89,35 @@ impl Space {
         let Some(outcome) = self.outcome_at(state, place, code) else { return };
         let mut gone = state;
         gone.sent = self.without(state.sent, parcel);
-        let mut push = |after: Result<State, Box<Broken>>| {
-            if after.as_ref().is_ok_and(|after| *after == state) {
-                return;
-            }
-            out.push((Move::Step { place: place as u8, code }, after));
-        };
-        push(self.after(gone, place, outcome));
+        let way = Move::Step { place: place as u8, code };
+        let after = self.after(gone, place, outcome);
+        self.push(state, way, after, out);
         if let Some(duplicates) = left.duplicates.checked_sub(1) {
             let after = self.after(state, place, outcome);
-            push(after.map(|after| self.with_left(after, Left { duplicates, ..left })));
+            let after = after.map(|after| self.with_left(after, Left { duplicates, ..left }));
+            self.push(state, way, after, out);
+        }
+    }
+
+    /// A way to another state, or to several: of what is too much on the way, anything may be lost.
+    fn push(&mut self, before: State, way: Move, after: Result<State, Box<Broken>>, out: &mut Vec<Next>) {
+        match after {
+            Err(broken) => out.push((way, Err(broken))),
+            Ok(after) if self.sent(after).len() <= self.world().in_flight_max => {
+                if after != before {
+                    out.push((way, Ok(after)));
+                }
+            }
+            Ok(after) => {
+                let kept = self.cut_down(after.sent);
+                for sent in kept.iter() {
+                    let mut after = after;
+                    after.sent = *sent;
+                    if after != before {
+                        out.push((way, Ok(after)));
+                    }
+                }
+            }
         }
     }
 
@@ -120,10 +139,7 @@ impl Space {
         let Some(outcome) = self.outcome_at(state, place, code) else { return };
         let after = self.after(state, place, outcome);
         let after = after.map(|after| if spend.is_some() { self.with_left(after, left) } else { after });
-        if after.as_ref().is_ok_and(|after| *after == state) {
-            return;
-        }
-        out.push((Move::Step { place: place as u8, code }, after));
+        self.push(state, Move::Step { place: place as u8, code }, after, out);
     }
 
     /// Every bare majority that may answer at once.
@@ -137,10 +153,7 @@ impl Space {
                 Ok(None) => continue,
                 Err(broken) => Err(broken),
             };
-            if after.as_ref().is_ok_and(|after| *after == state) {
-                continue;
-            }
-            out.push((Move::Election { place: place as u8, helpers }, after));
+            self.push(state, Move::Election { place: place as u8, helpers }, after, out);
         }
     }
 

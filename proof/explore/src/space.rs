@@ -6,7 +6,10 @@
 //! combinations but there are few of each, so what a step does to one of them is computed once and remembered; walking from state to
 //! state is looking numbers up.
 
+use std::collections::HashMap;
+use std::hash::BuildHasherDefault;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
 
 use mraft_raft::{Body, Message};
 use mraft_types::MembershipChange;
@@ -17,15 +20,15 @@ use crate::ledger::{Chosen, Fact, Ledger};
 use crate::promises::{self, View};
 use crate::replica::{self, Happened, Not, Parcel, REPLICAS_MAX, Replica, Step, place_of};
 use crate::summary::{Contents, Members, Summary};
-use crate::table::{NumberMap, Table};
+use crate::table::{Folding, NumberMap, Table};
 use crate::world::{Elections, Left, World, replica};
 
 /// A state, by numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct State {
-    replicas: [u32; REPLICAS_MAX],
+    pub(crate) replicas: [u32; REPLICAS_MAX],
     pub(crate) sent: u32,
-    rest: u32,
+    pub(crate) rest: u32,
 }
 
 /// A way from one state to another.
@@ -126,6 +129,7 @@ pub struct Space {
     notings: NumberMap<(u32, u32)>,
     prunings: NumberMap<(u32, u8, u8)>,
     removals: NumberMap<(u32, u32)>,
+    cuts: HashMap<u32, Rc<[u32]>, BuildHasherDefault<Folding>>,
     /// Steps that would have left the world's bounds.
     pub beyond: u64,
 }
@@ -153,6 +157,7 @@ impl Space {
             notings: NumberMap::default(),
             prunings: NumberMap::default(),
             removals: NumberMap::default(),
+            cuts: HashMap::default(),
             beyond: 0,
         };
         let mut replicas = Vec::new();
@@ -416,6 +421,29 @@ impl Space {
         let number = self.sent.number(all.into()).0;
         self.sendings.insert((sent, outcome), number);
         number
+    }
+
+    /// What may be left of what was sent when no more may be on the way than the world allows.
+    pub(crate) fn cut_down(&mut self, sent: u32) -> Rc<[u32]> {
+        if let Some(found) = self.cuts.get(&sent) {
+            return Rc::clone(found);
+        }
+        let (all, max) = (self.sent.get(sent).to_vec(), self.world.in_flight_max);
+        let mut kept: Vec<Vec<u32>> = vec![Vec::new()];
+        for (at, parcel) in all.iter().enumerate() {
+            let behind = all.len() - at - 1;
+            let with = kept.iter().filter(|some| some.len() < max).map(|some| {
+                let mut with = some.clone();
+                with.push(*parcel);
+                with
+            });
+            let with: Vec<_> = with.collect();
+            kept.retain(|some| some.len() + behind >= max);
+            kept.extend(with);
+        }
+        let numbers: Rc<[u32]> = kept.into_iter().map(|some| self.sent.number(some.into()).0).collect();
+        self.cuts.insert(sent, Rc::clone(&numbers));
+        numbers
     }
 
     /// What was sent, without one parcel.

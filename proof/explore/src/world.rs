@@ -28,6 +28,8 @@ pub struct World {
     pub small_appends: bool,
     /// How replicas ask whether they could win.
     pub elections: Elections,
+    /// Most parcels on their way; whatever is more is lost.
+    pub in_flight_max: usize,
     /// No replica goes beyond this term; the genesis is of term 1.
     pub term_max: u8,
     /// How often what may happen.

@@ -35,6 +35,7 @@ const PLAIN: World = World {
     check_quorum: false,
     small_appends: false,
     elections: Elections::AtOnce,
+    in_flight_max: 3,
     term_max: 3,
     left: NOTHING,
     changes: &[],
