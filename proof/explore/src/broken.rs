@@ -25,6 +25,8 @@ pub enum Promise {
     DurableBeforeAcknowledged,
     /// One replica's own invariants; nobody is condemned who lost nothing, nobody hears what no peer says.
     ReplicaIsSound,
+    /// A leader that was voted out leads no more, and says that this is committed.
+    RemovedLeadersGo,
     /// In calm weather a group that could have a leader gets one, and it commits.
     CalmRecovers,
 }
@@ -41,6 +43,7 @@ impl Promise {
         Promise::ReadsAreFresh,
         Promise::DurableBeforeAcknowledged,
         Promise::ReplicaIsSound,
+        Promise::RemovedLeadersGo,
         Promise::CalmRecovers,
     ];
 
@@ -56,6 +59,7 @@ impl Promise {
             Promise::ReadsAreFresh => "reads are fresh",
             Promise::DurableBeforeAcknowledged => "durable before acknowledged",
             Promise::ReplicaIsSound => "a replica is sound",
+            Promise::RemovedLeadersGo => "removed leaders go",
             Promise::CalmRecovers => "calm recovers",
         }
     }

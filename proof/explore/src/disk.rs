@@ -96,6 +96,14 @@ impl Disk {
         }
     }
 
+    /// Of an original member that lost its log behind the genesis, and knows it (rule D9).
+    pub fn condemned(genesis: &LogStart, term: Term) -> Disk {
+        let mut disk = Disk::founded(genesis);
+        disk.hard_state.term = term;
+        disk.condemned = Some(CondemnedReason::LogLost);
+        disk
+    }
+
     /// Last index of the log.
     pub fn last(&self) -> Index {
         self.start.position.index + self.entries.len() as u64
@@ -225,7 +233,6 @@ impl Disk {
     fn begin_behind(&mut self, snapshot: &Snapshot) {
         self.start = snapshot.start.clone();
         self.entries.clear();
-        self.hard_state.commit = self.hard_state.commit.max(snapshot.start.position.index);
     }
 
     /// Entries as a log reads them back.

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod broken;
+pub mod calm;
 pub mod disk;
 pub mod ledger;
 pub mod moves;

@@ -18,6 +18,12 @@ fn main() -> ExitCode {
             _ => return ExitCode::from(2),
         }
     }
+    #[cfg(feature = "planted")]
+    if let Ok(name) = std::env::var("PLANT") {
+        let bug = mraft_types::planted::Bug::ALL.iter().find(|bug| bug.name() == name).copied();
+        assert!(bug.is_some(), "no such bug");
+        mraft_types::planted::plant(bug);
+    }
     let k: Option<usize> = std::env::var("K").ok().and_then(|k| k.parse().ok());
     let worlds: Vec<_> = WORLDS.iter().cloned().map(|mut w| { w.in_flight_max = k.unwrap_or(w.in_flight_max); w }).collect();
     for world in worlds.iter().filter(|world| name.as_ref().is_none_or(|name| name == world.name)) {

@@ -24,6 +24,11 @@ pub fn play(
                 cut |= 1 << (node - 1);
                 continue;
             }
+            Before::IsWiped(node) | Before::IsCondemned(node) => {
+                let replica = &mut replicas[node as usize - 1];
+                *replica = replica.damaged(&world.genesis(), matches!(before, Before::IsCondemned(_)))?;
+                continue;
+            }
             Before::Leads(node) => (node, Step::Campaign),
             Before::Proposes(node) => (node, Step::Propose),
             Before::Beats(node) => (node, Step::Beat),

@@ -96,6 +96,8 @@ pub enum Step<'a> {
     Campaign,
     /// Time passes until it would no longer stand by its leader, but not until it campaigns.
     Doubt,
+    /// A tick of this number, with this draw; in calm weather only.
+    Tick(u64, u64),
     /// Time passes until a leader sends heartbeats.
     Beat,
     /// A client's command.
@@ -182,6 +184,8 @@ pub struct Replica {
     /// Snapshots on their way, at most one to each peer.
     sending: BTreeMap<ReplicaId, LogPosition>,
     is_gone: bool,
+    /// It lost what it had: it may be condemned.
+    is_damaged: bool,
 }
 
 /// Why a step has no outcome.
@@ -201,12 +205,12 @@ impl From<Broken> for Not {
 
 impl Replica {
     /// Starts a replica on what its disk holds.
-    pub fn start(config: Config, mut disk: Disk) -> Result<Replica, Broken> {
+    pub fn start(config: Config, mut disk: Disk, is_damaged: bool) -> Result<Replica, Broken> {
         let restored = disk.restore();
         let raft = Raft::new(config, restored).map_err(|error| {
             Broken::new(Promise::ReplicaIsSound, format!("{} does not come up: {error}", config.id))
         })?;
-        if let Some(reason) = raft.condemned() {
+        if let Some(reason) = raft.condemned().filter(|_| !is_damaged) {
             return Err(condemned(config.id, reason));
         }
         let machine = Arc::clone(disk.machine());
@@ -220,6 +224,7 @@ impl Replica {
             installing: None,
             sending: BTreeMap::new(),
             is_gone: false,
+            is_damaged,
         };
         let hosting = Hosting { disk_at_once: true, apply_at_once: true, poll_at_once: true };
         replica.settle(hosting, &mut Happened::default())?;
@@ -233,6 +238,7 @@ impl Replica {
         }
         let committed = self.raft.commit();
         let led = self.raft.is_leader().then(|| self.raft.term());
+        let said = out.sent.len();
         self.take_in(step, out)?;
         match (step, hosting.poll_at_once) {
             (Step::Poll | Step::Crash { .. }, _) | (_, true) => self.settle(hosting, out)?,
@@ -244,7 +250,10 @@ impl Replica {
                 write.number -= by;
             }
         }
-        self.note_commits(committed, out)?;
+        self.note_commits(committed, out);
+        if hosting.poll_at_once {
+            self.check_resignation(step, led, &out.sent[said..])?;
+        }
         if self.raft.is_leader() && led != Some(self.raft.term()) {
             out.facts.push(Fact::Leads(self.raft.term()));
         }
@@ -283,6 +292,7 @@ impl Replica {
             Step::Poll => {}
             Step::Campaign if !is_leader => self.campaign()?,
             Step::Doubt if !is_leader => self.doubt()?,
+            Step::Tick(number, random) => self.tick(number, random),
             Step::Beat if is_leader => {
                 // Two ticks, so that the number of the last one tells nothing.
                 self.tick(1, 0);
@@ -416,6 +426,7 @@ impl Replica {
                 self.is_gone = true;
                 out.facts.push(Fact::Gone);
             }
+            Effect::Condemned(_) if self.is_damaged => {}
             Effect::Condemned(reason) => return Err(condemned(self.raft.id(), *reason)),
             Effect::LeaderChanged { .. }
             | Effect::ElectionStarted(_)
@@ -493,8 +504,8 @@ impl Replica {
         if applied && !self.disk.catch_up(&self.machine) {
             return Err(Not::Possible);
         }
-        let Replica { raft, disk, .. } = self;
-        *self = Replica::start(*raft.config(), disk.clone())?;
+        let Replica { raft, disk, is_damaged, .. } = self;
+        *self = Replica::start(*raft.config(), disk.clone(), *is_damaged)?;
         out.facts.push(Fact::Restarted);
         Ok(())
     }
@@ -583,12 +594,35 @@ impl Replica {
         }
     }
 
-    fn note_commits(&self, before: Index, out: &mut Happened) -> Result<(), Broken> {
+    /// Rule M1: a leader that a committed change has voted out leads no more, and whoever's answer committed it is told.
+    fn check_resignation(&self, step: Step<'_>, led: Option<Term>, said: &[Parcel]) -> Result<(), Broken> {
+        let (raft, committed) = (&self.raft, self.raft.committed_membership());
+        let is_out = raft.membership() == committed && committed.role(raft.id()) != Some(Role::Voter);
+        if !is_out || led != Some(raft.term()) {
+            return Ok(());
+        }
+        let broken = |what: &str| Err(Broken::new(Promise::RemovedLeadersGo, format!("{} {what}", raft.id())));
+        if raft.is_leader() {
+            return broken("leads on although its removal is committed");
+        }
+        let Step::Deliver(Parcel::Message(Message { from, body: Body::AppendReply(AppendReply::Accepted { .. }), .. })) = step
+        else {
+            return Ok(());
+        };
+        let tells = |parcel: &Parcel| match parcel {
+            Parcel::Message(Message { to, body: Body::Append { commit, .. }, .. }) => {
+                to == from && *commit >= committed.change_index
+            }
+            _ => false,
+        };
+        if said.iter().any(tells) { Ok(()) } else { broken("resigns and tells nobody that its removal is committed") }
+    }
+
+    fn note_commits(&self, before: Index, out: &mut Happened) {
         for index in before + 1..=self.raft.commit() {
             let Some(entry) = self.entry(index) else { continue };
             out.facts.push(Fact::Committed(self.raft.term(), entry));
         }
-        Ok(())
     }
 
     /// The core.
@@ -609,6 +643,17 @@ impl Replica {
     /// What is applied.
     pub fn machine(&self) -> &Arc<Machine> {
         &self.machine
+    }
+
+    /// The same replica after it lost what was on its disk, and knows it or not.
+    pub fn damaged(&self, genesis: &LogStart, knows: bool) -> Result<Replica, Broken> {
+        let disk = if knows { Disk::condemned(genesis, self.disk.hard_state().term) } else { Disk::empty() };
+        Replica::start(*self.raft.config(), disk, true)
+    }
+
+    /// Whether it lost what was on its disk.
+    pub fn is_damaged(&self) -> bool {
+        self.is_damaged
     }
 
     /// Whether it was removed and is gone for good.

@@ -8,6 +8,9 @@ use crate::space::{Move, Space, State};
 use crate::table::Table;
 use crate::world::World;
 
+/// Of so many states one is looked at in calm weather, beside all from which no step leads on.
+const CALM_EVERY: u64 = 256;
+
 /// Where a search stops.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
@@ -26,6 +29,8 @@ pub struct Report {
     pub transitions: u64,
     /// Steps from the first state to the last ones.
     pub depth: usize,
+    /// States of which it was seen that calm weather mends them.
+    pub calms: usize,
     /// Whether every state within the world's bounds was seen.
     pub is_exhausted: bool,
     /// Different replicas, parcels, sets of parcels, ledgers, outcomes.
@@ -60,7 +65,7 @@ pub fn explore(world: &World, bounds: Bounds, mut progress: impl FnMut(usize, us
     states.number(first);
     let (mut at, mut layer_end) = (0, 1);
     let mut next: Vec<Next> = Vec::new();
-    while at < states.len() {
+    'all: while at < states.len() {
         if at == layer_end {
             layer_end = states.len();
             report.depth += 1;
@@ -76,6 +81,14 @@ pub fn explore(world: &World, bounds: Bounds, mut progress: impl FnMut(usize, us
         next.clear();
         space.next(state, &mut next);
         report.transitions += next.len() as u64;
+        if next.is_empty() || crate::table::hash(&state).is_multiple_of(CALM_EVERY) {
+            report.calms += 1;
+            if let Err(broken) = space.calm(state) {
+                let script = crate::trace::end(&mut space, &states, &parents, at as u32, &broken);
+                report.found = Some(Found { broken, depth: report.depth, script });
+                break;
+            }
+        }
         for (way, after) in next.drain(..) {
             let broken = match after {
                 Err(broken) => Some(*broken),
@@ -97,9 +110,7 @@ pub fn explore(world: &World, bounds: Bounds, mut progress: impl FnMut(usize, us
             if let Some(broken) = broken {
                 let script = crate::trace::script(&mut space, &states, &parents, at as u32, way, &broken);
                 report.found = Some(Found { broken, depth: report.depth + 1, script });
-                report.states = states.len();
-                report.sizes = space.sizes();
-                return report;
+                break 'all;
             }
         }
         at += 1;

@@ -21,7 +21,7 @@ use crate::promises::{self, View};
 use crate::replica::{self, Happened, Not, Parcel, REPLICAS_MAX, Replica, Step, place_of};
 use crate::summary::{Contents, Members, Summary};
 use crate::table::{Folding, NumberMap, Table};
-use crate::world::{Elections, Left, World, replica};
+use crate::world::{Elections, Left, World};
 
 /// A state, by numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -163,7 +163,7 @@ impl Space {
         let mut replicas = Vec::new();
         for place in 0..world.replicas() {
             let disk = if place < world.roles.len() { Disk::founded(&genesis) } else { Disk::empty() };
-            replicas.push(Replica::start(world.config(place), disk)?);
+            replicas.push(Replica::start(world.config(place), disk, false)?);
         }
         let mut ledger = Ledger::default();
         crate::prelude::play(world, &mut replicas, |place, facts| {
@@ -259,9 +259,15 @@ impl Space {
         promises::check(view, changed)
     }
 
+    /// Whether the group recovers in calm weather.
+    pub fn calm(&self, state: State) -> Result<(), Broken> {
+        let replicas = (0..self.world.replicas()).map(|place| self.replica(state, place).clone());
+        crate::calm::check(replicas.collect())
+    }
+
     /// The step that a code stands for.
     pub fn step(&self, code: Code) -> Step<'_> {
-        let id = |place: u8| replica(u64::from(place) + 1);
+        let id = |place: u8| self.world.id(usize::from(place));
         match code {
             Code::Deliver(parcel) => Step::Deliver(self.parcels.get(parcel)),
             Code::Persist => Step::Persist,
@@ -317,9 +323,12 @@ impl Space {
             return BEYOND;
         }
         let facts: Box<[Fact]> = happened.facts.iter().map(|fact| self.numbered(fact)).collect();
-        let count = self.world.replicas();
-        let known = happened.sent.into_iter().filter(|parcel| parcel.to().node().get() as usize <= count);
-        let mut sent: Vec<u32> = known.collect::<Vec<_>>().into_iter().map(|parcel| self.parcel(parcel)).collect();
+        let is_there = |id| (0..self.world.replicas()).any(|place| self.world.id(place) == id);
+        let arrives = |parcel: &Parcel| {
+            is_there(parcel.to()) && !(self.world.loses_snapshots && matches!(parcel, Parcel::Snapshot { .. }))
+        };
+        let sent: Vec<Parcel> = happened.sent.into_iter().filter(arrives).collect();
+        let mut sent: Vec<u32> = sent.into_iter().map(|parcel| self.parcel(parcel)).collect();
         sent.sort_unstable();
         sent.dedup();
         let next = self.number(replica);

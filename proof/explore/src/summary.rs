@@ -109,6 +109,8 @@ pub struct Summary {
     pub is_gone: bool,
     /// Waits for its first snapshot.
     pub is_memberless: bool,
+    /// Takes no part for ever.
+    pub is_condemned: bool,
     /// Whether it leads.
     pub leads: bool,
     /// Its term, and the durable one.
@@ -152,6 +154,7 @@ impl Summary {
         Summary {
             is_gone: replica.is_gone(),
             is_memberless: raft.is_memberless(),
+            is_condemned: raft.condemned().is_some(),
             leads: raft.is_leader(),
             term: raft.term() as u8,
             durable_term: disk.hard_state().term as u8,

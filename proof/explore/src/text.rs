@@ -92,7 +92,7 @@ pub fn step(id: ReplicaId, step: &Step<'_>) -> String {
         Step::Poll => format!("poll {id:?}"),
         Step::Campaign => format!("campaign {id:?}"),
         Step::Doubt => format!("{id:?} has not heard of its leader for an election timeout"),
-        Step::Beat => format!("tick {id:?}"),
+        Step::Tick(..) | Step::Beat => format!("tick {id:?}"),
         Step::Propose => format!("propose {id:?} {}", crate::replica::command_of(id)),
         Step::Read => format!("read {id:?}"),
         Step::Change(it) => format!("change {id:?} {}", change(it)),

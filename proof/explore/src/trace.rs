@@ -10,7 +10,6 @@ use crate::replica::{Happened, Replica};
 use crate::space::{Code, Move, Space, State};
 use crate::table::Table;
 use crate::text;
-use crate::world::replica;
 
 /// The way to the state numbered `last`, and the step behind it that breaks a promise.
 pub fn script(
@@ -21,12 +20,26 @@ pub fn script(
     way: Move,
     broken: &Broken,
 ) -> String {
+    let mut said = way_to(space, states, parents, last);
+    tell(space, *states.get(last), way, &mut said);
+    _ = writeln!(said, "! {broken}");
+    said
+}
+
+/// The way to the state numbered `last`, which breaks a promise.
+pub fn end(space: &mut Space, states: &Table<State>, parents: &[u32], last: u32, broken: &Broken) -> String {
+    let mut said = way_to(space, states, parents, last);
+    _ = writeln!(said, "! {broken}");
+    said
+}
+
+fn way_to(space: &mut Space, states: &Table<State>, parents: &[u32], last: u32) -> String {
     let mut path = vec![last];
     while let Some(at) = path.last().copied().filter(|at| *at != 0) {
         path.push(parents[at as usize]);
     }
     path.reverse();
-    let mut said = format!("# {}: {}\\n", space.world().name, space.world().says);
+    let mut said = format!("# {}: {}\n", space.world().name, space.world().says);
     believe(space, *states.get(0), &mut said);
     for pair in path.windows(2) {
         let (before, after) = (*states.get(pair[0]), *states.get(pair[1]));
@@ -37,8 +50,6 @@ pub fn script(
         tell(space, before, *way, &mut said);
         believe(space, after, &mut said);
     }
-    tell(space, *states.get(last), way, &mut said);
-    _ = writeln!(said, "! {broken}");
     said
 }
 
@@ -59,7 +70,7 @@ fn tell(space: &mut Space, before: State, way: Move, said: &mut String) {
 }
 
 fn tell_step(space: &Space, who: &mut Replica, place: usize, code: Code, said: &mut String) {
-    let id = replica(place as u64 + 1);
+    let id = space.world().id(place);
     let step = space.step(code);
     _ = writeln!(said, "> {}", text::step(id, &step));
     let mut happened = Happened { effects: Some(Vec::new()), ..Happened::default() };

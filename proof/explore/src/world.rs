@@ -26,6 +26,8 @@ pub struct World {
     pub check_quorum: bool,
     /// Whether an append carries one entry at most.
     pub small_appends: bool,
+    /// Whether snapshots never arrive.
+    pub loses_snapshots: bool,
     /// How replicas ask whether they could win.
     pub elections: Elections,
     /// Most parcels on their way; whatever is more is lost.
@@ -102,11 +104,10 @@ pub enum Before {
     Cut(u64),
     /// This change is asked of this node, and happens.
     Changes(u64, usize),
-}
-
-/// Generation 0 of a node.
-pub fn replica(node: u64) -> ReplicaId {
-    ReplicaId::new(0, node_of(node))
+    /// This node's disk is replaced by an empty one.
+    IsWiped(u64),
+    /// This node lost its log behind the genesis and knows it (rule D9).
+    IsCondemned(u64),
 }
 
 fn node_of(node: u64) -> NodeId {
@@ -122,7 +123,7 @@ impl World {
     /// Where every original member begins.
     pub fn genesis(&self) -> LogStart {
         let member = |(at, role): (usize, &Role)| {
-            let id = replica(at as u64 + 1);
+            let id = self.id(at);
             (id, Member { role: *role, raft_address: address(id.node()) })
         };
         LogStart {
@@ -135,10 +136,15 @@ impl World {
         }
     }
 
+    /// The replica at `place`: generation 0 of a node that was there from the beginning, 1 of one that joins.
+    pub fn id(&self, place: usize) -> ReplicaId {
+        ReplicaId::new(u16::from(place >= self.roles.len()), node_of(place as u64 + 1))
+    }
+
     /// A replica's settings.
     pub fn config(&self, place: usize) -> Config {
         Config {
-            id: replica(place as u64 + 1),
+            id: self.id(place),
             election_ticks: ELECTION_TICKS,
             heartbeat_ticks: 1,
             check_quorum: self.check_quorum,
@@ -154,14 +160,15 @@ impl World {
 
     /// The changes, as operators ask for them.
     pub fn changes(&self) -> Vec<MembershipChange> {
+        let id = |node: u64| self.id(node as usize - 1);
         let change = |change: &Change| match *change {
             Change::Add(node) => {
                 let node = node_of(node);
                 MembershipChange::AddLearner { node, raft_address: address(node) }
             }
-            Change::Promote(node) => MembershipChange::Promote(replica(node)),
-            Change::Demote(node) => MembershipChange::Demote(replica(node)),
-            Change::Remove(node) => MembershipChange::Remove(replica(node)),
+            Change::Promote(node) => MembershipChange::Promote(id(node)),
+            Change::Demote(node) => MembershipChange::Demote(id(node)),
+            Change::Remove(node) => MembershipChange::Remove(id(node)),
         };
         self.changes.iter().map(change).collect()
     }

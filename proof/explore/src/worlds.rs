@@ -5,13 +5,15 @@
 use mraft_types::Role;
 
 use crate::replica::Hosting;
-use crate::world::{Elections, Left, World};
+use crate::world::{Before, Change, Elections, Left, World};
 
 const VOTERS_2: &[Role] = &[Role::Voter, Role::Voter];
+const VOTERS_4: &[Role] = &[Role::Voter, Role::Voter, Role::Voter, Role::Voter];
 const VOTERS_3: &[Role] = &[Role::Voter, Role::Voter, Role::Voter];
 
 const FAST: Hosting = Hosting { disk_at_once: true, apply_at_once: true, poll_at_once: true };
 const SLOW: Hosting = Hosting { disk_at_once: false, apply_at_once: true, poll_at_once: true };
+const TURNS: Hosting = Hosting { disk_at_once: false, apply_at_once: true, poll_at_once: false };
 
 const NOTHING: Left = Left {
     proposals: 0,
@@ -26,6 +28,8 @@ const NOTHING: Left = Left {
     duplicates: 0,
 };
 
+const ANY: usize = usize::MAX;
+
 const PLAIN: World = World {
     name: "",
     says: "",
@@ -34,8 +38,9 @@ const PLAIN: World = World {
     hosting: FAST,
     check_quorum: false,
     small_appends: false,
+    loses_snapshots: false,
     elections: Elections::AtOnce,
-    in_flight_max: 3,
+    in_flight_max: 2,
     term_max: 3,
     left: NOTHING,
     changes: &[],
@@ -45,31 +50,174 @@ const PLAIN: World = World {
 /// All of them.
 pub const WORLDS: &[World] = &[
     World {
-        name: "three-voters",
-        says: "elections and one command among three voters, one of which crashes",
-        left: Left { proposals: 1, crashes: 1, ..NOTHING },
-        ..PLAIN
-    },
-    World {
-        name: "two-voters",
-        says: "two voters",
-        roles: VOTERS_2,
-        left: Left { proposals: 1, crashes: 1, ..NOTHING },
-        ..PLAIN
-    },
-    World {
-        name: "two-voters-slow",
+        name: "pair",
         says: "two voters whose disks lag",
         roles: VOTERS_2,
         hosting: SLOW,
+        in_flight_max: ANY,
+        left: Left { proposals: 1, crashes: 1, duplicates: 1, ..NOTHING },
+        ..PLAIN
+    },
+    World {
+        name: "pair-turns",
+        says: "two voters that take in several events before they answer",
+        roles: VOTERS_2,
+        hosting: TURNS,
+        elections: Elections::Asked,
+        in_flight_max: ANY,
         left: Left { proposals: 1, crashes: 1, ..NOTHING },
         ..PLAIN
     },
     World {
-        name: "three-voters-slow",
+        name: "pair-pre-votes",
+        says: "two voters that ask before they campaign",
+        roles: VOTERS_2,
+        elections: Elections::Asked,
+        check_quorum: true,
+        in_flight_max: ANY,
+        left: Left { proposals: 1, crashes: 1, beats: 2, ..NOTHING },
+        ..PLAIN
+    },
+    World {
+        name: "trio",
+        says: "three voters",
+        in_flight_max: 2,
+        left: Left { proposals: 1, crashes: 1, ..NOTHING },
+        ..PLAIN
+    },
+    World {
+        name: "trio-slow",
         says: "three voters whose disks lag",
         hosting: SLOW,
+        in_flight_max: 1,
         left: Left { proposals: 1, crashes: 1, ..NOTHING },
+        ..PLAIN
+    },
+    World {
+        name: "trio-terms",
+        says: "three voters over three elections, entry by entry",
+        in_flight_max: 2,
+        small_appends: true,
+        term_max: 4,
+        ..PLAIN
+    },
+    World {
+        name: "trio-reads",
+        says: "three voters, reads and heartbeats",
+        left: Left { proposals: 1, reads: 1, beats: 1, ..NOTHING },
+        before: &[Before::Leads(1)],
+        ..PLAIN
+    },
+    World {
+        name: "pair-reads",
+        says: "two voters, reads and heartbeats",
+        roles: VOTERS_2,
+        in_flight_max: ANY,
+        left: Left { proposals: 1, reads: 2, beats: 1, crashes: 1, duplicates: 1, ..NOTHING },
+        ..PLAIN
+    },
+    World {
+        name: "trio-transfer",
+        says: "three voters, leadership handed over",
+        left: Left { proposals: 1, transfers: 1, beats: 1, ..NOTHING },
+        before: &[Before::Leads(1)],
+        ..PLAIN
+    },
+    World {
+        name: "witness",
+        says: "two voters and a witness",
+        roles: &[Role::Voter, Role::Voter, Role::Witness],
+        left: Left { proposals: 1, crashes: 1, ..NOTHING },
+        ..PLAIN
+    },
+    World {
+        name: "learner",
+        says: "a voter and a learner, which is promoted",
+        roles: &[Role::Voter, Role::Learner],
+        hosting: SLOW,
+        in_flight_max: ANY,
+        left: Left { proposals: 1, crashes: 1, changes: 2, ..NOTHING },
+        changes: &[Change::Promote(2), Change::Remove(2), Change::Demote(1), Change::Remove(1)],
+        ..PLAIN
+    },
+    World {
+        name: "pair-learner",
+        says: "two voters and a learner",
+        roles: &[Role::Voter, Role::Voter, Role::Learner],
+        in_flight_max: 2,
+        left: Left { proposals: 1, crashes: 1, changes: 1, ..NOTHING },
+        changes: &[Change::Promote(3)],
+        ..PLAIN
+    },
+    World {
+        name: "trio-wiped",
+        says: "three voters, one of which comes back without its disk",
+        loses_snapshots: true,
+        left: Left { beats: 2, crashes: 1, ..NOTHING },
+        before: &[Before::Leads(1), Before::Cut(2), Before::Proposes(1), Before::IsWiped(3)],
+        ..PLAIN
+    },
+    World {
+        name: "trio-condemned",
+        says: "three voters, one of which lost its log and knows it",
+        left: Left { beats: 2, crashes: 1, ..NOTHING },
+        before: &[Before::Leads(1), Before::Cut(2), Before::Proposes(1), Before::IsCondemned(3)],
+        ..PLAIN
+    },
+    World {
+        name: "joiner",
+        says: "a voter, and a second replica that joins by snapshot",
+        roles: &[Role::Voter],
+        joiners: 1,
+        hosting: SLOW,
+        in_flight_max: ANY,
+        left: Left { proposals: 1, crashes: 1, changes: 2, failures: 1, ..NOTHING },
+        changes: &[Change::Add(2), Change::Promote(2)],
+        ..PLAIN
+    },
+    World {
+        name: "pair-removal",
+        says: "two voters of which one is removed, the leader too",
+        roles: VOTERS_2,
+        in_flight_max: ANY,
+        left: Left { proposals: 1, crashes: 1, changes: 2, ..NOTHING },
+        changes: &[Change::Remove(1), Change::Remove(2), Change::Demote(1), Change::Demote(2)],
+        ..PLAIN
+    },
+    World {
+        name: "trio-removal",
+        says: "three voters of which two are removed",
+        in_flight_max: 2,
+        left: Left { changes: 2, ..NOTHING },
+        changes: &[Change::Remove(1), Change::Remove(2), Change::Remove(3)],
+        before: &[Before::Leads(1)],
+        ..PLAIN
+    },
+    World {
+        name: "four",
+        says: "four voters, a change of one leader meets one of the next",
+        roles: VOTERS_4,
+        in_flight_max: 2,
+        left: Left { changes: 2, ..NOTHING },
+        changes: &[Change::Remove(1), Change::Remove(4)],
+        before: &[Before::Leads(1)],
+        ..PLAIN
+    },
+    World {
+        name: "pair-snapshot",
+        says: "two voters, one behind the log of the other",
+        roles: VOTERS_2,
+        hosting: SLOW,
+        in_flight_max: ANY,
+        left: Left { crashes: 1, truncations: 1, failures: 1, duplicates: 1, ..NOTHING },
+        ..PLAIN
+    },
+    World {
+        name: "trio-snapshot",
+        says: "three voters, one behind the log of the leader",
+        in_flight_max: 2,
+        left: Left { crashes: 1, truncations: 1, failures: 1, ..NOTHING },
+        before: &[Before::Cut(3), Before::Leads(1), Before::Proposes(1)],
         ..PLAIN
     },
 ];

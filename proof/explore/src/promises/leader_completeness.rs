@@ -49,12 +49,12 @@ fn could_win(replicas: &[Summary], place: usize, log_of: impl Fn(&Summary) -> &L
     let candidate = &replicas[place];
     let log = log_of(candidate);
     let counting = log.in_force.counting;
-    if candidate.is_gone || candidate.is_memberless || log.in_force.voters & 1 << place == 0 {
+    let has_voice = |replica: &Summary| !replica.is_gone && !replica.is_memberless && !replica.is_condemned;
+    if !has_voice(candidate) || log.in_force.voters & 1 << place == 0 {
         return false;
     }
     let would_grant = |(other, voter): &(usize, &Summary)| {
-        let takes_part = !voter.is_gone && !voter.is_memberless && counting & 1 << other != 0;
-        takes_part && log_of(voter).end() <= log.end()
+        has_voice(voter) && counting & 1 << other != 0 && log_of(voter).end() <= log.end()
     };
     let votes = replicas.iter().enumerate().filter(would_grant).count() as u32;
     votes > counting.count_ones() / 2
