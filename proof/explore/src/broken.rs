@@ -27,6 +27,8 @@ pub enum Promise {
     ReplicaIsSound,
     /// A leader that was voted out leads no more, and says that this is committed.
     RemovedLeadersGo,
+    /// Replicas that differ in nothing but their names do the same; the search relies on it.
+    NamesDoNotMatter,
     /// In calm weather a group that could have a leader gets one, and it commits.
     CalmRecovers,
 }
@@ -44,6 +46,7 @@ impl Promise {
         Promise::DurableBeforeAcknowledged,
         Promise::ReplicaIsSound,
         Promise::RemovedLeadersGo,
+        Promise::NamesDoNotMatter,
         Promise::CalmRecovers,
     ];
 
@@ -60,6 +63,7 @@ impl Promise {
             Promise::DurableBeforeAcknowledged => "durable before acknowledged",
             Promise::ReplicaIsSound => "a replica is sound",
             Promise::RemovedLeadersGo => "removed leaders go",
+            Promise::NamesDoNotMatter => "names do not matter",
             Promise::CalmRecovers => "calm recovers",
         }
     }

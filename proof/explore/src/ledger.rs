@@ -8,6 +8,7 @@ use mraft_types::Term;
 use crate::broken::{Broken, Promise};
 use crate::replica::REPLICAS_MAX;
 use crate::summary::Contents;
+use crate::symmetry::Renaming;
 
 /// Largest term of any world.
 pub const TERMS_MAX: usize = 7;
@@ -67,7 +68,7 @@ struct Decided {
     known_in: u8,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct Read {
     replica: u8,
     round: u8,
@@ -131,6 +132,7 @@ impl Ledger {
                 // Reads of one round are served together: the youngest needs the most.
                 self.reads.retain(|other| (other.replica, other.round) != (read.replica, round));
                 self.reads.push(read);
+                self.reads.sort_unstable();
             }
             Fact::ReadServed { round, index } => {
                 let is_it = |read: &Read| (usize::from(read.replica), read.round) == (replica, round);
@@ -167,6 +169,27 @@ impl Ledger {
         if u64::from(self.votes[replica].0) < durable_term {
             self.votes[replica] = (0, 0);
         }
+    }
+
+    /// The same under other names.
+    pub fn renamed(&self, renaming: Renaming, contents: &mut Contents) -> Ledger {
+        let who = |place: u8| match place.checked_sub(1) {
+            Some(place) => renaming.place(usize::from(place)) as u8 + 1,
+            None => 0,
+        };
+        let mut renamed = self.clone();
+        renamed.leaders = self.leaders.map(who);
+        for (place, (term, candidate)) in self.votes.iter().enumerate() {
+            renamed.votes[renaming.place(place)] = (*term, who(*candidate));
+        }
+        for read in &mut renamed.reads {
+            read.replica = renaming.place(usize::from(read.replica)) as u8;
+        }
+        renamed.reads.sort_unstable();
+        for decided in &mut renamed.decided {
+            decided.content = contents.renamed(decided.content, renaming);
+        }
+        renamed
     }
 
     fn decide(&mut self, replica: usize, known_in: u8, entry: Chosen, contents: &Contents) -> Result<(), Broken> {

@@ -31,7 +31,7 @@ fn main() -> ExitCode {
         let report = explore(world, Bounds { states_max }, |states, depth| {
             eprintln!("{} {states} states, depth {depth}, {:?}", world.name, began.elapsed());
         });
-        println!("{} {} states {} transitions depth {} exhausted {} {:?} sizes {:?}", report.world, report.states, report.transitions, report.depth, report.is_exhausted, began.elapsed(), report.sizes);
+        println!("{} {} states for {} {} transitions depth {} exhausted {} {:?} sizes {:?}", report.world, report.states, report.stand_for, report.transitions, report.depth, report.is_exhausted, began.elapsed(), report.sizes);
         if let Some(found) = report.found {
             println!("{}", found.script);
             println!("{} at {}", found.broken, found.depth);

@@ -25,6 +25,8 @@ pub struct Report {
     pub world: &'static str,
     /// Distinct states.
     pub states: usize,
+    /// Distinct states that these stand for, those under other names included.
+    pub stand_for: u64,
     /// Steps that led from one state to another.
     pub transitions: u64,
     /// Steps from the first state to the last ones.
@@ -62,7 +64,8 @@ pub fn explore(world: &World, bounds: Bounds, mut progress: impl FnMut(usize, us
     };
     let mut states: Table<State> = Table::new();
     let mut parents: Vec<u32> = vec![0];
-    states.number(first);
+    states.number(space.representative(first));
+    report.stand_for = space.stands_for(first);
     let (mut at, mut layer_end) = (0, 1);
     let mut next: Vec<Next> = Vec::new();
     'all: while at < states.len() {
@@ -73,7 +76,7 @@ pub fn explore(world: &World, bounds: Bounds, mut progress: impl FnMut(usize, us
         if states.len() >= bounds.states_max {
             if std::env::var_os("DUMP").is_some() {
                 let broken = Broken::new(crate::broken::Promise::CalmRecovers, "dump".into());
-                println!("{}", crate::trace::script(&mut space, &states, &parents, at as u32, Move::Step{place:0, code: crate::space::Code::Poll}, &broken));
+                println!("{}", crate::trace::script(&mut space, &states, &parents, at as u32, &broken));
             }
             break;
         }
@@ -92,9 +95,10 @@ pub fn explore(world: &World, bounds: Bounds, mut progress: impl FnMut(usize, us
         for (way, after) in next.drain(..) {
             let broken = match after {
                 Err(broken) => Some(*broken),
-                Ok(after) => match states.number(after) {
+                Ok(after) => match states.number(space.representative(after)) {
                     (_, false) => None,
                     (_, true) => {
+                        report.stand_for += space.stands_for(after);
                         parents.push(at as u32);
                         if parents.len().is_multiple_of(1 << 18) {
                             progress(parents.len(), report.depth + 1);
@@ -108,7 +112,7 @@ pub fn explore(world: &World, bounds: Bounds, mut progress: impl FnMut(usize, us
                 },
             };
             if let Some(broken) = broken {
-                let script = crate::trace::script(&mut space, &states, &parents, at as u32, way, &broken);
+                let script = crate::trace::script(&mut space, &states, &parents, at as u32, &broken);
                 report.found = Some(Found { broken, depth: report.depth + 1, script });
                 break 'all;
             }

@@ -15,16 +15,18 @@ use mraft_raft::{Body, Message};
 use mraft_types::MembershipChange;
 
 use crate::broken::{Broken, Promise};
-use crate::disk::Disk;
 use crate::ledger::{Chosen, Fact, Ledger};
+use crate::prelude::Prelude;
 use crate::promises::{self, View};
 use crate::replica::{self, Happened, Not, Parcel, REPLICAS_MAX, Replica, Step, place_of};
 use crate::summary::{Contents, Members, Summary};
+use crate::symmetry::{Renaming, SYMMETRIES_MAX};
 use crate::table::{Folding, NumberMap, Table};
+use crate::twins::{Renamed, Twins};
 use crate::world::{Elections, Left, World};
 
 /// A state, by numbers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct State {
     pub(crate) replicas: [u32; REPLICAS_MAX],
     pub(crate) sent: u32,
@@ -87,13 +89,13 @@ pub enum Code {
 
 /// What a step does to a replica.
 #[derive(Clone, Debug)]
-struct Outcome {
-    next: u32,
-    sent: Box<[u32]>,
+pub(crate) struct Outcome {
+    pub(crate) next: u32,
+    pub(crate) sent: Box<[u32]>,
     facts: Box<[Fact]>,
     /// Whether the ledger has to hear of it.
     is_noted: bool,
-    broken: Option<Box<Broken>>,
+    pub(crate) broken: Option<Box<Broken>>,
 }
 
 /// What the walk needs to know of a parcel.
@@ -104,32 +106,36 @@ struct Address {
 }
 
 /// Stands in the memory of outcomes for a step that cannot happen or changes nothing.
-const NOTHING: u32 = u32::MAX;
+pub(crate) const NOTHING: u32 = u32::MAX;
 /// Stands there for a step beyond the world's bounds.
-const BEYOND: u32 = u32::MAX - 1;
+pub(crate) const BEYOND: u32 = u32::MAX - 1;
 
 /// Everything that a search of one world knows.
 #[derive(Debug)]
 pub struct Space {
     world: World,
-    changes: Vec<MembershipChange>,
+    pub(crate) changes: Vec<MembershipChange>,
     genesis: Members,
-    contents: Contents,
+    pub(crate) contents: Contents,
+    /// The ways to change names that lead to states like those before.
+    pub(crate) renamings: Vec<Renaming>,
+    pub(crate) twins: Twins,
     replicas: Table<Box<Replica>>,
     summaries: Vec<Summary>,
-    parcels: Table<Parcel>,
+    pub(crate) parcels: Table<Parcel>,
     addresses: Vec<Address>,
-    sent: Table<Box<[u32]>>,
-    ledgers: Table<Ledger>,
+    pub(crate) sent: Table<Box<[u32]>>,
+    pub(crate) ledgers: Table<Ledger>,
     lefts: Table<Left>,
-    rests: Table<(u32, u32)>,
-    outcomes: Vec<Outcome>,
+    pub(crate) rests: Table<(u32, u32)>,
+    pub(crate) outcomes: Vec<Outcome>,
     steps: NumberMap<(u32, Code)>,
     sendings: NumberMap<(u32, u32)>,
     notings: NumberMap<(u32, u32)>,
     prunings: NumberMap<(u32, u8, u8)>,
     removals: NumberMap<(u32, u32)>,
     cuts: HashMap<u32, Rc<[u32]>, BuildHasherDefault<Folding>>,
+    pub(crate) renamed: Renamed,
     /// Steps that would have left the world's bounds.
     pub beyond: u64,
 }
@@ -143,6 +149,8 @@ impl Space {
             changes: world.changes(),
             genesis: Members::of(&genesis.membership),
             contents: Contents::default(),
+            renamings: vec![Renaming::NONE],
+            twins: Twins::default(),
             replicas: Table::new(),
             summaries: Vec::new(),
             parcels: Table::new(),
@@ -158,22 +166,26 @@ impl Space {
             prunings: NumberMap::default(),
             removals: NumberMap::default(),
             cuts: HashMap::default(),
+            renamed: Default::default(),
             beyond: 0,
         };
-        let mut replicas = Vec::new();
-        for place in 0..world.replicas() {
-            let disk = if place < world.roles.len() { Disk::founded(&genesis) } else { Disk::empty() };
-            replicas.push(Replica::start(world.config(place), disk, false)?);
-        }
+        let prelude = Prelude::play(world)?;
+        space.renamings = space.renamings_of(&prelude)?;
         let mut ledger = Ledger::default();
-        crate::prelude::play(world, &mut replicas, |place, facts| {
-            facts.iter().try_for_each(|fact| ledger.note(place, space.numbered(fact), &space.contents))
-        })?;
+        for (place, fact) in &prelude.facts {
+            ledger.note(*place, space.numbered(fact), &space.contents)?;
+        }
         let mut state = State { replicas: [u32::MAX; REPLICAS_MAX], sent: 0, rest: 0 };
-        for (place, replica) in replicas.into_iter().enumerate() {
+        for (place, replica) in prelude.replicas.into_iter().enumerate() {
             state.replicas[place] = space.number(replica);
             let durable_term = space.summaries[state.replicas[place] as usize].durable_term;
             ledger.forget_vote(place, u64::from(durable_term));
+        }
+        // In the first state everybody's twin is whoever stands where it would stand.
+        let renamings = space.renamings.clone();
+        for place in 0..world.replicas() {
+            let twins = renamings.iter().map(|renaming| state.replicas[renaming.place(place)]);
+            space.twins.set(state.replicas[place], twins);
         }
         state.sent = space.sent.number(Box::default()).0;
         state.rest = space.rest(ledger, world.left);
@@ -192,6 +204,7 @@ impl Space {
         if is_new {
             let summary = Summary::of(self.replicas.get(number), &mut self.contents);
             self.summaries.push(summary);
+            self.twins.add(self.renamings.len());
         }
         number
     }
@@ -292,14 +305,34 @@ impl Space {
         let replica = state.replicas[place];
         let found = match self.steps.get(&(replica, code)) {
             Some(found) => *found,
-            None => {
-                let found = self.carry_out(replica, code);
-                self.steps.insert((replica, code), found);
-                found
-            }
+            None => self.discover(replica, code),
         };
         self.beyond += u64::from(found == BEYOND);
         (found < BEYOND).then_some(found)
+    }
+
+    /// Finds out what a step does to a replica, and that all its twins do the same.
+    fn discover(&mut self, replica: u32, code: Code) -> u32 {
+        let mut found = [NOTHING; SYMMETRIES_MAX];
+        for at in 0..self.renamings.len() {
+            let (twin, code) = (self.twins.of(replica, at), self.renamed_code(code, at));
+            found[at] = match self.steps.get(&(twin, code)) {
+                Some(found) => *found,
+                None => self.carry_out(twin, code),
+            };
+            self.steps.insert((twin, code), found[at]);
+        }
+        if self.renamings.len() > 1
+            && let Err(what) = self.link(found)
+        {
+            let what = format!("replica {replica} and its twins: {what}");
+            let broken = Some(Box::new(Broken::new(Promise::NamesDoNotMatter, what)));
+            let outcome = Outcome { next: replica, sent: [].into(), facts: [].into(), is_noted: false, broken };
+            let broken = self.remember(outcome);
+            self.steps.insert((replica, code), broken);
+            return broken;
+        }
+        found[0]
     }
 
     fn carry_out(&mut self, number: u32, code: Code) -> u32 {
@@ -345,7 +378,7 @@ impl Space {
         self.outcomes.len() as u32 - 1
     }
 
-    fn parcel(&mut self, parcel: Parcel) -> u32 {
+    pub(crate) fn parcel(&mut self, parcel: Parcel) -> u32 {
         let is_pre_vote = match &parcel {
             Parcel::Message(message) => matches!(message.body, Body::PreVote { .. } | Body::PreVoteReply { .. }),
             Parcel::Snapshot { .. } | Parcel::Arrived { .. } => false,

@@ -6,6 +6,7 @@ use mraft_raft::Life;
 use mraft_types::{Entry, EntryKind, Membership, Payload, Role, Term};
 
 use crate::replica::{Replica, place_of};
+use crate::symmetry::Renaming;
 use crate::table::Table;
 
 /// Most entries of a log in any world; worlds are bounded far below.
@@ -56,6 +57,12 @@ impl Contents {
     /// The configuration that a content holds.
     pub fn members(&self, content: u8) -> Option<Members> {
         self.members.get(usize::from(content)).copied().flatten()
+    }
+
+    /// A content under other names.
+    pub fn renamed(&mut self, content: u8, renaming: Renaming) -> u8 {
+        let (kind, payload) = self.table.get(u32::from(content)).clone();
+        self.number(&renaming.entry(&Entry { index: 0, term: 0, kind, payload }))
     }
 
     /// Whether two contents may stand at one position: a witness keeps commands without their bytes.

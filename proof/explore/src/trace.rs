@@ -12,45 +12,53 @@ use crate::table::Table;
 use crate::text;
 
 /// The way to the state numbered `last`, and the step behind it that breaks a promise.
-pub fn script(
-    space: &mut Space,
-    states: &Table<State>,
-    parents: &[u32],
-    last: u32,
-    way: Move,
-    broken: &Broken,
-) -> String {
-    let mut said = way_to(space, states, parents, last);
-    tell(space, *states.get(last), way, &mut said);
-    _ = writeln!(said, "! {broken}");
+pub fn script(space: &mut Space, states: &Table<State>, parents: &[u32], last: u32, broken: &Broken) -> String {
+    let (mut said, now) = way_to(space, states, parents, last);
+    let mut ways: Vec<Next> = Vec::new();
+    space.next(now, &mut ways);
+    let breaks = |(way, next): Next| {
+        let found = match next {
+            Err(broken) => *broken,
+            Ok(next) => space.check(next, u8::MAX).err()?,
+        };
+        (found.promise == broken.promise).then_some((way, found))
+    };
+    if let Some((way, broken)) = ways.into_iter().find_map(breaks) {
+        tell(space, now, way, &mut said);
+        _ = writeln!(said, "! {broken}");
+    }
     said
 }
 
 /// The way to the state numbered `last`, which breaks a promise.
 pub fn end(space: &mut Space, states: &Table<State>, parents: &[u32], last: u32, broken: &Broken) -> String {
-    let mut said = way_to(space, states, parents, last);
+    let (mut said, _) = way_to(space, states, parents, last);
     _ = writeln!(said, "! {broken}");
     said
 }
 
-fn way_to(space: &mut Space, states: &Table<State>, parents: &[u32], last: u32) -> String {
+fn way_to(space: &mut Space, states: &Table<State>, parents: &[u32], last: u32) -> (String, State) {
     let mut path = vec![last];
     while let Some(at) = path.last().copied().filter(|at| *at != 0) {
         path.push(parents[at as usize]);
     }
     path.reverse();
     let mut said = format!("# {}: {}\n", space.world().name, space.world().says);
-    believe(space, *states.get(0), &mut said);
-    for pair in path.windows(2) {
-        let (before, after) = (*states.get(pair[0]), *states.get(pair[1]));
+    // What is kept stands for its twins; the way is walked again under the names that it began with.
+    let mut now = *states.get(0);
+    believe(space, now, &mut said);
+    for at in &path[1..] {
+        let goal = *states.get(*at);
         let mut ways: Vec<Next> = Vec::new();
-        space.next(before, &mut ways);
-        let leads_there = |(_, next): &&Next| next.as_ref().is_ok_and(|next| *next == after);
-        let Some((way, _)) = ways.iter().find(leads_there) else { continue };
-        tell(space, before, *way, &mut said);
-        believe(space, after, &mut said);
+        space.next(now, &mut ways);
+        let ahead = ways.into_iter().filter_map(|(way, next)| Some((way, next.ok()?)));
+        let found = ahead.into_iter().find(|(_, next)| space.representative(*next) == goal);
+        let Some((way, next)) = found else { continue };
+        tell(space, now, way, &mut said);
+        now = next;
+        believe(space, now, &mut said);
     }
-    said
+    (said, now)
 }
 
 fn tell(space: &mut Space, before: State, way: Move, said: &mut String) {

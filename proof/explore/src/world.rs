@@ -28,6 +28,8 @@ pub struct World {
     pub small_appends: bool,
     /// Whether snapshots never arrive.
     pub loses_snapshots: bool,
+    /// Whether states that differ only in names are explored once.
+    pub renames: bool,
     /// How replicas ask whether they could win.
     pub elections: Elections,
     /// Most parcels on their way; whatever is more is lost.
@@ -174,6 +176,6 @@ impl World {
     }
 }
 
-fn address(node: NodeId) -> String {
+pub(crate) fn address(node: NodeId) -> String {
     format!("n{node}:1")
 }

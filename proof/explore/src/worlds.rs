@@ -39,6 +39,7 @@ const PLAIN: World = World {
     check_quorum: false,
     small_appends: false,
     loses_snapshots: false,
+    renames: true,
     elections: Elections::AtOnce,
     in_flight_max: 2,
     term_max: 3,
