@@ -573,6 +573,21 @@ impl MemoryFile {
     }
 }
 
+impl MemoryFile {
+    /// What a failed sync was to make durable passes for synced from then on and is not: it stays readable until the power goes. That is
+    /// what Linux does (PostgreSQL found out in 2018). A process that is dying by [`Faults::all_from_operation`] did not sync at all.
+    fn forget_unsynced(&self) {
+        let mut state = self.disk.lock();
+        let is_dying = state.faults.all_from_operation.is_some_and(|from| state.operations > from);
+        if !is_dying
+            && state.power_cycle == self.power_cycle
+            && let Some(content) = state.contents.get_mut(&self.inode)
+        {
+            content.unsynced.clear();
+        }
+    }
+}
+
 impl File for MemoryFile {
     fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
         self.with(Access::Read, |state| {
@@ -596,7 +611,7 @@ impl File for MemoryFile {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.with(Access::Sync, |state| {
+        let synced = self.with(Access::Sync, |state| {
             if state.faults.syncs_fail {
                 return Err(eio());
             }
@@ -608,7 +623,11 @@ impl File for MemoryFile {
                 }
             }
             Ok(())
-        })
+        });
+        if synced.is_err() {
+            self.forget_unsynced();
+        }
+        synced
     }
 
     fn prefill(&self, len: u64) -> io::Result<()> {
@@ -743,6 +762,29 @@ mod tests {
         go.send(()).expect("it waits");
         writer.join().expect("no panic").expect("room");
         assert_eq!(disk.files()[1], (PathBuf::from("/slow"), 4));
+    }
+
+    #[test]
+    fn d10_what_a_failed_sync_was_to_make_durable_is_lost_whatever_the_next_one_says() {
+        for seed in 0..8 {
+            let disk = MemoryDisk::new();
+            let path = Path::new("/file");
+            let file = disk.open(path, Open::CreateNew).expect("a fresh name");
+            file.write_all_at(b"old", 0).expect("room");
+            file.sync_data().expect("synced");
+            disk.sync_dir(Path::new("/")).expect("the name too");
+            file.write_all_at(b"new", 0).expect("room");
+            disk.set_faults(Faults { once_at_operation: Some(disk.operations()), ..Faults::default() });
+            assert!(file.sync_data().is_err(), "once");
+            file.sync_data().expect("and then it says that all is well");
+            let mut read = [0; 3];
+            file.read_exact_at(&mut read, 0).expect("it is there");
+            assert_eq!(&read, b"new", "as long as the power is");
+            disk.crash(seed);
+            let file = disk.open(path, Open::Read).expect("it is there");
+            file.read_exact_at(&mut read, 0).expect("whole");
+            assert_eq!(&read, b"old");
+        }
     }
 
     #[test]

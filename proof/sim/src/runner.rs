@@ -23,6 +23,9 @@ const TWICE_EVERY: u64 = 20;
 /// Threads at most: more than that are a mistake.
 const JOBS_MAX: usize = 256;
 
+/// Seeds of a run that does not say how many.
+const SEEDS: u64 = 100;
+
 /// What `--help` says.
 pub const HELP: &str = "\
 Runs the simulator: a whole cluster in one thread, under virtual time, from a seed.
@@ -32,6 +35,8 @@ Runs the simulator: a whole cluster in one thread, under virtual time, from a se
   --wide           up to 7 nodes and 64 groups instead of the small clusters of the default mix
   --jobs J         threads (all cores)
   --keep-going     goes on after a failure
+  --planted [NAME] shows that each planted bug (or the named one) is found; only in a build that has them (cargo xtask sim makes one)
+  --searches K     looks for each planted bug from so many places in the seeds (1), through at most --seeds of them each (2000)
   --transcript     writes down what happened in each failing seed, below target/sim (default when it stops at the first)
   --help           this
 
@@ -40,35 +45,48 @@ A failure prints the seed, the promise that broke, and the command that repeats 
 /// What the command line says.
 #[derive(Clone, Debug)]
 pub struct Options {
-    seeds: u64,
+    seeds: Option<u64>,
     from: u64,
     width: Width,
     jobs: usize,
     keep_going: bool,
+    /// Planted bugs are looked for: all, or the named one.
+    planted: Option<Option<String>>,
+    searches: u64,
 }
 
 impl Options {
     /// Reads the command line; `None` when help is wanted.
     pub fn parse(arguments: impl Iterator<Item = String>) -> Result<Option<Options>, String> {
         let jobs = std::thread::available_parallelism().map_or(1, |cores| cores.get());
-        let mut options = Options { seeds: 100, from: 0, width: Width::Default, jobs, keep_going: false };
-        let mut arguments = arguments;
+        let mut options = Options {
+            seeds: None,
+            from: 0,
+            width: Width::Default,
+            jobs,
+            keep_going: false,
+            planted: None,
+            searches: 1,
+        };
+        let mut arguments = arguments.peekable();
         while let Some(argument) = arguments.next() {
             let mut number = || {
                 let value = arguments.next().ok_or(format!("{argument} needs a number"))?;
                 value.parse::<u64>().map_err(|_| format!("{argument} needs a number, not {value}"))
             };
             match argument.as_str() {
-                "--seeds" => options.seeds = number()?,
+                "--seeds" => options.seeds = Some(number()?),
                 "--from" => options.from = number()?,
                 "--jobs" => options.jobs = number()? as usize,
                 "--wide" => options.width = Width::Wide,
+                "--searches" => options.searches = number()?,
                 "--keep-going" => options.keep_going = true,
+                "--planted" => options.planted = Some(arguments.next_if(|next| !next.starts_with("--"))),
                 "--help" | "-h" => return Ok(None),
                 _ => return Err(format!("unknown argument {argument}")),
             }
         }
-        if options.seeds == 0 {
+        if options.seeds == Some(0) {
             return Err("--seeds 0 would show nothing".to_owned());
         }
         if options.jobs == 0 || options.jobs > JOBS_MAX {
@@ -130,7 +148,11 @@ pub fn run_seeds(
 
 /// What the command line asks for.
 pub fn obey(options: &Options) -> ExitCode {
-    let Options { seeds, from, width, jobs, keep_going } = *options;
+    if let Some(name) = &options.planted {
+        return find_planted(name.as_deref(), options);
+    }
+    let Options { from, width, jobs, keep_going, .. } = *options;
+    let seeds = options.seeds.unwrap_or(SEEDS);
     let began = Instant::now();
     let mut progress = Progress::new(seeds);
     let mut failures = 0u64;
@@ -165,6 +187,52 @@ pub fn obey(options: &Options) -> ExitCode {
         println!("TOO LITTLE: {shortfall}");
     }
     if failures == 0 && shortfalls.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+#[cfg(not(feature = "planted"))]
+fn find_planted(_: Option<&str>, _: &Options) -> ExitCode {
+    eprintln!(
+        "this build has no planted bugs in it: use `cargo xtask sim --planted`, or build with --features planted"
+    );
+    ExitCode::from(2)
+}
+
+#[cfg(feature = "planted")]
+fn find_planted(name: Option<&str>, options: &Options) -> ExitCode {
+    use mraft_types::planted::Bug;
+
+    use crate::planted::{SEEDS_MAX, is_clean, median, search};
+
+    let bugs: Vec<Bug> =
+        Bug::ALL.iter().copied().filter(|bug| name.is_none_or(|name| bug.name() == name)).collect();
+    if bugs.is_empty() {
+        let names: Vec<&str> = Bug::ALL.iter().map(|bug| bug.name()).collect();
+        eprintln!("no such bug; known are {}", names.join(", "));
+        return ExitCode::from(2);
+    }
+    let mut is_ok = true;
+    for bug in bugs {
+        let seeds_max = options.seeds.unwrap_or(SEEDS_MAX);
+        let found = search(bug, options.searches, seeds_max, options.jobs as u64);
+        let Some(seeds) = median(&found) else {
+            println!("{:26} NOT FOUND", bug.name());
+            is_ok = false;
+            continue;
+        };
+        let mut promises: Vec<&str> = found.iter().flatten().map(|found| found.promise).collect();
+        promises.sort_unstable();
+        promises.dedup();
+        println!("{:26} {seeds:5} seeds  {}", bug.name(), promises.join("; "));
+        for found in found.iter().flatten().filter(|found| !is_clean(found.seed)) {
+            println!(
+                "{:26} IS NOT THE CAUSE: seed {} breaks a promise without it too",
+                bug.name(),
+                found.seed
+            );
+            is_ok = false;
+        }
+    }
+    if is_ok { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// The command that repeats a seed.

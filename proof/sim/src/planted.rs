@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! Bugs that the simulator must find: a check that never fails proves nothing.
+//!
+//! They stand in the product's code, where the rules are kept that they break ([`mraft_types::planted`]); only a build with the feature
+//! `planted` has them. A bug is found when a seed breaks a promise with it and none without it. How many seeds that takes is found out
+//! from several places in the seeds, and the median says it.
+
+use mraft_types::planted::{Bug, plant};
+
+use crate::mix::{Mix, Width};
+use crate::world::{Report, run};
+
+/// A bug must be found within so many seeds.
+pub const SEEDS_MAX: u64 = 2_000;
+/// Two searches are so far apart, so that none runs into the next.
+const SEARCH_STRIDE: u64 = 1_000_000;
+
+/// A search's result.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// Seeds run, the one that found it included.
+    pub seeds: u64,
+    /// That seed.
+    pub seed: u64,
+    /// The promise that broke.
+    pub promise: &'static str,
+    /// How.
+    pub how: String,
+}
+
+/// Looks for a bug from this seed on, with `jobs` threads.
+pub fn find(bug: Bug, from: u64, seeds_max: u64, jobs: u64) -> Option<Found> {
+    let mut at = from;
+    while at < from + seeds_max {
+        let count = jobs.min(from + seeds_max - at);
+        let reports: Vec<Report> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (at..at + count)
+                .map(|seed| {
+                    scope.spawn(move || {
+                        plant(Some(bug));
+                        let report = run(seed, &Mix::draw(seed, Width::Default));
+                        plant(None);
+                        report
+                    })
+                })
+                .collect();
+            threads.into_iter().filter_map(|thread| thread.join().ok()).collect()
+        });
+        for report in reports {
+            if let Some(broken) = report.broken {
+                let (promise, how) = (broken.promise, broken.how);
+                return Some(Found { seeds: report.seed - from + 1, seed: report.seed, promise, how });
+            }
+        }
+        at += count;
+    }
+    None
+}
+
+/// Looks for a bug from several places: what each search found.
+pub fn search(bug: Bug, searches: u64, seeds_max: u64, jobs: u64) -> Vec<Option<Found>> {
+    (0..searches).map(|at| find(bug, at * SEARCH_STRIDE, seeds_max, jobs)).collect()
+}
+
+/// The median number of seeds of the searches that found something, if most did.
+pub fn median(found: &[Option<Found>]) -> Option<u64> {
+    let mut seeds: Vec<u64> =
+        found.iter().map(|found| found.as_ref().map_or(u64::MAX, |found| found.seeds)).collect();
+    seeds.sort_unstable();
+    seeds.get(seeds.len() / 2).copied().filter(|seeds| *seeds < u64::MAX)
+}
+
+/// Whether a seed breaks nothing without a bug.
+pub fn is_clean(seed: u64) -> bool {
+    plant(None);
+    run(seed, &Mix::draw(seed, Width::Default)).broken.is_none()
+}
