@@ -12,8 +12,10 @@
 //! Deliberately absent: permissions, links.
 
 use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::io;
+use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -94,10 +96,13 @@ struct Content {
     unsynced: Vec<(usize, usize)>,
 }
 
+/// Files and directories by their paths, ordered by bytes, which is cheaper than component by component.
+type Names = BTreeMap<OsString, Node>;
+
 #[derive(Debug, Default)]
 struct State {
-    names: BTreeMap<PathBuf, Node>,
-    durable_names: BTreeMap<PathBuf, Node>,
+    names: Names,
+    durable_names: Names,
     contents: BTreeMap<Inode, Content>,
     locked: BTreeMap<PathBuf, u64>,
     next_inode: Inode,
@@ -143,21 +148,22 @@ impl MemoryDisk {
     pub fn crash(&self, seed: u64) {
         let mut state = self.lock();
         let mut draw = Draw(seed);
-        let mut kept = BTreeMap::new();
+        let mut kept = Names::new();
         let mut by_directory: BTreeMap<PathBuf, bool> = BTreeMap::new();
-        let all: Vec<PathBuf> = state.names.keys().chain(state.durable_names.keys()).cloned().collect();
+        let all: Vec<OsString> = state.names.keys().chain(state.durable_names.keys()).cloned().collect();
         for path in all {
-            let keep_new =
-                *by_directory.entry(directory(&path).to_owned()).or_insert_with(|| draw.next() & 1 == 0);
+            let keep_new = *by_directory
+                .entry(directory(Path::new(&path)).to_owned())
+                .or_insert_with(|| draw.next() & 1 == 0);
             let source = if keep_new { &state.names } else { &state.durable_names };
             if let Some(node) = source.get(&path) {
                 kept.insert(path, *node);
             }
         }
         // A name whose directory is gone is gone with it.
-        let reachable: BTreeMap<PathBuf, Node> = kept
+        let reachable: Names = kept
             .iter()
-            .filter(|(path, _)| is_reachable(&kept, path))
+            .filter(|(path, _)| is_reachable(&kept, Path::new(path)))
             .map(|(path, node)| (path.clone(), *node))
             .collect();
         for content in state.contents.values_mut() {
@@ -186,7 +192,7 @@ impl MemoryDisk {
     /// Flips a bit of a file at rest. `false` when the file does not have that bit.
     pub fn flip_bit(&self, path: &Path, bit: u64) -> bool {
         let mut state = self.lock();
-        let Some(Node::File(inode)) = state.names.get(path).copied() else { return false };
+        let Some(Node::File(inode)) = state.names.get(path.as_os_str()).copied() else { return false };
         let Some(content) = state.contents.get_mut(&inode) else { return false };
         let (byte, mask) = ((bit / 8) as usize, 1 << (bit % 8));
         for bytes in [&mut content.durable, &mut content.current] {
@@ -206,7 +212,7 @@ impl MemoryDisk {
             .iter()
             .filter_map(
                 |(path, node)| {
-                    if let Node::File(inode) = node { Some((path.clone(), len(inode))) } else { None }
+                    if let Node::File(inode) = node { Some((path.into(), len(inode))) } else { None }
                 },
             )
             .collect()
@@ -296,7 +302,7 @@ impl State {
         let parent = directory(path);
         if parent == Path::new("/")
             || parent == Path::new(".")
-            || self.names.get(parent) == Some(&Node::Directory)
+            || self.names.get(parent.as_os_str()) == Some(&Node::Directory)
         {
             Ok(())
         } else {
@@ -304,7 +310,7 @@ impl State {
         }
     }
 
-    fn unlink(&mut self, path: &Path) {
+    fn unlink(&mut self, path: &OsStr) {
         if let Some(Node::File(inode)) = self.names.remove(path) {
             self.free(inode);
         }
@@ -312,25 +318,50 @@ impl State {
 
     /// Drops a content that no name leads to any more. One that a durable name leads to stays: a crash may bring the name back.
     fn free(&mut self, inode: Inode) {
-        let named = |names: &BTreeMap<PathBuf, Node>| names.values().any(|node| *node == Node::File(inode));
+        let named = |names: &Names| names.values().any(|node| *node == Node::File(inode));
         if !named(&self.names) && !named(&self.durable_names) {
             self.contents.remove(&inode);
         }
     }
 }
 
-fn is_reachable(names: &BTreeMap<PathBuf, Node>, path: &Path) -> bool {
+/// What lies directly in a directory.
+fn children<'a>(names: &'a Names, parent: &Path) -> impl Iterator<Item = (&'a OsString, &'a Node)> {
+    let mut prefix = parent.as_os_str().to_owned();
+    if !prefix.as_encoded_bytes().ends_with(b"/") {
+        prefix.push("/");
+    }
+    let from = names.range::<OsStr, _>((Bound::Excluded(prefix.as_os_str()), Bound::Unbounded));
+    let within =
+        move |bytes: &[u8]| bytes.strip_prefix(prefix.as_encoded_bytes()).map(|rest| rest.contains(&b'/'));
+    // Deeper ones stand between them, and nothing else does.
+    from.map_while(move |(path, node)| Some((path, node, within(path.as_encoded_bytes())?)))
+        .filter(|(.., is_deeper)| !is_deeper)
+        .map(|(path, node, _)| (path, node))
+}
+
+/// A path and everything below it.
+fn below(names: &Names, top: &Path) -> Vec<(OsString, Node)> {
+    let from = names.range::<OsStr, _>((Bound::Included(top.as_os_str()), Bound::Unbounded));
+    let bytes = top.as_os_str().as_encoded_bytes();
+    from.take_while(|(path, _)| path.as_encoded_bytes().starts_with(bytes))
+        .filter(|(path, _)| matches!(path.as_encoded_bytes().get(bytes.len()), None | Some(b'/')))
+        .map(|(path, node)| (path.clone(), *node))
+        .collect()
+}
+
+fn is_reachable(names: &Names, path: &Path) -> bool {
     let parent = directory(path);
     parent == path
         || parent == Path::new("/")
         || parent == Path::new(".")
-        || (names.get(parent) == Some(&Node::Directory) && is_reachable(names, parent))
+        || (names.get(parent.as_os_str()) == Some(&Node::Directory) && is_reachable(names, parent))
 }
 
 impl Disk for MemoryDisk {
     fn open(&self, path: &Path, how: Open) -> io::Result<Arc<dyn File>> {
         let mut state = self.operation(path, Access::Meta)?;
-        let inode = match (state.names.get(path).copied(), how) {
+        let inode = match (state.names.get(path.as_os_str()).copied(), how) {
             (Some(Node::Directory), _) => return Err(io::Error::from(io::ErrorKind::IsADirectory)),
             (Some(Node::File(_)), Open::CreateNew) => {
                 return Err(io::Error::from(io::ErrorKind::AlreadyExists));
@@ -342,7 +373,7 @@ impl Disk for MemoryDisk {
                 let inode = state.next_inode;
                 state.next_inode += 1;
                 state.contents.insert(inode, Content::default());
-                state.names.insert(path.to_owned(), Node::File(inode));
+                state.names.insert(path.into(), Node::File(inode));
                 inode
             }
         };
@@ -359,12 +390,12 @@ impl Disk for MemoryDisk {
             if made == Path::new("/") || made == Path::new(".") {
                 continue;
             }
-            match state.names.get(&made) {
+            match state.names.get(made.as_os_str()) {
                 Some(Node::Directory) => {}
                 Some(Node::File(_)) => return Err(io::Error::from(io::ErrorKind::NotADirectory)),
                 None => {
-                    state.names.insert(made.clone(), Node::Directory);
-                    state.durable_names.insert(made.clone(), Node::Directory);
+                    state.names.insert(made.clone().into(), Node::Directory);
+                    state.durable_names.insert(made.clone().into(), Node::Directory);
                 }
             }
         }
@@ -373,15 +404,15 @@ impl Disk for MemoryDisk {
 
     fn read_dir(&self, path: &Path) -> io::Result<Vec<DirEntry>> {
         let state = self.operation(path, Access::Meta)?;
-        if state.names.get(path) != Some(&Node::Directory) && path != Path::new("/") {
+        if state.names.get(path.as_os_str()) != Some(&Node::Directory) && path != Path::new("/") {
             return Err(missing());
         }
         let mut entries = Vec::new();
-        for (child, node) in &state.names {
-            if directory(child) != path || child == path {
-                continue;
-            }
-            let name = child.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        for (child, node) in children(&state.names, path) {
+            let name = Path::new(child)
+                .file_name()
+                .map(|name| name.to_string_lossy().into_owned())
+                .unwrap_or_default();
             let (is_dir, len) = match node {
                 Node::Directory => (true, 0),
                 Node::File(inode) => {
@@ -397,37 +428,30 @@ impl Disk for MemoryDisk {
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut state = self.operation(from, Access::Meta)?;
         state.parent_exists(to)?;
-        if !state.names.contains_key(from) {
+        if !state.names.contains_key(from.as_os_str()) {
             return Err(missing());
         }
-        let moved: Vec<(PathBuf, Node)> = state
-            .names
-            .iter()
-            .filter(|(path, _)| path.starts_with(from))
-            .map(|(path, node)| (path.clone(), *node))
-            .collect();
-        let replaced: Vec<PathBuf> =
-            state.names.keys().filter(|path| path.starts_with(to)).cloned().collect();
-        for path in replaced {
+        let moved = below(&state.names, from);
+        for (path, _) in below(&state.names, to) {
             state.unlink(&path);
         }
         for (path, node) in moved {
             state.names.remove(&path);
-            let renamed = match path.strip_prefix(from) {
+            let renamed = match Path::new(&path).strip_prefix(from) {
                 Ok(rest) if rest.as_os_str().is_empty() => to.to_owned(),
                 Ok(rest) => to.join(rest),
                 Err(_) => continue,
             };
-            state.names.insert(renamed, node);
+            state.names.insert(renamed.into(), node);
         }
         Ok(())
     }
 
     fn remove_file(&self, path: &Path) -> io::Result<()> {
         let mut state = self.operation(path, Access::Meta)?;
-        match state.names.get(path) {
+        match state.names.get(path.as_os_str()) {
             Some(Node::File(_)) => {
-                state.unlink(path);
+                state.unlink(path.as_os_str());
                 Ok(())
             }
             Some(Node::Directory) => Err(io::Error::from(io::ErrorKind::IsADirectory)),
@@ -437,11 +461,10 @@ impl Disk for MemoryDisk {
 
     fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
         let mut state = self.operation(path, Access::Meta)?;
-        if state.names.get(path) != Some(&Node::Directory) {
+        if state.names.get(path.as_os_str()) != Some(&Node::Directory) {
             return Err(missing());
         }
-        let gone: Vec<PathBuf> = state.names.keys().filter(|name| name.starts_with(path)).cloned().collect();
-        for name in gone {
+        for (name, _) in below(&state.names, path) {
             state.unlink(&name);
         }
         Ok(())
@@ -455,21 +478,17 @@ impl Disk for MemoryDisk {
         if state.faults.ignore_syncs {
             return Ok(());
         }
-        let now: Vec<(PathBuf, Node)> = state
-            .names
-            .iter()
-            .filter(|(child, _)| directory(child) == path)
-            .map(|(child, node)| (child.clone(), *node))
-            .collect();
-        let before: Vec<Node> = state
-            .durable_names
-            .iter()
-            .filter(|(child, _)| directory(child) == path)
-            .map(|(_, node)| *node)
-            .collect();
-        state.durable_names.retain(|child, _| directory(child) != path);
-        state.durable_names.extend(now);
-        for node in before {
+        let State { names, durable_names, .. } = &mut *state;
+        let before: Vec<(OsString, Node)> =
+            children(durable_names, path).map(|(child, node)| (child.clone(), *node)).collect();
+        let now: Vec<(OsString, Node)> =
+            children(names, path).map(|(child, node)| (child.clone(), *node)).collect();
+        if before == now {
+            return Ok(());
+        }
+        before.iter().for_each(|(child, _)| _ = durable_names.remove(child));
+        durable_names.extend(now);
+        for (_, node) in before {
             if let Node::File(inode) = node {
                 state.free(inode);
             }
@@ -478,7 +497,7 @@ impl Disk for MemoryDisk {
     }
 
     fn exists(&self, path: &Path) -> io::Result<bool> {
-        Ok(self.lock().names.contains_key(path))
+        Ok(self.lock().names.contains_key(path.as_os_str()))
     }
 
     fn free_bytes(&self, _path: &Path) -> io::Result<u64> {
@@ -554,6 +573,21 @@ impl MemoryFile {
     }
 }
 
+impl MemoryFile {
+    /// What a failed sync was to make durable passes for synced from then on and is not: it stays readable until the power goes. That is
+    /// what Linux does (PostgreSQL found out in 2018). A process that is dying by [`Faults::all_from_operation`] did not sync at all.
+    fn forget_unsynced(&self) {
+        let mut state = self.disk.lock();
+        let is_dying = state.faults.all_from_operation.is_some_and(|from| state.operations > from);
+        if !is_dying
+            && state.power_cycle == self.power_cycle
+            && let Some(content) = state.contents.get_mut(&self.inode)
+        {
+            content.unsynced.clear();
+        }
+    }
+}
+
 impl File for MemoryFile {
     fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
         self.with(Access::Read, |state| {
@@ -577,7 +611,7 @@ impl File for MemoryFile {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.with(Access::Sync, |state| {
+        let synced = self.with(Access::Sync, |state| {
             if state.faults.syncs_fail {
                 return Err(eio());
             }
@@ -589,7 +623,11 @@ impl File for MemoryFile {
                 }
             }
             Ok(())
-        })
+        });
+        if synced.is_err() {
+            self.forget_unsynced();
+        }
+        synced
     }
 
     fn prefill(&self, len: u64) -> io::Result<()> {
@@ -724,6 +762,29 @@ mod tests {
         go.send(()).expect("it waits");
         writer.join().expect("no panic").expect("room");
         assert_eq!(disk.files()[1], (PathBuf::from("/slow"), 4));
+    }
+
+    #[test]
+    fn d10_what_a_failed_sync_was_to_make_durable_is_lost_whatever_the_next_one_says() {
+        for seed in 0..8 {
+            let disk = MemoryDisk::new();
+            let path = Path::new("/file");
+            let file = disk.open(path, Open::CreateNew).expect("a fresh name");
+            file.write_all_at(b"old", 0).expect("room");
+            file.sync_data().expect("synced");
+            disk.sync_dir(Path::new("/")).expect("the name too");
+            file.write_all_at(b"new", 0).expect("room");
+            disk.set_faults(Faults { once_at_operation: Some(disk.operations()), ..Faults::default() });
+            assert!(file.sync_data().is_err(), "once");
+            file.sync_data().expect("and then it says that all is well");
+            let mut read = [0; 3];
+            file.read_exact_at(&mut read, 0).expect("it is there");
+            assert_eq!(&read, b"new", "as long as the power is");
+            disk.crash(seed);
+            let file = disk.open(path, Open::Read).expect("it is there");
+            file.read_exact_at(&mut read, 0).expect("whole");
+            assert_eq!(&read, b"old");
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 
 use mraft_raft::{Body, ChangeError, Message, ProposeRefused, Raft, ReadRefused};
 use mraft_types::limits::COMMAND_BYTES_MAX;
+use mraft_types::planted;
 use mraft_types::{
     ChangeRefused, Entry, GroupUid, Index, LogPosition, LogStart, MembershipChange, NodeId, ReplicaId,
 };
@@ -503,6 +504,9 @@ impl Group {
                 self.requests.rounds_void(round, &NotApplied::NotLeader(self.raft.leader()), answers);
             }
             Core::LeaderChanged { leader, term } => {
+                if planted!(StepDownRefuses) && !self.raft.is_leader() {
+                    self.requests.stop(&NotApplied::NotLeader(leader), answers);
+                }
                 self.log_time.lead_anew();
                 self.comparison.new_office();
                 out.push(Effect::Notice(Notice::LeaderChanged { leader, term }));

@@ -9,6 +9,7 @@
 
 use std::collections::BTreeMap;
 
+use mraft_types::planted;
 use mraft_types::{Membership, NodeId};
 
 use crate::event::Now;
@@ -72,6 +73,7 @@ impl LogTime {
         membership: &Membership,
     ) -> u64 {
         let limit = match self.stamped_at_monotonic_ms {
+            _ if planted!(LogTimeFollows) => Some(u64::MAX),
             Some(at) => Some(self.last_unix_ms.saturating_add(now.monotonic_ms.saturating_sub(at))),
             None => clocks.median_unix_ms(now, own, membership),
         };

@@ -9,6 +9,7 @@
 use std::collections::btree_map::OccupiedEntry;
 use std::collections::{BTreeMap, VecDeque};
 
+use mraft_types::planted;
 use mraft_types::{Index, LogPosition};
 
 use crate::effect::{Answer, EntryTickets};
@@ -86,7 +87,9 @@ impl Requests {
         let mut own = Vec::new();
         while let Some((position, Proposed { tickets, .. })) = self.pop_proposed(last) {
             match term_at(position.index) {
-                Some(term) if term == position.term => own.push(EntryTickets { position, tickets }),
+                Some(term) if term == position.term || planted!(TermIgnored) => {
+                    own.push(EntryTickets { position, tickets });
+                }
                 Some(_) => answer_all(answers, tickets, &Answer::NotApplied(NotApplied::Overwritten)),
                 None => answer_all(answers, tickets, &Answer::Unknown(Unknown::CoveredBySnapshot)),
             }
@@ -145,7 +148,7 @@ impl Requests {
     pub(crate) fn round_ready(&mut self, round: u64, index: Index, applied: Index, answers: &mut Answers) {
         let later = self.reads_joined.split_off(&round.saturating_add(1));
         for readers in std::mem::replace(&mut self.reads_joined, later).into_values().flatten() {
-            if readers.kind == ReadKind::IndexOnly || index <= applied {
+            if readers.kind == ReadKind::IndexOnly || index <= applied || planted!(ReadUnapplied) {
                 self.reads_count = self.reads_count.saturating_sub(readers.tickets.len());
                 answer_all(answers, readers.tickets, &Answer::ReadReady { index });
             } else {
@@ -170,7 +173,7 @@ impl Requests {
         readers: Readers,
         answers: &mut Answers,
     ) {
-        if index <= applied {
+        if index <= applied || planted!(FollowerReadsAtOnce) {
             answer_all(answers, readers.tickets, &Answer::ReadReady { index });
         } else {
             self.reads_count += readers.tickets.len();
@@ -228,7 +231,11 @@ impl Requests {
         self.refuse_pending(reason, answers);
         self.refuse_reads(reason, answers);
         for proposed in std::mem::take(&mut self.proposed).into_values() {
-            answer_all(answers, proposed.tickets, &Answer::Unknown(Unknown::Stopped));
+            let answer = match planted!(StepDownRefuses) {
+                true => Answer::NotApplied(reason.clone()),
+                false => Answer::Unknown(Unknown::Stopped),
+            };
+            answer_all(answers, proposed.tickets, &answer);
         }
         if let Some(change) = self.change.take() {
             answers.push((change.ticket, Answer::Unknown(Unknown::Stopped)));
@@ -249,7 +256,11 @@ impl Proposed {
         self.earliest_deadline_tick = u64::MAX;
         for (ticket, deadline_tick) in self.tickets.iter_mut().zip(&mut self.deadline_ticks) {
             if *deadline_tick < tick {
-                answers.push((std::mem::replace(ticket, NOBODY), Answer::Unknown(Unknown::Deadline)));
+                let answer = match planted!(LateIsNotApplied) {
+                    true => Answer::NotApplied(NotApplied::Deadline),
+                    false => Answer::Unknown(Unknown::Deadline),
+                };
+                answers.push((std::mem::replace(ticket, NOBODY), answer));
                 *deadline_tick = u64::MAX;
             }
             self.earliest_deadline_tick = self.earliest_deadline_tick.min(*deadline_tick);

@@ -19,6 +19,7 @@ use mraft_engine::packing::{CommandKind, NO_SLOT, PackedEntry};
 use mraft_engine::{Depth, Dispute, StateHash};
 use mraft_logstore::{LogError, LogKey, LogReader};
 use mraft_types::codec::{DecodeError, Reader};
+use mraft_types::planted;
 use mraft_types::{Entry, EntryKind, Index, LogPosition, Membership, Payload};
 
 use crate::core::Incarnation;
@@ -338,8 +339,14 @@ impl Applier {
                 self.answer(entry, &span, own, &shared, applied);
             }
         }
-        self.encode_meta();
+        let is_late = planted!(MetaBehind) && !self.meta_bytes.is_empty();
+        if !is_late {
+            self.encode_meta();
+        }
         self.machine.commit(self.meta.applied.index, &self.meta_bytes)?;
+        if is_late {
+            self.encode_meta();
+        }
         if let Some(depth) = checkpoint {
             self.keep_checkpoint(depth, applied)?;
         }
@@ -391,8 +398,10 @@ impl Applier {
         match entry.kind {
             EntryKind::Empty => {}
             EntryKind::Membership => {
-                self.meta.membership =
-                    Membership::decode(&mut Reader::new(&entry.payload)).map_err(broken)?;
+                let membership = Membership::decode(&mut Reader::new(&entry.payload)).map_err(broken)?;
+                if !planted!(SnapshotOldMembers) {
+                    self.meta.membership = membership;
+                }
                 self.membership_bytes.clear();
             }
             EntryKind::Commands => {

@@ -34,6 +34,7 @@ use mraft_engine::event::{Event, NodeEvent, Now, Ticket};
 use mraft_engine::{Dispute, Engine, Limits, StateHash};
 use mraft_logstore::{GroupWrite, LogError, LogKey, LogReader, Mark};
 use mraft_raft::{Message, Raft, ReadBack};
+use mraft_types::planted;
 use mraft_types::{GroupId, GroupUid, HardState, Index, LogStart, NodeId, ReplicaId, Term};
 
 use crate::persist::{LogDone, LogJob, group_write};
@@ -413,6 +414,7 @@ impl Core {
             }
             Input::Applied { of, index, persisted, disputed } => {
                 let Some(bench) = self.bench_of(of) else { return };
+                let persisted = if planted!(TruncatedUnpersisted) { index } else { persisted };
                 bench.persisted = bench.persisted.max(persisted);
                 self.engine.handle_event(of.group, Event::Applied { index, disputed });
                 if !self.config.truncates_on_request_only || self.log_pressed {
@@ -455,7 +457,8 @@ impl Core {
 
     /// The bench of a replica that runs here; none of one that is gone, whoever has its place.
     fn bench_of(&mut self, of: Incarnation) -> Option<&mut Bench> {
-        self.benches.get_mut(&of.group).filter(|bench| bench.incarnation.number == of.number)
+        let is_it = |bench: &&mut Bench| bench.incarnation.number == of.number || planted!(LateForAnother);
+        self.benches.get_mut(&of.group).filter(is_it)
     }
 
     fn stop(&mut self, group: GroupId, reason: &NotApplied) {
@@ -586,6 +589,10 @@ impl Core {
                 };
                 let mark = Mark::InstallBegin { start: start.clone(), directory };
                 bench.installing = Some(Installing { start, directory, step: InstallStep::Begin });
+                if planted!(SwitchedEarly) {
+                    let of = bench.incarnation;
+                    self.out.applies.push((of, ApplyOrder::Switch { directory }));
+                }
                 self.out.log.push(bench.install_job(mark));
             }
             Effect::DropSnapshot { start } => {
@@ -603,7 +610,9 @@ impl Core {
         match bench.installing.take() {
             Some(Installing { start, directory, step: InstallStep::Begin }) => {
                 bench.installing = Some(Installing { start, directory, step: InstallStep::Switch });
-                self.out.applies.push((of, ApplyOrder::Switch { directory }));
+                if !planted!(SwitchedEarly) {
+                    self.out.applies.push((of, ApplyOrder::Switch { directory }));
+                }
             }
             Some(Installing { start, step: InstallStep::Done, .. }) => {
                 bench.persisted = bench.persisted.max(start.position.index);
@@ -618,8 +627,13 @@ impl Core {
         match bench.installing.take() {
             Some(Installing { start, directory, step: InstallStep::Switch }) => {
                 let mark = Mark::InstallDone(start.clone());
-                bench.installing = Some(Installing { start, directory, step: InstallStep::Done });
                 let job = bench.install_job(mark);
+                if planted!(InstalledEarly) {
+                    bench.persisted = bench.persisted.max(start.position.index);
+                    self.out.log.push(job);
+                    return self.engine.handle_event(of.group, Event::SnapshotInstalled { start });
+                }
+                bench.installing = Some(Installing { start, directory, step: InstallStep::Done });
                 self.out.log.push(job);
             }
             other => bench.installing = other,

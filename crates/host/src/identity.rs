@@ -20,6 +20,7 @@ use mraft_disk::{Disk, atomic};
 use mraft_types::codec::{DecodeError, Reader, Writer};
 use mraft_types::limits::ADDRESS_BYTES_MAX;
 use mraft_types::{DeploymentId, InstanceId, NodeId};
+use mraft_wire::HelloRefused;
 
 use crate::error::HostError;
 use crate::files;
@@ -55,6 +56,13 @@ pub struct Identity {
     pub created: bool,
     /// Where the log of this node is.
     pub log: LogPlace,
+}
+
+impl Identity {
+    /// Whether a peer that refuses this node does so because this very directory is an old copy of itself (rule M7).
+    pub fn is_old_copy(&self, reason: &HelloRefused) -> bool {
+        matches!(reason, HelloRefused::OldCopy { node, now, .. } if *node == self.node && now.0 == self.boot_counter)
+    }
 }
 
 /// Where a node's log is.
@@ -116,7 +124,7 @@ pub(crate) fn wal_directory(
 
 /// Checks both directories against the claim and against each other, and counts the start. `fresh` supplies an instance id and a
 /// nonce. The caller holds the directories' locks.
-pub(crate) fn boot(
+pub fn boot(
     disk: &dyn Disk,
     data: &Path,
     wal: &Path,
@@ -129,7 +137,7 @@ pub(crate) fn boot(
 }
 
 /// Everything that [`boot`] checks, and what it would write; changes nothing.
-pub(crate) fn decide(
+pub fn decide(
     disk: &dyn Disk,
     data: &Path,
     wal: &Path,
@@ -198,7 +206,7 @@ pub(crate) fn has_its_log(disk: &dyn Disk, data: &Path, log: &Path) -> Result<()
 }
 
 /// The first start is through: the directory is whole from now on.
-pub(crate) fn mark_created(
+pub fn mark_created(
     disk: &dyn Disk,
     data: &Path,
     wal: &Path,

@@ -15,7 +15,7 @@ use mraft_engine::effect::Answer;
 use mraft_engine::error::NotApplied;
 use mraft_engine::event::{Event, Proposal, ReadKind, Ticket};
 use mraft_engine::machine::{Lookup, MachineError, StateMachine};
-use mraft_logstore::{LogOptions, LogStore, Recovered, SegmentLog};
+use mraft_logstore::{LogOptions, SegmentLog};
 use mraft_types::{
     CondemnedReason, GroupId, GroupUid, Index, Membership, MembershipChange, NodeId, Payload, ReplicaId,
     SlotSet, Term,
@@ -30,11 +30,11 @@ use crate::error::HostError;
 use crate::events::{EventReceiver, Events, HostEvent};
 use crate::identity::{self, Claim, Identity};
 use crate::metrics::Metrics;
+use crate::opening;
 use crate::peer_table::PeerTable;
 use crate::peers::{ClearedConflict, Peers, RequestHandler};
-use crate::persist::{LogHealth, LogJob, LogWorker};
+use crate::persist::{LogJob, LogWorker};
 use crate::registry::{GroupRecord, Published, Registry};
-use crate::restore::{first_log, log_key, new_log};
 use crate::runtime::{Listener, Pace, Runtime, Shared};
 use crate::status::{GroupStatus, HostStatus};
 
@@ -195,22 +195,16 @@ impl NodeHost {
         let fresh = (crate::random::instance_id().map_err(io)?, crate::random::seed());
         let salts = crate::random::salts().map_err(io)?;
         // Everything is checked, and the address taken, before the first byte is written, the locks' files included.
-        let expected = identity::decide(disk.as_ref(), &data, &wal, &claim, fresh)?;
-        let log_directory = wal.join("log");
-        if expected.created {
-            identity::has_its_log(disk.as_ref(), &data, &log_directory)?;
-        }
+        opening::claim(disk.as_ref(), &data, &wal, &claim, fresh)?;
         for directory in [&data, &wal] {
             crate::files::lock_stopped(disk.as_ref(), directory)?;
         }
         let listening = crate::network::listen(&config)?;
         let locks = crate::files::lock_directories(disk.as_ref(), &data, &wal)?;
-        let mut identity = identity::boot(disk.as_ref(), &data, &wal, &claim, fresh)?;
-        let registry = Registry::open(Arc::clone(&disk), &data)?;
         let kept_max = usize::try_from(config.log_segments_target).unwrap_or(usize::MAX).saturating_add(2);
         let options = LogOptions::new(config.log_segment_bytes, salts).with_segments_kept_max(kept_max);
-        let log = SegmentLog::open(Arc::clone(&disk), &log_directory, options)?;
-        registry.check_against(&log.recovered())?;
+        let opened = opening::open(&disk, &data, &wal, &claim, fresh, options)?;
+        let opening::Opened { mut identity, registry, log } = opened;
         let completions = Completions::new();
         let inner = Arc::new_cyclic(|me| Inner {
             me: Weak::clone(me),
@@ -535,53 +529,30 @@ impl Drop for NodeHost {
 impl Inner {
     fn start(self: &Arc<Inner>, log: SegmentLog) -> Result<(), HostError> {
         let mut worker = LogWorker::new(Box::new(log));
-        let records: Vec<GroupRecord> = self.groups.get().records.values().cloned().collect();
-        let mut recovered: BTreeMap<_, _> =
-            worker.store().recovered().into_iter().map(|recovered| (recovered.key, recovered)).collect();
-        let mut first = Vec::new();
-        let unfinished: Vec<_> = records
-            .iter()
-            .filter(|record| !recovered.contains_key(&log_key(record)))
-            .map(first_log)
-            .collect();
-        if !unfinished.is_empty() {
-            first.push(LogJob::Add { token: 0, replicas: unfinished });
+        let recovery = opening::recover(&mut self.registry(), &mut worker, |record, log| {
+            self.put_together(record, log)
+        })?;
+        for (group, error) in &recovery.not_started {
+            self.not_started(*group, error);
         }
-        // What the log lost is written down before the log learns of the replica anew: from then on it would pass for a new one.
-        let lost = self.registry().find_lost(|record| recovered.contains_key(&log_key(record)))?;
-        for record in records.iter().filter(|record| lost.contains(&record.group)) {
-            tracing::error!(
-                group = %record.group, replica = %record.replica,
-                "the log has lost this replica: it is condemned; remove it from the group and add the node again, or, if the group has no \
-                 majority left, stop the node and see `mraft repair accept-loss`"
-            );
-            let known = recovered.remove(&log_key(record)).unwrap_or_else(|| new_log(record));
-            recovered
-                .insert(log_key(record), Recovered { condemned: Some(CondemnedReason::LogLost), ..known });
-        }
-        let mut replicas = Vec::new();
-        for record in &records {
-            match self.put_together(record, recovered.remove(&log_key(record))) {
-                Ok(replica) => {
-                    self.remember_loss(record, replica.seat.raft.condemned().is_some());
-                    if let Some(reason) = replica.seat.raft.condemned() {
-                        self.note_condemned(record.group, reason);
-                    }
-                    replicas.push((record.group, replica));
-                }
-                // What its log holds stays: it may be all that is left of the replica, and the next start tries again.
-                Err(error) => self.not_started(record.group, &error),
+        for (record, replica) in &recovery.replicas {
+            let condemned = replica.seat.raft.condemned();
+            if recovery.lost.contains(&record.group) {
+                tracing::error!(
+                    group = %record.group, replica = %record.replica,
+                    "the log has lost this replica: it is condemned; remove it from the group and add the node again, or, if the group has no \
+                     majority left, stop the node and see `mraft repair accept-loss`"
+                );
             }
-        }
-        // Records that the registry does not name belong to replicas whose removal a crash interrupted.
-        for key in recovered.into_keys() {
-            first.push(LogJob::Remove { token: 0, key });
+            self.remember_loss(record, condemned.is_some());
+            if let Some(reason) = condemned {
+                self.note_condemned(record.group, reason);
+            }
         }
         let mut cores: Vec<Core> = (0..self.config.step_workers.max(1)).map(|_| self.new_core()).collect();
         let workers = cores.len();
         let (mut appliers, mut discards) = (Vec::new(), Vec::new());
-        for (group, mut replica) in replicas {
-            first.extend(replica.first.take());
+        for (GroupRecord { group, .. }, replica) in recovery.replicas {
             discards.extend(replica.discard.map(|directory| (replica.seat.incarnation, directory)));
             self.memberships().insert(group, replica.seat.raft.membership().clone());
             if replica.seat.raft.condemned() != Some(CondemnedReason::Divergence) {
@@ -591,17 +562,6 @@ impl Inner {
             cores[crate::runtime::share(group, workers)].handle(Input::Start(Box::new(replica.seat)));
             appliers.push((group, Box::new(replica.applier)));
         }
-        let mut done = Vec::new();
-        match worker.run(first, &mut done).0 {
-            LogHealth::Well => {}
-            LogHealth::Full => {
-                return Err(HostError::Log(mraft_logstore::LogError::Full {
-                    needed_bytes: self.config.log_segment_bytes,
-                }));
-            }
-            LogHealth::Failed(error) => return Err(HostError::Log(error)),
-        }
-        self.registry().logged(records.iter().map(|record| record.group))?;
         let pace = Pace {
             tick: Duration::from_millis(self.config.tick_ms),
             beat_ticks: u64::from(self.config.heartbeat_ticks),

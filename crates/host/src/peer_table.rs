@@ -14,10 +14,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use mraft_disk::Disk;
 use mraft_types::codec::{DecodeError, Reader, Writer};
 use mraft_types::{InstanceId, NodeId};
-use mraft_wire::{Accepted, Expected, PeerRecord};
+use mraft_wire::{Accepted, Expected, Hello, PeerRecord, Purpose, TopologyStamp, VersionRange, WIRE_VERSION};
 
 use crate::error::HostError;
 use crate::files;
+use crate::identity::Identity;
+use crate::meta::FEATURE_LEVEL;
 use crate::peers::InstanceConflict;
 
 const TABLE_MAGIC: [u8; 8] = *b"mraftprs";
@@ -34,7 +36,7 @@ const _: () = assert!(NODES_MAX * (24 + 32 + 8 + 8 + 24) + 64 <= TABLE_BYTES_MAX
 ///
 /// What is looked up stands under a lock of its own that is never held over the disk: a disk that hangs holds up only who has something
 /// to write.
-pub(crate) struct PeerTable {
+pub struct PeerTable {
     disk: Arc<dyn Disk>,
     path: PathBuf,
     content: Mutex<Content>,
@@ -53,7 +55,8 @@ struct Content {
 }
 
 impl PeerTable {
-    pub(crate) fn open(disk: Arc<dyn Disk>, directory: &Path) -> Result<PeerTable, HostError> {
+    /// Reads a data directory's table; a missing file is an empty one.
+    pub fn open(disk: Arc<dyn Disk>, directory: &Path) -> Result<PeerTable, HostError> {
         let path = directory.join(TABLE_FILE);
         let content = match files::read(disk.as_ref(), &path, TABLE_MAGIC, TABLE_BYTES_MAX)? {
             None => Content::default(),
@@ -63,16 +66,47 @@ impl PeerTable {
     }
 
     /// Node ids with the directories they are known as.
-    pub(crate) fn instances(&self) -> BTreeMap<NodeId, InstanceId> {
+    pub fn instances(&self) -> BTreeMap<NodeId, InstanceId> {
         self.content().instances.clone()
     }
 
-    pub(crate) fn record(&self, node: NodeId) -> Option<PeerRecord> {
+    /// What is remembered of a node's latest boot.
+    pub fn record(&self, node: NodeId) -> Option<PeerRecord> {
         self.content().records.get(&node).copied()
     }
 
+    /// What this node says to another one before anything else, while its last durable batch has the number `durable_seq`.
+    pub fn hello(
+        &self,
+        identity: &Identity,
+        to: NodeId,
+        purpose: Purpose,
+        durable_seq: u64,
+        topology: TopologyStamp,
+    ) -> Hello {
+        let Identity { deployment, node, instance, boot_counter, boot_nonce, raft_address, .. } =
+            identity.clone();
+        Hello {
+            versions: VersionRange { min: WIRE_VERSION, max: WIRE_VERSION },
+            feature_levels: VersionRange { min: FEATURE_LEVEL, max: FEATURE_LEVEL },
+            deployment,
+            node,
+            to,
+            purpose,
+            instance,
+            boot_counter,
+            boot_nonce,
+            durable_seq,
+            record_of_receiver: self.record(to),
+            topology,
+            raft_address,
+            instances: self.instances(),
+            fields: Vec::new(),
+        }
+    }
+
     /// What a hello is judged by.
-    pub(crate) fn expected(&self, peer: NodeId, dialed: Option<NodeId>) -> Expected {
+    pub fn expected(&self, peer: NodeId, dialed: Option<NodeId>) -> Expected {
         let content = self.content();
         Expected {
             dialed,
@@ -83,12 +117,7 @@ impl PeerTable {
     }
 
     /// Takes over what an accepted hello brought; durable when this returns, and not taken over at all after an error.
-    pub(crate) fn accept(
-        &self,
-        peer: NodeId,
-        record: PeerRecord,
-        accepted: &Accepted,
-    ) -> Result<(), HostError> {
+    pub fn accept(&self, peer: NodeId, record: PeerRecord, accepted: &Accepted) -> Result<(), HostError> {
         let is_new_boot = self.record(peer).is_none_or(|before| before.boot_counter != record.boot_counter);
         if accepted.learned.is_empty() && accepted.conflicts.is_empty() && !is_new_boot {
             self.heard(peer, record.durable_seq);
@@ -117,7 +146,7 @@ impl PeerTable {
     }
 
     /// A host heartbeat told how far the peer's log is.
-    pub(crate) fn heard(&self, peer: NodeId, durable_seq: u64) {
+    pub fn heard(&self, peer: NodeId, durable_seq: u64) {
         if let Some(record) = self.content().records.get_mut(&peer) {
             record.durable_seq = record.durable_seq.max(durable_seq);
         }
@@ -132,7 +161,7 @@ impl PeerTable {
     }
 
     /// Nodes that two directories claim; those that are gone for good are refused whoever they are.
-    pub(crate) fn conflicts(&self) -> Vec<InstanceConflict> {
+    pub fn conflicts(&self) -> Vec<InstanceConflict> {
         let content = self.content();
         let nodes: BTreeSet<&NodeId> = content.conflicting.iter().chain(content.claims.keys()).collect();
         nodes
@@ -147,7 +176,7 @@ impl PeerTable {
     }
 
     /// A group's committed membership says that these nodes are gone for good.
-    pub(crate) fn retire(&self, nodes: &BTreeSet<NodeId>) -> Result<(), HostError> {
+    pub fn retire(&self, nodes: &BTreeSet<NodeId>) -> Result<(), HostError> {
         if self.has_retired(nodes) {
             return Ok(());
         }
@@ -163,7 +192,7 @@ impl PeerTable {
     }
 
     /// An operator says that whatever was known of this node id is void: another directory may come under it.
-    pub(crate) fn forget(&self, node: NodeId) -> Result<(), HostError> {
+    pub fn forget(&self, node: NodeId) -> Result<(), HostError> {
         self.change(|content| {
             content.instances.remove(&node);
             content.records.remove(&node);
@@ -174,7 +203,7 @@ impl PeerTable {
     }
 
     /// Replaces the file.
-    pub(crate) fn write(&self) -> Result<(), HostError> {
+    pub fn write(&self) -> Result<(), HostError> {
         self.change(|_| Ok(()))
     }
 

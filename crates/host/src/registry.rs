@@ -51,7 +51,7 @@ pub struct GroupRecord {
 }
 
 /// The list, with its file.
-pub(crate) struct Registry {
+pub struct Registry {
     /// There was no file when it was opened.
     is_new: bool,
     disk: Arc<dyn Disk>,
@@ -113,7 +113,7 @@ impl GroupList {
 
 impl Registry {
     /// Reads the list; a missing file is an empty one.
-    pub(crate) fn open(disk: Arc<dyn Disk>, directory: &std::path::Path) -> Result<Registry, HostError> {
+    pub fn open(disk: Arc<dyn Disk>, directory: &std::path::Path) -> Result<Registry, HostError> {
         let content = Arc::new(GroupList::read(disk.as_ref(), directory)?);
         let published = Published::default();
         published.set(&content);
@@ -124,7 +124,7 @@ impl Registry {
 
     /// The list is written before the log learns of a replica, and never deleted: one that is missing beside a log with replicas was lost.
     /// Taken for an empty one, it would have the groups founded anew, by replicas that forgot what they had promised.
-    pub(crate) fn check_against(&self, log: &[Recovered]) -> Result<(), HostError> {
+    pub fn check_against(&self, log: &[Recovered]) -> Result<(), HostError> {
         let Some(known) = log.first().filter(|_| self.is_new) else { return Ok(()) };
         let reason = format!(
             "it is missing, but the log knows {} replicas, among them {} of group {}: bring the file back, or remove the node from its groups \
@@ -141,7 +141,8 @@ impl Registry {
         self.published.clone()
     }
 
-    pub(crate) fn records(&self) -> &BTreeMap<GroupId, GroupRecord> {
+    /// The replicas here.
+    pub fn records(&self) -> &BTreeMap<GroupId, GroupRecord> {
         &self.content.records
     }
 
@@ -171,7 +172,7 @@ impl Registry {
     }
 
     /// Adds or replaces records, durably. A replica that was removed here is refused.
-    pub(crate) fn put(&mut self, records: impl IntoIterator<Item = GroupRecord>) -> Result<(), HostError> {
+    pub fn put(&mut self, records: impl IntoIterator<Item = GroupRecord>) -> Result<(), HostError> {
         let mut next = self.content.as_ref().clone();
         for record in records {
             if let Some((uid, highest)) = next.gone.get(&record.group)
@@ -193,14 +194,14 @@ impl Registry {
     }
 
     /// The log knows the replicas of these groups, durably.
-    pub(crate) fn logged(&mut self, groups: impl IntoIterator<Item = GroupId>) -> Result<(), HostError> {
+    pub fn logged(&mut self, groups: impl IntoIterator<Item = GroupId>) -> Result<(), HostError> {
         let mut next = self.content.as_ref().clone();
         next.logged.extend(groups);
         self.replace(next)
     }
 
     /// Compares the list with the replicas that the log knows: those that it lost are remembered, durably. All that it ever lost.
-    pub(crate) fn find_lost(
+    pub fn find_lost(
         &mut self,
         is_known: impl Fn(&GroupRecord) -> bool,
     ) -> Result<BTreeSet<GroupId>, HostError> {
@@ -215,7 +216,7 @@ impl Registry {
     }
 
     /// Forgets a group's replica for good, durably, if it is this one: a later one stays.
-    pub(crate) fn remove(&mut self, group: GroupId, replica: ReplicaId) -> Result<(), HostError> {
+    pub fn remove(&mut self, group: GroupId, replica: ReplicaId) -> Result<(), HostError> {
         let mut next = self.content.as_ref().clone();
         if let Some(record) = next.records.remove(&group).filter(|record| record.replica == replica) {
             next.gone.insert(group, (record.uid, record.replica));

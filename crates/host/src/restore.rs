@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use mraft_engine::machine::StateMachine;
 use mraft_logstore::{GroupWrite, LogKey, Mark, Recovered};
 use mraft_raft::{Config, Raft, RestoreError, Restored};
+use mraft_types::planted;
 use mraft_types::{
     CondemnedReason, DeploymentId, GroupUid, HardState, LogPosition, LogStart, Membership, SlotSet,
 };
@@ -103,7 +104,8 @@ pub fn restore(
     let (mut first, mut discard) = (None, None);
     if let Some((start, directory)) = recovered.install.take() {
         let is_live = machine.is_live(directory).map_err(|error| broken(error.to_string()))?;
-        let mark = if is_live && meta.applied == start.position && !went_on(&recovered, start.position) {
+        let goes_on = went_on(&recovered, start.position) && !planted!(AbandonedTaken);
+        let mark = if is_live && meta.applied == start.position && !goes_on {
             // The pointer was switched, the checkpoint record was not written: write it now.
             recovered.hard_state.commit = recovered.hard_state.commit.max(start.position.index);
             recovered.last_index = start.position.index;
@@ -119,7 +121,8 @@ pub fn restore(
         };
         let (key, hard_state) = (recovered.key, recovered.hard_state);
         let write = GroupWrite { key, hard_state, entries: Vec::new(), mark: Some(mark) };
-        first = Some(LogJob::InstallStep { of: incarnation, write });
+        let is_left_open = planted!(AbandonedTaken) && matches!(write.mark, Some(Mark::InstallAbandoned));
+        first = Some(LogJob::InstallStep { of: incarnation, write }).filter(|_| !is_left_open);
     }
     let restored = Restored {
         hard_state: recovered.hard_state,

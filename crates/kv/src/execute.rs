@@ -5,6 +5,7 @@
 use mraft_engine::machine::MachineError;
 
 use crate::command::{self, Answer, Operation, Outcome};
+use mraft_types::planted;
 
 /// The state that a command reads and changes. Keys are the users'.
 pub(crate) trait State {
@@ -32,6 +33,7 @@ pub(crate) fn execute(
     }
     let outcome = match command::decode(body) {
         Ok(operations) => execute_operations(&operations, revision, state)?,
+        Err(refusal) if planted!(EntryStops) => return Err(MachineError::Failed(refusal.to_string())),
         Err(refusal) => Answer::Refused(refusal),
     };
     outcome.encode(answer);
@@ -45,7 +47,7 @@ fn execute_operations(
 ) -> Result<Answer, MachineError> {
     for (position, operation) in operations.iter().enumerate() {
         let condition = operation.condition();
-        if condition == command::Condition::None {
+        if condition == command::Condition::None || planted!(LaterConditionIgnored) && position > 0 {
             continue;
         }
         let current = state.revision_of(operation.key())?;
@@ -66,6 +68,10 @@ fn execute_operations(
                 *revision += 1;
                 state.delete(key)?;
                 Outcome::Deleted { revision: *revision }
+            }
+            Operation::Delete { .. } if planted!(DeletesCount) => {
+                *revision += 1;
+                Outcome::NotFound
             }
             Operation::Delete { .. } => Outcome::NotFound,
             Operation::Check { .. } => Outcome::Checked,

@@ -25,6 +25,7 @@ use mraft_engine::machine::{
 };
 use mraft_types::Index;
 use mraft_types::limits::{COMMAND_BYTES_MAX, KEY_BYTES_MAX};
+use mraft_types::planted;
 
 use crate::directories::{Directories, FIRST_DIRECTORY, Kind, Pointer};
 use crate::execute::{self, State};
@@ -494,6 +495,9 @@ fn write_state(disk: &dyn Disk, path: &Path, map: Arc<Map>, point: &Point) -> Re
     while writer.next_chunk(&mut entries, FILE_CHUNK_BYTES, &mut chunk)? {
         frames.write(&chunk)?;
         chunk.clear();
+    }
+    if planted!(StateUnsynced) {
+        return Ok(());
     }
     Ok(frames.file.sync_data()?)
 }

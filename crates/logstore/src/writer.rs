@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, RwLock};
 
 use mraft_disk::atomic::Prepared;
+use mraft_types::planted;
 use mraft_types::{HardState, LogStart};
 
 use crate::batch::{self, BATCH_HEADER_BYTES, BatchKind, BatchNumbers, ROW_BYTES, Row, round_up};
@@ -120,7 +121,7 @@ impl SegmentLog {
     /// The oldest use that any replica needs, or the active one.
     pub(crate) fn oldest_needed(&self) -> u64 {
         let active = self.active.as_ref().map_or(self.next_use, |active| active.use_number);
-        self.pins.keys().next().copied().unwrap_or(active)
+        self.pins.keys().next().copied().filter(|_| !planted!(SegmentFreedEarly)).unwrap_or(active)
     }
 
     /// Checks a batch as a whole before anything changes; what it takes at most.
@@ -168,7 +169,8 @@ impl SegmentLog {
         self.is_short = matches!(begun, Err(LogError::Full { .. })) || (self.is_short && !has_entries);
         let place = begun?;
         for write in batch {
-            if self.carrying.as_ref().is_some_and(|carrying| carrying.key == write.key) {
+            let is_carried = self.carrying.as_ref().is_some_and(|carrying| carrying.key == write.key);
+            if is_carried && !planted!(CarryGoesOn) {
                 // Its parts are no longer the newest of the replica: they are void without a last one.
                 self.carrying = None;
             }
@@ -287,7 +289,7 @@ impl SegmentLog {
         };
         let use_number = self.next_use;
         self.next_use += 1;
-        let salt = Salt::new((self.options.salts)());
+        let salt = Salt::new(if planted!(SaltReused) { 7 } else { (self.options.salts)() });
         self.space.uses.insert(use_number, segment.clone());
         self.active = Some(Active { use_number, segment, salt, offset: 0 });
         Ok(())
@@ -306,7 +308,12 @@ impl SegmentLog {
             return Err(LogError::Misuse("no segment is in use".to_owned()));
         };
         let file = &active.segment.file;
-        if let Err(error) = file.write_all_at(&self.buffer, active.offset).and_then(|()| file.sync_data()) {
+        let sync = || match file.sync_data() {
+            Err(_) if planted!(SyncRetried) => file.sync_data(),
+            synced => synced,
+        };
+        let written = file.write_all_at(&self.buffer, active.offset);
+        if let Err(error) = written.and_then(|()| if planted!(SyncSkipped) { Ok(()) } else { sync() }) {
             self.has_failed = true;
             return Err(LogError::Failed(error));
         }

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use mraft_types::limits::ENTRY_BYTES_MAX;
+use mraft_types::planted;
 use mraft_types::{
     CondemnedReason, Entry, EntryKind, HardState, Index, LogPosition, LogStart, Membership, NodeId, Payload,
     ReplicaId, Term,
@@ -98,7 +99,8 @@ impl Raft {
         let Restored { hard_state, start, last_index, terms, memberships, applied, condemned } = restored;
         let start_position = start.position;
         let mut log = LogView::new(start, &terms, last_index, memberships);
-        let commit = hard_state.commit.max(applied.index).max(start_position.index);
+        let stored = if planted!(StoreForgotten) { 0 } else { applied.index };
+        let commit = hard_state.commit.max(stored).max(start_position.index);
         // The start's term was decided by others; a term behind it can only come from this replica's own hard state.
         let term = hard_state.term.max(start_position.term);
         let is_whole = commit <= last_index && log.contains(applied) && log.last_position().term <= term;

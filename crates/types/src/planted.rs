@@ -112,6 +112,30 @@ mod bugs {
         LostLogUnnoticed "lost-log-unnoticed" "D9" "what a leader remembers of a log that was lost is ignored";
         LifeIgnored "life-ignored" "Q2" "another life of the leader's node does not wake a sleeping follower";
         SleepUnmatched "sleep-unmatched" "Q1" "a leader offers sleep although somebody lacks entries";
+        StoreForgotten "store-forgotten" "D8" "a restart takes the commit index of the log alone, not that of the store";
+        SyncSkipped "sync-skipped" "D2, NATS 2.12" "a batch of the log is reported durable without a sync";
+        SyncRetried "sync-retried" "D10, PostgreSQL 2018" "a failed sync is tried again, and what the second one says is believed";
+        RewriteSkipped "rewrite-skipped" "D7" "the last batch that recovery reads is trusted as it lies there";
+        StateUnsynced "state-unsynced" "D7" "the pointer names a state that was not synced";
+        TruncatedUnpersisted "truncated-unpersisted" "D11" "the log is truncated up to what is applied";
+        SaltReused "salt-reused" "L2" "every use of a segment has the same salt";
+        SegmentFreedEarly "segment-freed-early" "L5" "segments are used again although a replica needs them";
+        CarryGoesOn "carry-goes-on" "L5" "carrying goes on although the replica wrote in between: what it truncated comes back";
+        TermIgnored "term-ignored" "E3" "a ticket is answered by whatever entry stands at its index";
+        StepDownRefuses "step-down-refuses" "E3" "who loses the leadership answers not_applied";
+        LateIsNotApplied "late-is-not-applied" "E4" "what was proposed and is late is answered not_applied";
+        MetaBehind "meta-behind" "E7, etcd 3.5.0" "the store's meta is of the batch before its data";
+        DeletesCount "deletes-count" "E2" "deleting what is not there takes a revision";
+        LaterConditionIgnored "later-condition-ignored" "E6" "of a batch only the first condition counts";
+        EntryStops "entry-stops" "decision 9, the Go sample" "a committed command that nobody can read stops every replica";
+        LogTimeFollows "log-time-follows" "E1" "the log's time follows the leader's clock wherever it goes";
+        ReadUnapplied "read-unapplied" "R2" "a confirmed read does not wait until its index is applied";
+        FollowerReadsAtOnce "follower-reads-at-once" "R3" "a follower reads although it has not applied the leader's index";
+        SnapshotOldMembers "snapshot-old-members" "M2, matrixone#24966" "a snapshot carries the members of the founding";
+        LateForAnother "late-for-another" "M3" "what comes late for a replica reaches the one in its place";
+        AbandonedTaken "abandoned-taken" "N1" "an installation that was given up passes for one that was finished";
+        SwitchedEarly "switched-early" "N1" "a snapshot is switched to before the log knows that it is being installed";
+        InstalledEarly "installed-early" "N1" "a snapshot counts as installed before the log says so";
         SnapshotPeerStuck "snapshot-peer-stuck" "N2, tikv#2341" "a failed transfer does not release its receiver";
     }
 }

@@ -2,34 +2,46 @@
 
 //! The load: clients with one operation under way each, who read and write a few keys through any node.
 
-use mraft_types::{GroupId, NodeId, ReplicaId};
+use mraft_kv::command::{Condition, Operation, encode};
+use mraft_kv::query::Query;
+use mraft_types::{GroupId, Index, NodeId, ReplicaId};
 
-use crate::faults::Mix;
-use crate::machine::Op;
+use crate::check::linearizable::Question;
+use crate::check::model::Model;
+use crate::mix::Mix;
 use crate::random::Random;
 
+/// Entries of one page of a scan.
+const SCAN_LIMIT: usize = 3;
+
 /// What a client does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Wish {
-    /// A write.
-    Write(Op),
-    /// A linearizable read of a key.
-    Read(u64),
+    /// A write; its bytes are unique in a run.
+    Write(Vec<u8>),
+    /// A linearizable read at the leader.
+    Read(Question),
+    /// A linearizable read at a follower, with the leader's index (rule R3).
+    FollowerRead(Question),
+    /// A read of whatever a node has.
+    StaleRead(Question),
 }
 
 /// An operation under way.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Asked {
     /// In which group.
     pub group: GroupId,
     /// What.
     pub wish: Wish,
-    /// The oldest revision that its answer may show.
-    pub floor: u64,
+    /// The place in the group's order that its answer must not fall behind.
+    pub floor: Index,
     /// Whether it began after everything had healed.
     pub in_calm: bool,
     /// At which node it is now.
     pub node: NodeId,
+    /// What a leader said to a reader on its way to a follower.
+    pub index: Option<Index>,
     /// How often it was passed on.
     pub attempts: u32,
     /// Which process of the node holds it; if that dies, nobody knows.
@@ -47,26 +59,61 @@ pub struct Client {
     pub leader: Option<(GroupId, NodeId)>,
 }
 
-/// Draws the next wish. `values` counts the values written so far: each is written once.
-pub fn draw(
-    mix: &Mix,
-    random: &mut Random,
-    values: &mut u64,
-    floor: impl Fn(GroupId, u64) -> u64,
-) -> (GroupId, Wish) {
-    let group = GroupId(random.draw() % mix.groups);
-    let key = random.draw() % mix.keys;
-    let mut fresh = || {
-        *values += 1;
-        *values
-    };
-    let wish = match random.between(0, 9) {
-        0..=3 => Wish::Write(Op::Put { key, value: fresh() }),
-        4 => Wish::Write(Op::Delete { key }),
-        5 => Wish::Write(Op::CompareAndSet { key, revision: floor(group, key), value: fresh() }),
-        _ => Wish::Read(key),
-    };
-    (group, wish)
+/// Draws the next wish. `series` counts the operations of all clients, which makes each write unique.
+pub fn draw(mix: &Mix, random: &mut Random, series: u64, group: GroupId, model: &Model) -> Wish {
+    let key = |random: &mut Random| key(group, random.draw() % mix.keys);
+    let value = format!("v{series}").into_bytes();
+    match random.between(0, 99) {
+        0..=31 => {
+            let key = key(random);
+            write(&[Operation::Put { key: &key, value: &value, condition: Condition::None }])
+        }
+        32..=37 => {
+            let (key, tag) = (key(random), tag(group, series));
+            let unique = Operation::Check { key: &tag, condition: Condition::Absent };
+            write(&[Operation::Delete { key: &key, condition: Condition::None }, unique])
+        }
+        38..=45 => {
+            let key = key(random);
+            let condition = match model.key_at(&key, Index::MAX) {
+                Some((revision, _)) => Condition::Revision(*revision),
+                None => Condition::Absent,
+            };
+            write(&[Operation::Put { key: &key, value: &value, condition }])
+        }
+        46..=51 => {
+            let keys: Vec<Vec<u8>> = (0..random.between(2, 4)).map(|_| key(random)).collect();
+            let put = |key| Operation::Put { key, value: &value, condition: Condition::None };
+            let mut operations: Vec<Operation<'_>> = keys.iter().map(|key| put(key)).collect();
+            if random.per_mille(300) {
+                operations[0] = Operation::Delete { key: &keys[0], condition: Condition::None };
+            }
+            if random.per_mille(300) {
+                let condition = if random.per_mille(500) { Condition::Exists } else { Condition::Absent };
+                operations.insert(0, Operation::Check { key: &keys[1], condition });
+            }
+            write(&operations)
+        }
+        52..=53 => Wish::Write(garbage(series)),
+        54..=77 => Wish::Read(Question::Key(key(random))),
+        78..=81 => Wish::Read(scan(group, random, mix)),
+        82..=89 => Wish::FollowerRead(Question::Key(key(random))),
+        90..=97 => Wish::StaleRead(Question::Key(key(random))),
+        _ => Wish::StaleRead(scan(group, random, mix)),
+    }
+}
+
+/// A question's bytes.
+pub fn query(question: &Question) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    match question {
+        Question::Key(key) => Query::Get { key }.encode(&mut bytes),
+        Question::Scan { prefix, after, limit } => {
+            Query::Scan { prefix, after: after.as_deref(), limit: *limit, max_bytes: usize::MAX }
+                .encode(&mut bytes);
+        }
+    }
+    bytes
 }
 
 /// Where to try next: where the leader is said to be, or anywhere.
@@ -75,4 +122,29 @@ pub fn next_node(hint: Option<ReplicaId>, nodes: &[NodeId], random: &mut Random)
         Some(leader) if random.per_mille(900) => leader.node(),
         _ => nodes[random.index(nodes.len())],
     }
+}
+
+fn write(operations: &[Operation<'_>]) -> Wish {
+    let mut body = Vec::new();
+    encode(operations, &mut body);
+    Wish::Write(body)
+}
+
+fn scan(group: GroupId, random: &mut Random, mix: &Mix) -> Question {
+    let after = random.per_mille(500).then(|| key(group, random.draw() % mix.keys));
+    Question::Scan { prefix: format!("{{{group}}}").into_bytes(), after, limit: SCAN_LIMIT }
+}
+
+fn key(group: GroupId, number: u64) -> Vec<u8> {
+    format!("{{{group}}}{number}").into_bytes()
+}
+
+/// A key that nobody ever writes, another one for each operation.
+fn tag(group: GroupId, series: u64) -> Vec<u8> {
+    format!("{{{group}}}#{series}").into_bytes()
+}
+
+/// A command that is none: it has an answer like any other, and stops nobody.
+fn garbage(series: u64) -> Vec<u8> {
+    format!("?{series}").into_bytes()
 }

@@ -7,11 +7,8 @@
 //! ([`mraft_disk::MemoryDisk`]), the network, time, and the processes, which may die between any two effects and in the middle of a
 //! write. After a safety phase full of faults everything heals, and in a calm phase the cluster must come back, all replicas of it.
 //!
-//! [`world`] is the loop, [`node`] one process, [`network`] what happens to frames, [`faults`] the mix that a seed draws, [`clients`]
-//! the load, [`check`] the promises, [`planted`] the bugs that must be found, [`summary`] what many seeds together must have done.
-//!
-//! Missing on purpose: membership changes and wiped disks (`host` and `raft` have scenarios of their own), partial transfers of
-//! snapshots, and clocks that change their pace.
+//! [`world`] is the loop, [`node`] one process, [`network`] what happens to frames, [`mix`] what a seed draws, [`clients`] the load,
+//! [`check`] the promises, `planted` the bugs that must be found, [`summary`] what many seeds together must have done.
 //!
 //! Invariant: no ambient clock, chance, thread or hash-map order; the same seed gives the same run, which [`world::Report::trace`]
 //! proves.
@@ -20,14 +17,18 @@
 
 pub mod check;
 pub mod clients;
-pub mod faults;
-pub mod machine;
+pub mod mix;
 pub mod network;
 pub mod node;
+#[cfg(feature = "planted")]
 pub mod planted;
 pub mod random;
+pub mod recorder;
+pub mod runner;
 pub mod summary;
+pub mod transcript;
 pub mod world;
 
-pub use planted::Planted;
-pub use world::{Report, run};
+pub use mix::{Mix, Width};
+pub use transcript::Transcript;
+pub use world::{Report, run, run_with};

@@ -25,14 +25,12 @@ pub struct Network {
     quality: Quality,
     /// Directions that nothing passes.
     cut: BTreeSet<(NodeId, NodeId)>,
-    /// Partitions made.
-    pub partitions: u64,
 }
 
 impl Network {
     /// A network without cuts.
     pub fn new(quality: Quality) -> Network {
-        Network { quality, cut: BTreeSet::new(), partitions: 0 }
+        Network { quality, cut: BTreeSet::new() }
     }
 
     /// Changes the quality.
@@ -58,23 +56,39 @@ impl Network {
         !self.cut.contains(&(one, other)) && !self.cut.contains(&(other, one))
     }
 
-    /// Cuts the cluster: in two halves, one node off, one direction only, or a bridge (two sides that only one node reaches).
-    pub fn partition(&mut self, nodes: &[NodeId], random: &mut Random) {
+    /// Cuts the cluster: in two halves, one node off, one direction only, a bridge (two sides that only one node reaches), or a ring (each
+    /// reaches its neighbours only). Answers what it did.
+    pub fn partition(&mut self, nodes: &[NodeId], random: &mut Random) -> String {
         self.cut.clear();
-        self.partitions += 1;
         let lonely = nodes[random.index(nodes.len())];
-        match random.between(0, 3) {
+        match random.between(0, 4) {
             0 => {
                 let side: BTreeSet<NodeId> =
                     nodes.iter().copied().filter(|_| random.per_mille(500)).collect();
                 self.cut_between(nodes, |one, other| side.contains(&one) != side.contains(&other));
+                format!("{side:?} apart from the others")
             }
-            1 => self.cut_between(nodes, |one, other| one == lonely || other == lonely),
+            1 => {
+                self.cut_between(nodes, |one, other| one == lonely || other == lonely);
+                format!("node {lonely} is alone")
+            }
             2 => {
                 let inwards = random.per_mille(500);
                 self.cut_between(nodes, |from, to| if inwards { to == lonely } else { from == lonely });
+                format!("nothing goes {} node {lonely}", if inwards { "to" } else { "out of" })
             }
-            _ => self.cut_between(nodes, |one, other| one != lonely && other != lonely),
+            3 => {
+                self.cut_between(nodes, |one, other| one != lonely && other != lonely);
+                format!("only node {lonely} reaches the others")
+            }
+            _ => {
+                let place = |node: NodeId| nodes.iter().position(|id| *id == node).unwrap_or(0);
+                self.cut_between(nodes, |one, other| {
+                    let distance = place(one).abs_diff(place(other));
+                    distance != 1 && distance != nodes.len() - 1
+                });
+                "a ring".to_owned()
+            }
         }
     }
 

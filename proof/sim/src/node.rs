@@ -11,20 +11,20 @@ use std::sync::Arc;
 
 use mraft::apply_worker::{ApplyMail, ApplyWorker};
 use mraft::core::{Core, CoreConfig, Incarnation, Input};
-use mraft::machines::{BackgroundJob, Lookup, StateMachine, in_memory};
+use mraft::machines::{BackgroundJob, Lookup};
 use mraft::persist::{LogHealth, LogJob, LogWorker};
 use mraft::restore::{first_log, log_key, restore};
 use mraft::{GroupRecord, HostConfig};
 use mraft_disk::memory::Faults;
 use mraft_disk::{Disk, MemoryDisk};
 use mraft_engine::Limits;
+use mraft_kv::{MemoryKv, MemoryOptions};
 use mraft_logstore::{LogError, LogOptions, LogStore, Mark, SegmentLog};
 use mraft_types::{DeploymentId, GroupId, Index, NodeId};
 
-use crate::faults::{Mix, Own};
-use crate::machine::Map;
-use crate::planted::{LateMeta, Planted, Voteless};
-use crate::random::Random;
+use crate::mix::{Mix, Own};
+use crate::random::{Concern, Random};
+use crate::recorder::{Applied, Recorder};
 
 /// Election timeouts of simulated nodes in ticks.
 pub const ELECTION_TICKS: u32 = 10;
@@ -122,6 +122,8 @@ pub struct Process {
     pub jobs: VecDeque<(Incarnation, Box<dyn BackgroundJob>)>,
     /// For reads.
     pub lookups: BTreeMap<GroupId, Arc<dyn Lookup>>,
+    /// What the state machines did.
+    pub applied: BTreeMap<GroupId, Applied>,
     /// Snapshots whose installation an earlier process began and this one gave up: the index that each covers (rule N1).
     pub abandoned: BTreeMap<GroupId, Index>,
     /// Until then the state machines take no entries.
@@ -199,14 +201,7 @@ impl Node {
     }
 
     /// Starts a process from what the disk holds.
-    pub fn start(
-        &mut self,
-        own: &Own,
-        mix: &Mix,
-        planted: Option<Planted>,
-        salt: u64,
-        now_us: u64,
-    ) -> Result<(), String> {
+    pub fn start(&mut self, own: &Own, mix: &Mix, salt: u64, now_us: u64) -> Result<(), String> {
         self.boot += 1;
         let disk: Arc<dyn Disk> = Arc::new(self.disk.clone());
         let mut config =
@@ -214,8 +209,6 @@ impl Node {
         config.election_ticks = ELECTION_TICKS;
         config.heartbeat_ticks = HEARTBEAT_TICKS;
         let store = open_log(&self.disk, salt).map_err(|error| error.to_string())?;
-        let store: Box<dyn LogStore> =
-            if planted == Some(Planted::ForgottenVote) { Box::new(Voteless(store)) } else { store };
         let mut log = LogWorker::new(store).with_batch_bytes_target(BATCH_BYTES_TARGET);
         let mut recovered: BTreeMap<_, _> =
             log.store().recovered().into_iter().map(|recovered| (recovered.key, recovered)).collect();
@@ -251,14 +244,14 @@ impl Node {
         });
         let mut apply = ApplyWorker::new(log.store().reader(), usize::MAX, 0);
         let (mut lookups, mut abandoned, mut discards) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
+        let mut applied = BTreeMap::new();
         for record in &self.records {
             let directory = PathBuf::from(format!("/data/groups/{}", record.group));
-            let machine = in_memory(Arc::clone(&disk), directory, own.snapshot_entries, Map::default());
-            let machine: Box<dyn StateMachine> = if planted == Some(Planted::DoubleApply) {
-                Box::new(LateMeta::new(machine))
-            } else {
-                machine
-            };
+            let options = MemoryOptions { flush_bytes: own.flush_bytes };
+            let machine = Box::new(MemoryKv::new(Arc::clone(&disk), directory, options));
+            let recorded = Applied::default();
+            let machine = Box::new(Recorder::new(machine, recorded.clone()));
+            applied.insert(record.group, recorded);
             let recovered = recovered.remove(&log_key(record));
             let install = recovered.as_ref().and_then(|recovered| recovered.install.clone());
             let mut replica =
@@ -308,6 +301,7 @@ impl Node {
             needs_restart: false,
             jobs: VecDeque::new(),
             lookups,
+            applied,
             abandoned,
             apply_paused_until_us: 0,
             tick: self.boot << 32,
@@ -353,7 +347,7 @@ impl Process {
 
 /// The segment log on a simulated disk, with segments small enough to be recycled within a run.
 fn open_log(disk: &MemoryDisk, salt: u64) -> Result<Box<dyn LogStore>, LogError> {
-    let mut random = Random::new(salt);
+    let mut random = Random::new(salt, Concern::Disks);
     let options = LogOptions::new(SEGMENT_BYTES, Box::new(move || random.draw()))
         .with_batch_bytes_max(SEGMENT_BYTES as usize / 4)
         .with_segments_target(SEGMENTS_TARGET);

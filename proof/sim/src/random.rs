@@ -1,15 +1,41 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! The seed's decisions, one after the other.
+//! The seed's decisions. Each concern has a stream of its own, so that one that is left out (when a failure is made smaller) changes
+//! nothing of what the others decide.
 
 /// SplitMix64.
 #[derive(Clone, Debug)]
 pub struct Random(u64);
 
+/// What decisions are about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Concern {
+    /// How big and how bad everything is.
+    Mix = 1,
+    /// What clients do.
+    Load = 2,
+    /// How long things take, and what else the product is told of chance.
+    Time = 3,
+    /// Frames.
+    Network = 4,
+    /// Processes that die.
+    Crashes = 5,
+    /// Disks.
+    Disks = 6,
+    /// Partitions and suspicions.
+    Partitions = 7,
+    /// What operators do: transfers, members, repairs.
+    Operators = 8,
+}
+
 impl Random {
-    /// A stream of its own for each seed.
-    pub fn new(seed: u64) -> Random {
-        Random(seed)
+    /// A stream of its own for each seed and concern.
+    pub fn new(seed: u64, concern: Concern) -> Random {
+        let mut random = Random(seed);
+        let seed = random.draw();
+        random = Random(seed ^ (concern as u64).wrapping_mul(0xd6e8_feb8_6659_fd93));
+        random.draw();
+        random
     }
 
     /// The next number.

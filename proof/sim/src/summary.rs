@@ -4,14 +4,14 @@
 
 use std::fmt;
 
+use crate::mix::Fault;
 use crate::world::Report;
 
 /// Averages of fewer seeds say little: they are printed, not judged.
 pub const JUDGED_SEEDS_MIN: usize = 20;
 
-const OPERATIONS_MIN: f64 = 500.0;
-const CRASHES_MIN: f64 = 5.0;
-const PARTITIONS_MIN: f64 = 2.0;
+const OPERATIONS_MIN: f64 = 2_000.0;
+const FAULTS_MIN: f64 = 20.0;
 /// Of a hundred seeds so many kill the leader of a sleeping group. Groups may sleep in every fourth seed only, so fewer than
 /// [`SLEEPING_JUDGED_SEEDS_MIN`] say nothing of it.
 const SLEEPING_MIN: f64 = 2.0;
@@ -30,9 +30,9 @@ pub struct Summary {
 }
 
 /// One figure of all seeds.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Figure {
-    what: &'static str,
+    what: String,
     value: f64,
     unit: &'static str,
     /// Less than this is too little.
@@ -43,23 +43,31 @@ impl Summary {
     /// Adds up what seeds did.
     pub fn of(reports: &[Report]) -> Summary {
         let seeds = reports.len();
-        let average = |what, part: fn(&Report) -> u64, least| {
+        let mean = |what: String, part: &dyn Fn(&Report) -> u64, least| {
             let value = reports.iter().map(part).sum::<u64>() as f64 / seeds.max(1) as f64;
             Figure { what, value, unit: "", least }
         };
-        let share = |what, part: fn(&Report) -> u64, least| {
+        let average = |what: &str, part: fn(&Report) -> u64, least| mean(what.to_owned(), &part, least);
+        let share = |what: &str, part: fn(&Report) -> u64, least| {
             let some = reports.iter().filter(|report| part(report) > 0).count();
-            Figure { what, value: 100.0 * some as f64 / seeds.max(1) as f64, unit: " %", least }
+            let value = 100.0 * some as f64 / seeds.max(1) as f64;
+            Figure { what: what.to_owned(), value, unit: " %", least }
         };
-        let figures = vec![
-            average("operations carried out per seed", |report| report.operations, Some(OPERATIONS_MIN)),
-            average("  acknowledged changes", |report| report.acknowledged, None),
+        let mut figures = vec![
+            average("operations per seed", |report| report.operations, Some(OPERATIONS_MIN)),
+            average("  acknowledged writes", |report| report.acknowledged, None),
             average("operations refused", |report| report.refused, None),
             average("operations of unknown fate", |report| report.unknown, None),
-            average("crashes per seed", |report| report.crashes, Some(CRASHES_MIN)),
+            average("faults per seed", Report::faults_in_all, Some(FAULTS_MIN)),
+        ];
+        let kinds = Fault::all().map(|fault| {
+            let count = move |report: &Report| report.faults.get(&fault).copied().unwrap_or(0);
+            mean(format!("  {fault}"), &count, None)
+        });
+        figures.extend(kinds);
+        figures.extend([
+            average("processes killed", |report| report.crashes, None),
             average("  in the middle of disk work", |report| report.crashes_in_the_middle, None),
-            average("  of leaders of sleeping groups", |report| report.sleeping_leaders_killed, None),
-            average("partitions per seed", |report| report.partitions, Some(PARTITIONS_MIN)),
             average("suspicions per seed", |report| report.suspicions, None),
             share(
                 "seeds that installed a snapshot",
@@ -79,7 +87,7 @@ impl Summary {
             share("seeds with a failed log", |report| report.logs_failed, None),
             share("seeds with a failed store", |report| report.stores_failed, None),
             share("seeds that compared all replicas", |report| report.groups_compared, None),
-        ];
+        ]);
         let trace = reports.iter().fold(0u64, |trace, report| trace.rotate_left(7) ^ report.trace);
         Summary { figures, seeds, trace }
     }
@@ -123,9 +131,8 @@ mod tests {
     fn enough(seed: u64) -> Report {
         Report {
             seed,
-            operations: 600,
-            crashes: 6,
-            partitions: 3,
+            operations: 2_100,
+            faults: [(Fault::Kill, 15), (Fault::Partition, 6)].into(),
             sleeping_leaders_killed: 1,
             snapshots_installed: 1,
             segments_recycled: 1,
@@ -138,13 +145,12 @@ mod tests {
         let good: Vec<Report> = (0..SLEEPING_JUDGED_SEEDS_MIN as u64).map(enough).collect();
         assert_eq!(Summary::of(&good).shortfalls(), Vec::<String>::new());
         let idle: Vec<Report> = good.iter().map(|_| Report::default()).collect();
-        assert_eq!(Summary::of(&idle).shortfalls().len(), 6, "each minimum by itself");
-        assert_eq!(Summary::of(&idle[1..]).shortfalls().len(), 5, "too few to say whether groups slept");
+        assert_eq!(Summary::of(&idle).shortfalls().len(), 5, "each minimum by itself");
+        assert_eq!(Summary::of(&idle[1..]).shortfalls().len(), 4, "too few to say whether groups slept");
         assert_eq!(Summary::of(&idle[..JUDGED_SEEDS_MIN - 1]).shortfalls(), Vec::<String>::new());
         for cut in [
-            |report: &mut Report| report.operations = 499,
-            |report: &mut Report| report.crashes = 4,
-            |report: &mut Report| report.partitions = 1,
+            |report: &mut Report| report.operations = 1_999,
+            |report: &mut Report| _ = report.faults.remove(&Fault::Partition),
             |report: &mut Report| report.sleeping_leaders_killed = 0,
             |report: &mut Report| report.snapshots_installed = 0,
             |report: &mut Report| report.segments_recycled = 0,

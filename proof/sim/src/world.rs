@@ -12,6 +12,7 @@ mod snapshots;
 mod turns;
 mod watch;
 
+use std::cell::RefCell;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
@@ -25,19 +26,21 @@ use mraft_types::{DeploymentId, GroupId, Member, Membership, NodeId, ReplicaId, 
 
 use crate::check::{Broken, Checks};
 use crate::clients::Client;
-use crate::faults::Mix;
+use crate::mix::{Fault, Mix};
 use crate::network::Network;
 use crate::node::{ELECTION_TICKS, Node, Process};
-use crate::planted::Planted;
-use crate::random::Random;
+use crate::random::{Concern, Random};
+use crate::transcript::Transcript;
 use snapshots::Transfer;
 
 /// Length of a tick in microseconds of virtual time.
 const TICK_US: u64 = 10_000;
+/// In the calm every group takes a write within so many election timeouts.
+const WRITTEN_ELECTIONS: u64 = 10;
 /// The calm phase must bring everything back within so many election timeouts.
-const CALM_ELECTIONS: u64 = 40;
+const CALM_ELECTIONS: u64 = 30;
 /// At the end of the calm phase nobody asks for anything for so many election timeouts: then all replicas must be at the same place.
-const QUIET_ELECTIONS: u64 = 15;
+const QUIET_ELECTIONS: u64 = 12;
 /// The wall clock at the beginning.
 const UNIX_MS: u64 = 1_700_000_000_000;
 
@@ -54,6 +57,8 @@ pub struct Report {
     pub unknown: u64,
     /// Acknowledged changes.
     pub acknowledged: u64,
+    /// What happened from time to time, by kind.
+    pub faults: BTreeMap<Fault, u64>,
     /// Processes killed.
     pub crashes: u64,
     /// Those of them that were killed in the middle of what they did with their disk.
@@ -64,8 +69,6 @@ pub struct Report {
     pub installations_given_up: u64,
     /// Processes killed that led a group which was asleep (rule Q2).
     pub sleeping_leaders_killed: u64,
-    /// Partitions made.
-    pub partitions: u64,
     /// Snapshots installed.
     pub snapshots_installed: u64,
     /// Log segments recycled.
@@ -86,6 +89,13 @@ pub struct Report {
     pub trace: u64,
     /// The promise that broke.
     pub broken: Option<Broken>,
+}
+
+impl Report {
+    /// Faults of all kinds.
+    pub fn faults_in_all(&self) -> u64 {
+        self.faults.values().sum()
+    }
 }
 
 enum Action {
@@ -136,6 +146,11 @@ enum Action {
         event: NodeEvent,
     },
     Client(usize),
+    /// A client asks elsewhere.
+    Retry {
+        client: usize,
+        series: u64,
+    },
     Answer {
         client: usize,
         series: u64,
@@ -146,31 +161,45 @@ enum Action {
         series: u64,
         attempt: u32,
     },
-    Crash,
+    /// It is time for one of these, and for the next one some time later.
+    Fault(Fault),
     CrashOne(usize, u64),
     Restart(usize, u64),
     /// An operator restarts a process whose replicas stopped.
     Operator(usize, u64),
-    DiskFault,
     DiskRoom(usize),
-    Partition,
-    Transfer,
     Calm,
+    /// By now every group must have taken a write in the calm.
+    WrittenByNow,
+}
+
+/// The streams of chance, one per concern.
+struct Streams {
+    load: Random,
+    time: Random,
+    network: Random,
+    crashes: Random,
+    disks: Random,
+    partitions: Random,
+    operators: Random,
 }
 
 struct World {
     mix: Mix,
-    planted: Option<Planted>,
-    random: Random,
+    random: Streams,
     now_us: u64,
     next_id: u64,
-    calendar: BinaryHeap<Reverse<(u64, u64)>>,
-    actions: BTreeMap<u64, Action>,
+    /// When, in which order of asking, and where in `actions`.
+    calendar: BinaryHeap<Reverse<(u64, u64, usize)>>,
+    actions: Vec<Option<Action>>,
+    /// Places in `actions` that are free.
+    free: Vec<usize>,
     nodes: Vec<Node>,
     ids: Vec<NodeId>,
     network: Network,
     clients: Vec<Client>,
-    values: u64,
+    /// Operations of all clients so far.
+    series: u64,
     checks: Checks,
     report: Report,
     calm: bool,
@@ -178,19 +207,24 @@ struct World {
     written_in_calm: BTreeSet<GroupId>,
     /// Since when a node's replica of a group sleeps behind a leader that is gone.
     forsaken: BTreeMap<(usize, GroupId), u64>,
+    transcript: Option<RefCell<Transcript>>,
 }
 
 /// Runs one seed from beginning to end.
-pub fn run(seed: u64, planted: Option<Planted>) -> Report {
-    let mut world = World::new(seed, planted);
+pub fn run(seed: u64, mix: &Mix) -> Report {
+    run_with(seed, mix, None).0
+}
+
+/// The same, and writes down what happens.
+pub fn run_with(seed: u64, mix: &Mix, transcript: Option<Transcript>) -> (Report, Option<Transcript>) {
+    let mut world = World::new(seed, mix);
+    world.transcript = transcript.map(RefCell::new);
     let result = world.run();
     world.finish(result)
 }
 
 impl World {
-    fn new(seed: u64, planted: Option<Planted>) -> World {
-        let mut random = Random::new(seed);
-        let mix = Mix::draw(&mut random);
+    fn new(seed: u64, mix: &Mix) -> World {
         let ids: Vec<NodeId> = (1..=mix.nodes as u64).filter_map(NodeId::new).collect();
         let mut nodes: Vec<Node> = ids.iter().map(|id| Node::new(*id)).collect();
         for group in 0..mix.groups {
@@ -203,28 +237,38 @@ impl World {
                     uid: genesis.uid,
                     replica: ReplicaId::new(0, node.id),
                     genesis: Some(genesis.clone()),
-                    machine: "map".to_owned(),
+                    machine: "kv".to_owned(),
                 });
             }
         }
+        let stream = |concern| Random::new(seed, concern);
         World {
             network: Network::new(mix.quality),
             clients: vec![Client::default(); mix.clients as usize],
-            mix,
-            planted,
-            random,
+            mix: mix.clone(),
+            random: Streams {
+                load: stream(Concern::Load),
+                time: stream(Concern::Time),
+                network: stream(Concern::Network),
+                crashes: stream(Concern::Crashes),
+                disks: stream(Concern::Disks),
+                partitions: stream(Concern::Partitions),
+                operators: stream(Concern::Operators),
+            },
             now_us: 0,
             next_id: 0,
             calendar: BinaryHeap::new(),
-            actions: BTreeMap::new(),
+            actions: Vec::new(),
+            free: Vec::new(),
             nodes,
             ids,
-            values: 0,
+            series: 0,
             checks: Checks::default(),
             report: Report { seed, ..Report::default() },
             calm: false,
             written_in_calm: BTreeSet::new(),
             forsaken: BTreeMap::new(),
+            transcript: None,
         }
     }
 
@@ -233,24 +277,21 @@ impl World {
             self.start(node)?;
         }
         for client in 0..self.clients.len() {
-            let wait = self.random.between(0, 100_000);
+            let wait = self.random.load.between(0, 100_000);
             self.after(wait, Action::Client(client));
         }
-        self.after(self.mix.crash_every_us, Action::Crash);
-        self.after(self.mix.partition_every_us, Action::Partition);
-        self.after(TRANSFER_EVERY_US, Action::Transfer);
-        if self.mix.disk_fault_every_us > 0 {
-            // Early, because a log grows only until it has files enough to use again.
-            let wait = self.random.between(1, FIRST_DISK_FAULT_US_MAX);
-            self.after(wait, Action::DiskFault);
+        for (fault, mean_us) in self.mix.faults.clone() {
+            let wait = self.until_next(fault, mean_us);
+            self.after(wait, Action::Fault(fault));
         }
         self.after(self.mix.safety_us, Action::Calm);
         let end = self.end_us();
-        while let Some(Reverse((at, id))) = self.calendar.pop() {
+        while let Some(Reverse((at, id, place))) = self.calendar.pop() {
             if at > end {
                 break;
             }
-            let Some(action) = self.actions.remove(&id) else { continue };
+            let Some(action) = self.actions[place].take() else { continue };
+            self.free.push(place);
             self.now_us = at;
             self.trace(at ^ id);
             self.happen(action)?;
@@ -284,15 +325,13 @@ impl World {
             }
             Action::Told { node, event } => self.told(node, event),
             Action::Client(client) => self.ask(client),
+            Action::Retry { client, series } => self.retry(client, series),
             Action::Answer { client, series, answer } => self.answered(client, series, answer),
             Action::Overdue { client, series, attempt } => self.overdue(client, series, attempt),
-            Action::Crash => {
-                self.crash_some();
-                Ok(())
-            }
+            Action::Fault(fault) => self.fault(fault),
             Action::CrashOne(node, boot) => {
                 if !self.calm && self.nodes[node].boot == boot {
-                    self.draw_crash(node);
+                    self.crash_again(node);
                 }
                 Ok(())
             }
@@ -303,27 +342,18 @@ impl World {
                 Ok(())
             }
             Action::Operator(node, boot) => self.operator(node, boot),
-            Action::DiskFault => {
-                self.disk_fault();
-                Ok(())
-            }
             Action::DiskRoom(node) => {
                 self.nodes[node].change_faults(|faults| faults.capacity_bytes = None);
                 Ok(())
             }
-            Action::Partition => {
-                self.partition();
-                Ok(())
-            }
-            Action::Transfer => self.transfer_leadership(),
             Action::Calm => self.calm_down(),
+            Action::WrittenByNow => self.check_written(),
         }
     }
 
-    fn finish(mut self, result: Result<(), Broken>) -> Report {
+    fn finish(mut self, result: Result<(), Broken>) -> (Report, Option<Transcript>) {
         self.report.broken = result.err();
-        self.report.acknowledged = self.checks.acknowledged;
-        self.report.partitions = self.network.partitions;
+        self.report.acknowledged = self.checks.acknowledged.count;
         let compared = |group: GroupId| {
             let running = self.nodes.iter().filter_map(|node| node.process.as_ref());
             running.filter_map(|process| process.core.engine().compared(group)).any(|(index, _)| index > 0)
@@ -337,7 +367,7 @@ impl World {
         };
         self.report.segments_recycled =
             self.nodes.iter().map(|node| node.segments_recycled + running(node)).sum();
-        self.report
+        (self.report, self.transcript.map(RefCell::into_inner))
     }
 
     /// When the run ends.
@@ -363,8 +393,20 @@ impl World {
     fn after(&mut self, wait_us: u64, action: Action) {
         let id = self.next_id;
         self.next_id += 1;
-        self.actions.insert(id, action);
-        self.calendar.push(Reverse((self.now_us + wait_us, id)));
+        let place = self.free.pop().unwrap_or_else(|| {
+            self.actions.push(None);
+            self.actions.len() - 1
+        });
+        self.actions[place] = Some(action);
+        self.calendar.push(Reverse((self.now_us + wait_us, id, place)));
+    }
+
+    /// Writes down what happens, if somebody wants to read it.
+    fn say(&self, what: impl FnOnce() -> String) {
+        if let Some(transcript) = &self.transcript {
+            let what = what();
+            transcript.borrow_mut().say(self.now_us, what);
+        }
     }
 
     /// Takes a number into the hash of everything that happened.
@@ -384,11 +426,6 @@ impl World {
 
 /// One election timeout.
 const ELECTION_US: u64 = ELECTION_TICKS as u64 * TICK_US;
-/// The first fault of a disk comes within this time.
-const FIRST_DISK_FAULT_US_MAX: u64 = 500_000;
-/// Mean time between two transfers of leadership.
-const TRANSFER_EVERY_US: u64 = 3_000_000;
-
 fn running(nodes: &mut [Node], node: usize, boot: u64) -> Option<&mut Process> {
     let node = &mut nodes[node];
     if node.boot == boot { node.process.as_mut() } else { None }

@@ -13,7 +13,7 @@ use mraft_transport::{Connected, Disconnected, Handler, Received, Refusal, Snaps
 use mraft_types::{CondemnedReason, NodeId};
 use mraft_wire::{
     Accepted, DecodeError, Hello, HelloRefused, Purpose, SnapshotHeader, TopologyRelation, TopologyStamp,
-    VersionRange, WIRE_VERSION, check,
+    check,
 };
 
 use super::snapshots::Incoming;
@@ -23,7 +23,7 @@ use crate::core::{Input, Look};
 use crate::events::HostEvent;
 use crate::frames::{FromHost, decode};
 use crate::identity::Identity;
-use crate::meta::{FEATURE_LEVEL, GroupMeta, check_level};
+use crate::meta::{GroupMeta, check_level};
 use crate::node_host::Inner;
 use crate::peer_table::PeerTable;
 use crate::questions;
@@ -137,25 +137,8 @@ impl Door {
 
 impl Handler for Door {
     fn hello(&self, peer: NodeId, purpose: Purpose) -> Hello {
-        let Identity { deployment, node, instance, boot_counter, boot_nonce, raft_address, .. } =
-            self.identity.clone();
-        Hello {
-            versions: VersionRange { min: WIRE_VERSION, max: WIRE_VERSION },
-            feature_levels: VersionRange { min: FEATURE_LEVEL, max: FEATURE_LEVEL },
-            deployment,
-            node,
-            to: peer,
-            purpose,
-            instance,
-            boot_counter,
-            boot_nonce,
-            durable_seq: self.durable_seq(),
-            record_of_receiver: self.table.record(peer),
-            topology: *self.topology.lock().unwrap_or_else(PoisonError::into_inner),
-            raft_address,
-            instances: self.table.instances(),
-            fields: Vec::new(),
-        }
+        let topology = *self.topology.lock().unwrap_or_else(PoisonError::into_inner);
+        self.table.hello(&self.identity, peer, purpose, self.durable_seq(), topology)
     }
 
     fn check_hello(
@@ -239,9 +222,8 @@ impl Handler for Door {
     }
 
     fn refused(&self, refusal: &Refusal) {
-        if let HelloRefused::OldCopy { node, remembered, now } = &refusal.reason
-            && *node == self.identity.node
-            && now.0 == self.identity.boot_counter
+        if let HelloRefused::OldCopy { remembered, now, .. } = &refusal.reason
+            && self.identity.is_old_copy(&refusal.reason)
             && let Some(inner) = self.inner.upgrade()
         {
             tracing::error!(

@@ -8,9 +8,9 @@ use mraft_engine::NOBODY;
 use mraft_engine::event::{Event, NodeEvent};
 use mraft_types::GroupId;
 
-use super::{Action, TICK_US, TRANSFER_EVERY_US, World, running};
+use super::{Action, ELECTION_US, TICK_US, WRITTEN_ELECTIONS, World, running};
 use crate::check::{Broken, promise};
-use crate::planted::Planted;
+use crate::mix::Fault;
 
 /// A crash in the middle comes within so many disk operations.
 const MIDDLE_OPERATIONS_MAX: u64 = 30;
@@ -23,15 +23,15 @@ const AGAIN_US_MAX: u64 = 600_000;
 
 impl World {
     pub(super) fn start(&mut self, node: usize) -> Result<(), Broken> {
-        let salt = self.random.draw();
-        if !self.calm && self.random.per_mille(50) {
-            let operations = self.random.between(0, START_OPERATIONS);
+        let salt = self.random.time.draw();
+        if !self.calm && self.mix.faults.contains_key(&Fault::MiddleCut) && self.random.crashes.per_mille(50)
+        {
+            let operations = self.random.crashes.between(0, START_OPERATIONS);
             self.nodes[node].arm(operations);
         }
         let (own, mix) = (&self.mix.own[node], &self.mix);
-        let result = self.nodes[node].start(own, mix, self.planted, salt, self.now_us);
-        if self.nodes[node].died() {
-            self.crash(node);
+        let result = self.nodes[node].start(own, mix, salt, self.now_us);
+        if self.dies(node) {
             return Ok(());
         }
         if let Err(reason) = result {
@@ -39,59 +39,96 @@ impl World {
                 self.end_process(node, None);
                 return Ok(());
             }
-            return Err(Broken {
-                promise: promise::COMES_BACK,
-                how: format!("node {} does not start: {reason}", self.ids[node]),
-            });
+            let how = format!("node {} does not start: {reason}", self.ids[node]);
+            return Err(Broken::new(promise::COMES_BACK, how));
         }
-        if self.planted == Some(Planted::SkippedSync) {
-            self.nodes[node].change_faults(|faults| faults.ignore_syncs = true);
-        }
+        self.say(|| format!("node {} starts", self.ids[node]));
         let boot = self.nodes[node].boot;
-        let wait = self.random.between(1, TICK_US);
+        let wait = self.random.time.between(1, TICK_US);
         self.after(wait, Action::Tick(node, boot));
         let is_again = self.nodes[node].process.as_ref().is_some_and(|process| !process.abandoned.is_empty());
-        if self.random.per_mille(if is_again { 500 } else { 150 }) {
-            let wait = self.random.between(1, AGAIN_US_MAX);
+        if !self.calm && self.random.crashes.per_mille(if is_again { 500 } else { 100 }) {
+            let wait = self.random.crashes.between(1, AGAIN_US_MAX);
             self.after(wait, Action::CrashOne(node, boot));
         }
         self.pump(node)
     }
 
-    pub(super) fn crash_some(&mut self) {
-        if self.calm {
-            return;
-        }
-        let victims = match self.random.between(0, 9) {
-            0 => self.nodes.len(),
-            1..=2 => self.nodes.len() / 2 + 1,
-            _ => 1,
+    /// How long until a fault of this kind.
+    pub(super) fn until_next(&mut self, fault: Fault, mean_us: u64) -> u64 {
+        let random = match fault {
+            Fault::Kill | Fault::PowerCut | Fault::MiddleCut | Fault::KillMajority | Fault::CutAll => {
+                &mut self.random.crashes
+            }
+            Fault::Partition | Fault::Suspicion => &mut self.random.partitions,
+            Fault::DiskFull | Fault::DiskFails => &mut self.random.disks,
+            Fault::Transfer => &mut self.random.operators,
         };
-        let first = self.random.index(self.nodes.len());
-        for at in 0..victims {
-            self.draw_crash((first + at) % self.nodes.len());
-        }
-        let wait = self.random.between(1, 2 * self.mix.crash_every_us);
-        self.after(wait, Action::Crash);
+        random.between(1, 2 * mean_us)
     }
 
-    /// Kills a process: between two effects, or at one of its next disk operations.
-    pub(super) fn draw_crash(&mut self, node: usize) {
-        if self.nodes[node].process.is_none() {
-            return;
+    /// It is time for a fault of this kind.
+    pub(super) fn fault(&mut self, fault: Fault) -> Result<(), Broken> {
+        let mean_us = self.mix.faults.get(&fault).copied();
+        let Some(mean_us) = mean_us.filter(|_| !self.calm) else { return Ok(()) };
+        let wait = self.until_next(fault, mean_us);
+        self.after(wait, Action::Fault(fault));
+        let node = |random: &mut crate::random::Random, nodes: usize| random.index(nodes);
+        let nodes = self.nodes.len();
+        let happened = match fault {
+            Fault::Kill | Fault::PowerCut => {
+                let victim = node(&mut self.random.crashes, nodes);
+                self.crash(victim, fault == Fault::PowerCut)
+            }
+            Fault::MiddleCut => {
+                let victim = node(&mut self.random.crashes, nodes);
+                self.draw_middle(victim)
+            }
+            Fault::KillMajority | Fault::CutAll => {
+                let first = node(&mut self.random.crashes, nodes);
+                let count = if fault == Fault::CutAll { nodes } else { nodes / 2 + 1 };
+                let mut happened = false;
+                for at in 0..count {
+                    happened |= self.crash((first + at) % nodes, fault == Fault::CutAll);
+                }
+                happened
+            }
+            Fault::Partition => self.partition(),
+            Fault::Suspicion => self.suspect(),
+            Fault::DiskFull => self.fill_disk(),
+            Fault::DiskFails => self.fail_disk(),
+            Fault::Transfer => self.transfer_leadership()?,
+        };
+        if happened {
+            *self.report.faults.entry(fault).or_default() += 1;
         }
-        if self.random.per_mille(self.mix.middle_per_mille) {
-            let operations = self.random.between(0, MIDDLE_OPERATIONS_MAX);
+        Ok(())
+    }
+
+    /// Kills a process at one of its next disk operations.
+    pub(super) fn draw_middle(&mut self, node: usize) -> bool {
+        let is_running = self.nodes[node].process.is_some();
+        if is_running {
+            let operations = self.random.crashes.between(0, MIDDLE_OPERATIONS_MAX);
             self.nodes[node].arm(operations);
+        }
+        is_running
+    }
+
+    /// A process that just came back dies again: between two effects, or in the middle of one.
+    pub(super) fn crash_again(&mut self, node: usize) {
+        if self.random.crashes.per_mille(500) {
+            self.draw_middle(node);
         } else {
-            self.crash(node);
+            let power = self.random.crashes.per_mille(500);
+            self.crash(node, power);
         }
     }
 
     /// Lets a process die at one of its next disk operations, if the seed says so and it is not calm.
     pub(super) fn arm_sometimes(&mut self, node: usize, per_mille: u64, operations_max: u64) {
-        if !self.calm && self.random.per_mille(per_mille) {
-            let operations = self.random.between(0, operations_max);
+        if !self.calm && self.random.crashes.per_mille(per_mille) {
+            let operations = self.random.crashes.between(0, operations_max);
             self.nodes[node].arm(operations);
         }
     }
@@ -100,33 +137,43 @@ impl World {
     pub(super) fn dies(&mut self, node: usize) -> bool {
         let died = self.nodes[node].died();
         if died {
-            self.crash(node);
+            let power = self.random.crashes.per_mille(500);
+            self.crash(node, power);
         }
         died
     }
 
-    /// The process dies, perhaps with the power.
-    fn crash(&mut self, node: usize) {
+    /// The process dies, perhaps with the power. Answers whether there was one.
+    fn crash(&mut self, node: usize, with_power: bool) -> bool {
+        if self.nodes[node].process.is_none() && !self.nodes[node].died() {
+            return false;
+        }
         self.report.crashes += 1;
         self.report.crashes_in_the_middle += u64::from(self.nodes[node].died());
         self.report.sleeping_leaders_killed += u64::from(self.nodes[node].has_sleeping_leader());
-        let power = self.random.per_mille(self.mix.power_per_mille).then(|| self.random.draw());
+        self.say(|| {
+            let how = if with_power { "loses its power" } else { "is killed" };
+            let middle = if self.nodes[node].died() { " in the middle of its disk work" } else { "" };
+            format!("node {} {how}{middle}", self.ids[node])
+        });
+        let power = with_power.then(|| self.random.crashes.draw());
         self.end_process(node, power);
         self.lose(node);
+        true
     }
 
     fn end_process(&mut self, node: usize, power_seed: Option<u64>) {
         self.nodes[node].end(power_seed);
         let boot = self.nodes[node].boot;
         for at in 0..self.clients.len() {
-            let asked = self.clients[at].asked;
+            let asked = self.clients[at].asked.as_ref();
             if asked.is_some_and(|asked| asked.node == self.ids[node] && asked.boot == boot) {
                 let series = self.clients[at].series;
                 let answer = Answer::Unknown(Unknown::ConnectionLost);
                 self.after(1, Action::Answer { client: at, series, answer });
             }
         }
-        let wait = self.random.between(10_000, 1_500_000);
+        let wait = self.random.crashes.between(10_000, self.mix.away_us_max);
         self.after(wait, Action::Restart(node, boot));
     }
 
@@ -135,14 +182,14 @@ impl World {
         for at in 0..self.nodes.len() {
             if at == lost
                 || !self.network.connected(self.ids[at], self.ids[lost])
-                || self.random.per_mille(300)
+                || self.random.partitions.per_mille(300)
             {
                 continue;
             }
-            let wait = self.random.between(100, 5_000);
+            let wait = self.random.partitions.between(100, 5_000);
             self.after(wait, Action::Told { node: at, event: NodeEvent::PeerLost { node: self.ids[lost] } });
-            if self.random.per_mille(700) {
-                let wait = wait + self.random.between(100, 20_000);
+            if self.random.partitions.per_mille(700) {
+                let wait = wait + self.random.partitions.between(100, 20_000);
                 let event = NodeEvent::NodeSuspected { node: self.ids[lost] };
                 self.after(wait, Action::Told { node: at, event });
             }
@@ -167,71 +214,77 @@ impl World {
         Ok(())
     }
 
-    /// A disk is full for a while, or fails once.
-    pub(super) fn disk_fault(&mut self) {
-        if self.calm {
-            return;
-        }
-        let node = self.random.index(self.nodes.len());
-        if self.random.per_mille(700) {
-            let used: u64 = self.nodes[node].disk.files().iter().map(|(_, bytes)| bytes).sum();
-            let capacity = used + self.random.between(0, 64 << 10);
-            self.nodes[node].faulty.full = true;
-            self.nodes[node].change_faults(|faults| faults.capacity_bytes = Some(capacity));
-            let wait = self.random.between(200_000, 4_000_000);
-            self.after(wait, Action::DiskRoom(node));
-        } else if self.nodes[node].process.is_some() {
-            let operation = self.nodes[node].disk.operations() + self.random.between(0, 60);
-            self.nodes[node].faulty.failing = true;
-            self.nodes[node].change_faults(|faults| faults.once_at_operation = Some(operation));
-        }
-        let wait = self.random.between(1, 2 * self.mix.disk_fault_every_us);
-        self.after(wait, Action::DiskFault);
+    /// A disk is full for a while.
+    fn fill_disk(&mut self) -> bool {
+        let node = self.random.disks.index(self.nodes.len());
+        let used: u64 = self.nodes[node].disk.files().iter().map(|(_, bytes)| bytes).sum();
+        let capacity = used + self.random.disks.between(0, 64 << 10);
+        self.nodes[node].faulty.full = true;
+        self.nodes[node].change_faults(|faults| faults.capacity_bytes = Some(capacity));
+        self.say(|| {
+            format!("the disk of node {} has {} bytes of room left", self.ids[node], capacity - used)
+        });
+        let wait = self.random.disks.between(200_000, 3_000_000);
+        self.after(wait, Action::DiskRoom(node));
+        true
     }
 
-    pub(super) fn partition(&mut self) {
-        if self.calm {
-            return;
+    /// One of the next operations of a disk fails.
+    fn fail_disk(&mut self) -> bool {
+        let node = self.random.disks.index(self.nodes.len());
+        if self.nodes[node].process.is_none() {
+            return false;
         }
-        if self.random.per_mille(400) {
+        let operation = self.nodes[node].disk.operations() + self.random.disks.between(0, 60);
+        self.nodes[node].faulty.failing = true;
+        self.nodes[node].change_faults(|faults| faults.once_at_operation = Some(operation));
+        self.say(|| format!("one of the next operations of the disk of node {} will fail", self.ids[node]));
+        true
+    }
+
+    fn partition(&mut self) -> bool {
+        if self.random.partitions.per_mille(400) {
             self.network.heal();
-        } else {
-            self.network.partition(&self.ids, &mut self.random);
+            self.say(|| "the network is whole".to_owned());
+            return false;
         }
-        if self.random.per_mille(200) {
-            // A process that was only slow is suspected too.
-            let (at, suspect) = (self.random.index(self.ids.len()), self.random.index(self.ids.len()));
-            if at != suspect {
-                let event = NodeEvent::NodeSuspected { node: self.ids[suspect] };
-                self.after(1, Action::Told { node: at, event });
-            }
+        let what = self.network.partition(&self.ids, &mut self.random.partitions);
+        self.say(|| format!("the network is cut: {what}"));
+        true
+    }
+
+    /// A process that was only slow is suspected too.
+    fn suspect(&mut self) -> bool {
+        let random = &mut self.random.partitions;
+        let (at, suspect) = (random.index(self.ids.len()), random.index(self.ids.len()));
+        if at != suspect {
+            let event = NodeEvent::NodeSuspected { node: self.ids[suspect] };
+            self.after(1, Action::Told { node: at, event });
         }
-        let wait = self.random.between(1, 2 * self.mix.partition_every_us);
-        self.after(wait, Action::Partition);
+        at != suspect
     }
 
     /// Somebody moves the leadership of a group, wherever it is.
-    pub(super) fn transfer_leadership(&mut self) -> Result<(), Broken> {
-        if self.calm {
-            return Ok(());
-        }
-        let wait = self.random.between(1, 2 * TRANSFER_EVERY_US);
-        self.after(wait, Action::Transfer);
-        let group = GroupId(self.random.draw() % self.mix.groups);
+    fn transfer_leadership(&mut self) -> Result<bool, Broken> {
+        let group = GroupId(self.random.operators.draw() % self.mix.groups);
         let leads = |at: &usize| {
             let process = self.nodes[*at].process.as_ref();
             process.and_then(|process| process.core.engine().raft(group)).is_some_and(|raft| raft.is_leader())
         };
-        let Some(node) = (0..self.nodes.len()).find(leads) else { return Ok(()) };
+        let Some(node) = (0..self.nodes.len()).find(leads) else { return Ok(false) };
+        self.say(|| format!("somebody moves the leadership of group {group} from node {}", self.ids[node]));
         if let Some(process) = self.nodes[node].process.as_mut() {
             process.core.handle(Input::Group(group, Event::Transfer { ticket: NOBODY, to: None }));
         }
-        self.pump(node)
+        self.pump(node)?;
+        Ok(true)
     }
 
     /// Everything heals, and whoever is down, or has replicas that stopped, is started.
     pub(super) fn calm_down(&mut self) -> Result<(), Broken> {
         self.calm = true;
+        self.say(|| "everything heals".to_owned());
+        self.after(WRITTEN_ELECTIONS * ELECTION_US, Action::WrittenByNow);
         self.network.heal();
         self.network.set_quality(self.mix.calm_quality());
         for node in 0..self.nodes.len() {

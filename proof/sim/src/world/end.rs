@@ -2,11 +2,14 @@
 
 //! What must hold when everything has come to rest, and what must hold of the time in the log.
 
+use mraft_kv::query::{QueryAnswer, ScanEntry};
 use mraft_types::{GroupId, Index, NodeId};
 
-use super::{CALM_ELECTIONS, UNIX_MS, World};
-use crate::check::{Broken, promise};
-use crate::faults::SANE_SKEW_MS;
+use super::{UNIX_MS, WRITTEN_ELECTIONS, World};
+use crate::check::linearizable::Question;
+use crate::check::{Broken, calm};
+use crate::clients::query;
+use crate::mix::SANE_SKEW_MS;
 
 /// What of a replica must be the same on all members when nobody writes any more.
 #[derive(PartialEq, Eq)]
@@ -18,26 +21,21 @@ struct AtRest {
 }
 
 impl World {
-    /// All groups took writes, every member of each is there and at the same place with the same content, and holds everything that
-    /// was acknowledged.
+    /// Every group took a write by now.
+    pub(super) fn check_written(&self) -> Result<(), Broken> {
+        let missing = (0..self.mix.groups).map(GroupId).find(|group| !self.written_in_calm.contains(group));
+        missing.map_or(Ok(()), |group| {
+            let how = format!(
+                "group {group} took no write within {WRITTEN_ELECTIONS} election timeouts after everything healed"
+            );
+            Err(Broken::new(calm::GROUPS_COME_BACK, how))
+        })
+    }
+
+    /// Every member of each group is there and at the same place with the same content, and holds everything that was acknowledged.
     pub(super) fn check_end(&mut self) -> Result<(), Broken> {
         for group in (0..self.mix.groups).map(GroupId) {
-            if !self.written_in_calm.contains(&group) {
-                return Err(Broken {
-                    promise: promise::GROUPS_COME_BACK,
-                    how: format!(
-                        "group {group} took no write within {CALM_ELECTIONS} election timeouts after everything healed"
-                    ),
-                });
-            }
             self.check_members(group)?;
-        }
-        for (group, key) in self.checks.keys() {
-            for node in 0..self.nodes.len() {
-                if let Some(stored) = self.stored(node, group, key) {
-                    self.checks.survives(group, key, self.ids[node], stored)?;
-                }
-            }
         }
         Ok(())
     }
@@ -48,7 +46,7 @@ impl World {
         let members: Vec<usize> = (0..self.nodes.len()).filter(|node| is_member(*node)).collect();
         for node in members {
             let id = self.ids[node];
-            let broken = |how: String| Err(Broken { promise: promise::MEMBERS_EQUAL, how });
+            let broken = |how: String| Err(Broken::new(calm::MEMBERS_EQUAL, how));
             let Some((applied, found)) = self.at_rest(node, group) else {
                 return broken(format!("group {group} has no working replica on node {id}"));
             };
@@ -56,6 +54,8 @@ impl World {
                 let last = found.last_index;
                 return broken(format!("node {id} applied {applied} of {last} entries of group {group}"));
             }
+            let content = self.content(node, group).unwrap_or_default();
+            self.checks.holds(group, id, applied, &content)?;
             match &first {
                 None => first = Some((id, found)),
                 Some((_, expected)) if *expected == found => {}
@@ -88,14 +88,18 @@ impl World {
         unix_ms: u64,
     ) -> Result<(), Broken> {
         let latest = UNIX_MS + self.now_us / 1000 + SANE_SKEW_MS;
-        if unix_ms > latest {
-            return Err(Broken {
-                promise: promise::LOG_TIME,
-                how: format!(
-                    "the time of group {group} is {unix_ms} at entry {index}, and no sane clock is beyond {latest}"
-                ),
-            });
+        self.checks.log_times.applied(group, index, unix_ms, latest)
+    }
+
+    /// Everything that a node's state machine holds.
+    fn content(&self, node: usize, group: GroupId) -> Option<Vec<ScanEntry>> {
+        let lookup = self.nodes[node].process.as_ref()?.lookups.get(&group)?;
+        let question = Question::Scan { prefix: Vec::new(), after: None, limit: usize::MAX };
+        let mut answer = Vec::new();
+        lookup.query(&query(&question), &mut answer).ok()?;
+        match QueryAnswer::decode(&answer) {
+            Ok(QueryAnswer::Scan { entries, next: None, .. }) => Some(entries),
+            _ => None,
         }
-        self.checks.log_time(group, index, unix_ms)
     }
 }

@@ -6,80 +6,82 @@ use mraft::core::Input;
 use mraft::{Answer, NotApplied, Proposal, ReadKind, Ticket};
 use mraft_engine::event::Event;
 use mraft_engine::packing::NO_SLOT;
-use mraft_types::Payload;
-use mraft_types::codec::Writer;
+use mraft_kv::query::QueryAnswer;
+use mraft_types::{GroupId, Payload};
 
 use super::{Action, TICK_US, World, running};
-use crate::check::{Broken, Learned, promise};
-use crate::clients::{Asked, Wish, draw, next_node};
-use crate::machine::{decode_answer, decode_stored};
-use crate::planted::Planted;
+use crate::check::linearizable::Question;
+use crate::check::{Broken, promise};
+use crate::clients::{Asked, Wish, draw, next_node, query};
 
 /// So many ticks after its deadline at the latest a request is answered: what is committed by then still has to be applied.
 const ANSWER_SLACK_TICKS: u64 = 30;
 /// A client asks so many nodes before it takes a refusal for an answer.
 const ATTEMPTS_MAX: u32 = 5;
-
+/// Longest pause of a client before it asks another node when nobody knows who leads.
+const RETRY_US_MAX: u64 = 40_000;
 /// Longest pause of a client between two operations in the calm phase.
-const CALM_THINK_US_MAX: u64 = 150_000;
+const CALM_THINK_US_MAX: u64 = 50_000;
 
 impl World {
     pub(super) fn ask(&mut self, client: usize) -> Result<(), Broken> {
         if self.is_quiet() {
             return Ok(());
         }
-        let (group, wish) =
-            draw(&self.mix, &mut self.random, &mut self.values, |group, key| self.checks.floor(group, key));
-        let key = match wish {
-            Wish::Write(op) => {
-                self.checks.asks(&op);
-                op.key()
-            }
-            Wish::Read(key) => key,
-        };
+        self.series += 1;
+        let group = GroupId(self.random.load.draw() % self.mix.groups);
+        let model = self.checks.models.entry(group).or_default();
+        let wish = draw(&self.mix, &mut self.random.load, self.series, group, model);
+        let anywhere = self.ids[self.random.load.index(self.ids.len())];
         let node = match self.clients[client].leader {
-            Some((known, node)) if known == group => node,
-            _ => self.ids[self.random.index(self.ids.len())],
+            Some((known, node)) if known == group && !matches!(wish, Wish::StaleRead(_)) => node,
+            _ => anywhere,
         };
-        let floor = self.checks.floor(group, key);
+        let floor = self.checks.order.floor(group);
         self.clients[client].series += 1;
-        let asked = Asked { group, wish, floor, in_calm: self.calm, node, attempts: 0, boot: 0 };
+        let asked = Asked { group, wish, floor, in_calm: self.calm, node, index: None, attempts: 0, boot: 0 };
         self.clients[client].asked = Some(asked);
         self.send_wish(client)
     }
 
+    /// A client asks elsewhere.
+    pub(super) fn retry(&mut self, client: usize, series: u64) -> Result<(), Broken> {
+        if self.clients[client].series == series { self.send_wish(client) } else { Ok(()) }
+    }
+
     /// Hands the client's operation to its node, if that runs.
     fn send_wish(&mut self, client: usize) -> Result<(), Broken> {
-        let Some(mut asked) = self.clients[client].asked else { return Ok(()) };
         let series = self.clients[client].series;
         let ticket = Ticket((client as u64) << 32 | series);
+        let Some(asked) = self.clients[client].asked.as_mut() else { return Ok(()) };
         let Some(at) = self.ids.iter().position(|id| *id == asked.node) else { return Ok(()) };
         asked.boot = self.nodes[at].boot;
-        self.clients[client].asked = Some(asked);
+        let (group, attempt) = (asked.group, asked.attempts);
         let wait = (self.mix.patience_ticks + ANSWER_SLACK_TICKS) * TICK_US;
-        self.after(wait, Action::Overdue { client, series, attempt: asked.attempts });
         let Some(process) = self.nodes[at].process.as_mut() else {
+            self.after(wait, Action::Overdue { client, series, attempt });
             let answer = Answer::NotApplied(NotApplied::Stopping);
             self.after(1_000, Action::Answer { client, series, answer });
             return Ok(());
         };
         let deadline_tick = process.tick + self.mix.patience_ticks;
-        let event = match asked.wish {
-            Wish::Write(op) => {
-                let body = Payload::from(op.encode());
+        let read = |kind| Event::Read { kind, tickets: vec![ticket], deadline_tick };
+        let event = match (&asked.wish, asked.index) {
+            (Wish::Write(body), _) => {
+                let body = Payload::copy_from(body);
                 Event::Propose(vec![Proposal { ticket, slot: NO_SLOT, deadline_tick, body }])
             }
-            Wish::Read(_) => {
-                let leads = process.core.engine().raft(asked.group).is_some_and(|raft| raft.is_leader());
-                if self.planted == Some(Planted::ReadWithoutRound) && leads {
-                    let index = 0;
-                    self.after(1, Action::Answer { client, series, answer: Answer::ReadReady { index } });
-                    return Ok(());
-                }
-                Event::Read { kind: ReadKind::Linearizable, tickets: vec![ticket], deadline_tick }
+            (Wish::Read(_), _) => read(ReadKind::Linearizable),
+            (Wish::FollowerRead(_), None) => read(ReadKind::IndexOnly),
+            (Wish::FollowerRead(_), Some(index)) => read(ReadKind::AppliedThrough(index)),
+            (Wish::StaleRead(_), _) => {
+                let answer = Answer::ReadReady { index: 0 };
+                self.after(1, Action::Answer { client, series, answer });
+                return Ok(());
             }
         };
-        process.core.handle(Input::Group(asked.group, event));
+        process.core.handle(Input::Group(group, event));
+        self.after(wait, Action::Overdue { client, series, attempt });
         self.pump(at)
     }
 
@@ -89,7 +91,8 @@ impl World {
             return;
         }
         // A read is looked up on the node at once; a write's answer needs a moment to reach the client.
-        let wait = if matches!(answer, Answer::ReadReady { .. }) { 0 } else { self.random.between(10, 500) };
+        let wait =
+            if matches!(answer, Answer::ReadReady { .. }) { 0 } else { self.random.load.between(10, 500) };
         self.after(wait, Action::Answer { client, series, answer });
     }
 
@@ -97,77 +100,106 @@ impl World {
         if self.clients[client].series != series {
             return Ok(());
         }
-        let Some(asked) = self.clients[client].asked else { return Ok(()) };
+        let Some(asked) = self.clients[client].asked.take() else { return Ok(()) };
         let group = asked.group;
-        let mut retry = None;
-        match (&asked.wish, &answer) {
-            (Wish::Write(op), Answer::Applied { result, .. }) => {
-                self.trace_bytes(result);
-                let Some((changed, revision)) = decode_answer(result) else {
-                    return Err(Broken {
-                        promise: promise::HONEST_OUTCOMES,
-                        how: "an answer that nobody can read".to_owned(),
-                    });
-                };
-                let learned = if changed { Learned::Changed(revision) } else { Learned::Unchanged(revision) };
-                self.checks.learned(group, op.key(), Some(op), asked.floor, learned)?;
+        self.say(|| format!("client {client} hears {answer:?} of its {:?}", asked.wish));
+        let hint = match (&asked.wish, answer) {
+            (Wish::Write(body), Answer::Applied { position, result }) => {
+                self.trace_bytes(&result);
+                self.checks.is_true(group, body, position.index, &result)?;
+                self.checks.wrote(group, asked.floor, position.index)?;
+                self.checks.acknowledged.add(group, position.index);
                 if asked.in_calm {
                     self.written_in_calm.insert(group);
                 }
                 self.clients[client].leader = Some((group, asked.node));
                 self.report.operations += 1;
+                None
             }
-            (Wish::Read(key), Answer::ReadReady { .. }) => {
-                let Some(at) = self.ids.iter().position(|id| *id == asked.node) else { return Ok(()) };
-                if let Some(process) = running(&mut self.nodes, at, asked.boot) {
-                    let mut query = Vec::new();
-                    query.put_u64(*key);
-                    let mut found = Vec::new();
-                    let looked = process.lookups.get(&group).map(|lookup| lookup.query(&query, &mut found));
-                    if let (Some(Ok(())), Some(stored)) = (looked, decode_stored(&found)) {
-                        self.trace(stored.revision);
-                        self.checks.learned(group, *key, None, asked.floor, Learned::Saw(stored))?;
-                        self.report.operations += 1;
-                    }
+            (Wish::Read(question), Answer::ReadReady { .. }) => {
+                if let Some(found) = self.look_up(&asked, question) {
+                    self.checks.read(group, question, asked.floor, &found)?;
                 }
+                self.clients[client].leader = Some((group, asked.node));
+                None
             }
-            (_, Answer::NotApplied(NotApplied::NotLeader(hint))) => retry = Some(*hint),
-            (_, Answer::NotApplied(NotApplied::Transferring(to))) => retry = Some(Some(*to)),
-            (_, Answer::NotApplied(_)) => retry = Some(None),
-            _ => self.report.unknown += 1,
-        }
-        if let Some(hint) = retry {
-            self.clients[client].leader = None;
-            if asked.attempts < ATTEMPTS_MAX {
-                let node = next_node(hint, &self.ids, &mut self.random);
-                self.clients[client].asked = Some(Asked { node, attempts: asked.attempts + 1, ..asked });
+            (Wish::FollowerRead(question), Answer::ReadReady { .. }) if asked.index.is_some() => {
+                if let Some(found) = self.look_up(&asked, question) {
+                    self.checks.read(group, question, asked.floor, &found)?;
+                }
+                None
+            }
+            (Wish::FollowerRead(_), Answer::ReadReady { index }) => {
+                let node = self.ids[self.random.load.index(self.ids.len())];
+                let asked = Asked { node, index: Some(index), attempts: asked.attempts + 1, ..asked };
+                self.clients[client].asked = Some(asked);
                 return self.send_wish(client);
             }
+            (Wish::StaleRead(question), Answer::ReadReady { .. }) => {
+                if let Some(found) = self.look_up(&asked, question) {
+                    self.checks.read_stale(group, (asked.node, asked.boot), question, &found)?;
+                }
+                None
+            }
+            (_, Answer::NotApplied(NotApplied::NotLeader(hint))) => Some(hint),
+            (_, Answer::NotApplied(NotApplied::Transferring(to))) => Some(Some(to)),
+            (_, Answer::NotApplied(_)) => Some(None),
+            _ => {
+                self.report.unknown += 1;
+                None
+            }
+        };
+        if let Some(hint) = hint {
+            self.clients[client].leader = None;
+            if asked.attempts < ATTEMPTS_MAX && asked.index.is_none() {
+                let node = next_node(hint, &self.ids, &mut self.random.load);
+                self.clients[client].asked = Some(Asked { node, attempts: asked.attempts + 1, ..asked });
+                let wait = match hint {
+                    Some(_) => 100,
+                    // An election may be going on.
+                    None => self.random.load.between(5_000, RETRY_US_MAX),
+                };
+                self.after(wait, Action::Retry { client, series });
+                return Ok(());
+            }
             self.report.refused += 1;
-            if let Wish::Write(op) = &asked.wish {
-                self.checks.refused(op)?;
+            if let Wish::Write(body) = &asked.wish {
+                self.checks.refused(group, body)?;
             }
         }
-        self.clients[client].asked = None;
-        // In the calm each group must have taken a write before its end.
+        // In the calm each group must have taken a write soon.
         let longest =
             if self.calm { self.mix.think_us_max.min(CALM_THINK_US_MAX) } else { self.mix.think_us_max };
-        let wait = self.random.between(100, longest);
+        let wait = self.random.load.between(100, longest);
         self.after(wait, Action::Client(client));
         Ok(())
     }
 
+    /// Asks the process that holds a client's operation what it has published; nothing when it is gone or the group is not there.
+    fn look_up(&mut self, asked: &Asked, question: &Question) -> Option<QueryAnswer> {
+        let at = self.ids.iter().position(|id| *id == asked.node)?;
+        let process = running(&mut self.nodes, at, asked.boot)?;
+        let mut found = Vec::new();
+        let looked = process.lookups.get(&asked.group)?.query(&query(question), &mut found);
+        looked.ok()?;
+        self.trace_bytes(&found);
+        self.report.operations += 1;
+        QueryAnswer::decode(&found).ok()
+    }
+
     /// The time is over by which an attempt must have been answered.
     pub(super) fn overdue(&mut self, client: usize, series: u64, attempt: u32) -> Result<(), Broken> {
-        let waits = self.clients[client].series == series
-            && self.clients[client].asked.is_some_and(|asked| asked.attempts == attempt);
-        let Some(asked) = self.clients[client].asked.filter(|_| waits) else { return Ok(()) };
-        Err(Broken {
-            promise: promise::ANSWERED,
-            how: format!(
+        let waits = |asked: &&Asked| asked.attempts == attempt;
+        let Some(asked) = self.clients[client].asked.as_ref().filter(waits) else { return Ok(()) };
+        if self.clients[client].series != series {
+            return Ok(());
+        }
+        Err(Broken::new(
+            promise::ANSWERED,
+            format!(
                 "{:?} of group {} at node {} had no answer {ANSWER_SLACK_TICKS} ticks after its deadline",
                 asked.wish, asked.group, asked.node
             ),
-        })
+        ))
     }
 }

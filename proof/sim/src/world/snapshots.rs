@@ -30,7 +30,7 @@ impl World {
             }
         }
         let Some(to) = self.ids.iter().position(|id| *id == send.order.to.node()) else { return };
-        let wait = self.random.between(1_000, 60_000);
+        let wait = self.random.network.between(1_000, 60_000);
         let send = Box::new(Transfer { of: send.of, order: send.order, meta: send.meta, chunks });
         self.after(wait, Action::Snapshot { to, from, from_boot, send });
     }
@@ -43,7 +43,8 @@ impl World {
         from_boot: u64,
         send: Transfer,
     ) -> Result<(), Broken> {
-        let open = self.network.connected(self.ids[from], self.ids[to]) && !self.random.per_mille(100);
+        let open =
+            self.network.connected(self.ids[from], self.ids[to]) && !self.random.network.per_mille(100);
         self.arm_sometimes(to, self.mix.install_crash_per_mille / 4, INSTALL_OPERATIONS);
         let arrived = open && self.nodes[to].process.is_some() && self.stage(to, &send)?;
         if let Some(process) = running(&mut self.nodes, from, from_boot) {

@@ -5,7 +5,7 @@
 //! What touches the disk may be where the process dies ([`World::dies`]): then nothing that follows from it leaves the node.
 
 use mraft::apply_worker::{ApplyMail, ApplyOutput};
-use mraft::core::{HashReport, Input, LogReadOrder, Output, log_read_input, read_back};
+use mraft::core::{Envelope, HashReport, Input, LogReadOrder, Output, log_read_input, read_back};
 use mraft::persist::{LogDone, LogHealth, LogJob};
 use mraft::{Answer, NotApplied, Ticket};
 use mraft_engine::effect::Notice;
@@ -19,7 +19,6 @@ use super::crashes::INSTALL_OPERATIONS;
 use super::{Action, TICK_US, World, running};
 use crate::check::{Broken, promise};
 use crate::node::SEGMENTS_TARGET;
-use crate::planted::Planted;
 
 /// A seal follows within this time after writing stops (rule L3).
 const SEAL_AFTER_US: u64 = 25_000;
@@ -34,7 +33,7 @@ const OPERATOR_US_MAX: u64 = 1_000_000;
 
 impl World {
     pub(super) fn tick(&mut self, node: usize, boot: u64) -> Result<(), Broken> {
-        let random = self.random.draw();
+        let random = self.random.time.draw();
         let now = self.now(node);
         let Some(process) = running(&mut self.nodes, node, boot) else { return Ok(()) };
         process.tick += 1;
@@ -46,7 +45,7 @@ impl World {
             self.beat(node, now.unix_ms)?;
         }
         self.pump(node)?;
-        self.check_leaders(node)?;
+        self.check_replicas(node)?;
         self.check_sleepers(node)
     }
 
@@ -56,7 +55,7 @@ impl World {
         let life = self.nodes[node].life().filter(|_| self.mix.quiesce_after_ticks.is_some());
         let life = life.map(|life| NodeEvent::PeerLife { node: own, life: Some(life) });
         for at in (0..self.nodes.len()).filter(|at| *at != node) {
-            for delay in self.network.send(own, self.ids[at], &mut self.random) {
+            for delay in self.network.send(own, self.ids[at], &mut self.random.network) {
                 let event = NodeEvent::PeerClock { node: own, unix_ms };
                 self.after(delay, Action::Told { node: at, event });
                 if let Some(event) = life {
@@ -144,6 +143,7 @@ impl World {
 
     fn carry_out(&mut self, node: usize, output: Output) -> Result<(), Broken> {
         let (own, boot) = (self.ids[node], self.nodes[node].boot);
+        self.check_spoken(node, &output)?;
         for (to, messages) in output.messages {
             let mut builder = FrameBuilder::new(own, to);
             for envelope in &messages {
@@ -152,18 +152,21 @@ impl World {
             }
             let Some(frame) = builder.finish() else { continue };
             let Some(at) = self.ids.iter().position(|id| *id == to) else { continue };
-            for delay in self.network.send(own, to, &mut self.random) {
+            if self.transcript.is_some() {
+                messages.iter().for_each(|envelope| self.say(|| told(envelope)));
+            }
+            for delay in self.network.send(own, to, &mut self.random.network) {
                 self.after(delay, Action::Deliver { to: at, from: own, frame: frame.clone() });
             }
         }
         for report in output.reports {
             let Some(at) = self.ids.iter().position(|id| *id == report.to.node()) else { continue };
-            for delay in self.network.send(own, report.to.node(), &mut self.random) {
+            for delay in self.network.send(own, report.to.node(), &mut self.random.network) {
                 self.after(delay, Action::Report { to: at, report });
             }
         }
         for order in output.log_reads {
-            let wait = self.random.between(10, self.mix.disk_us_max);
+            let wait = self.random.time.between(10, self.mix.disk_us_max);
             self.after(wait, Action::LogRead { node, boot, order });
         }
         for (group, notice) in &output.notices {
@@ -180,15 +183,8 @@ impl World {
         if output.log.iter().any(|job| matches!(job, LogJob::InstallStep { .. })) {
             self.arm_sometimes(node, self.mix.install_crash_per_mille, INSTALL_OPERATIONS);
         }
-        let disk_us = self.random.between(50, self.mix.disk_us_max);
+        let disk_us = self.random.time.between(50, self.mix.disk_us_max);
         let Some(process) = self.nodes[node].process.as_mut() else { return Ok(()) };
-        if self.planted == Some(Planted::EarlyAcknowledge) {
-            for job in &output.log {
-                if let LogJob::Write { of, number, .. } = job {
-                    process.core.handle(Input::Log(LogDone::Persisted { of: *of, number: *number }));
-                }
-            }
-        }
         process.log_jobs.extend(output.log);
         process.mail.extend(output.applies.into_iter().map(|(of, order)| ApplyMail::Order(of, order)));
         self.start_log(node, disk_us);
@@ -216,7 +212,6 @@ impl World {
 
     /// A write to the log ends: it takes everything that waited meanwhile, and tidies up behind it, as the log thread does.
     pub(super) fn log_done(&mut self, node: usize, boot: u64) -> Result<(), Broken> {
-        let planted = self.planted;
         let Some(process) = running(&mut self.nodes, node, boot) else { return Ok(()) };
         process.log_runs += 1;
         let mut done = Vec::new();
@@ -231,9 +226,6 @@ impl World {
             if let LogDone::Refused { key, reason } = done {
                 let how = format!("group {} on node {}: {reason}", key.group, self.ids[node]);
                 return Err(Broken { promise: promise::LOG_TAKES_WRITES, how });
-            }
-            if planted == Some(Planted::EarlyAcknowledge) && matches!(done, LogDone::Persisted { .. }) {
-                continue;
             }
             process.core.handle(Input::Log(done));
         }
@@ -252,10 +244,10 @@ impl World {
         }
         self.log_health(node, health)?;
         if let Some(fill) = fill {
-            let wait = self.random.between(1, 4 * self.mix.disk_us_max);
+            let wait = self.random.time.between(1, 4 * self.mix.disk_us_max);
             self.after(wait, Action::Filled { node, boot, fill });
         }
-        let disk_us = self.random.between(50, self.mix.disk_us_max);
+        let disk_us = self.random.time.between(50, self.mix.disk_us_max);
         if let Some(process) = running(&mut self.nodes, node, boot) {
             process.log_busy = false;
         }
@@ -373,7 +365,7 @@ impl World {
     fn call_operator(&mut self, node: usize, boot: u64) {
         let Some(process) = self.nodes[node].process.as_mut() else { return };
         if !std::mem::replace(&mut process.needs_restart, true) {
-            let wait = self.random.between(1, OPERATOR_US_MAX);
+            let wait = self.random.time.between(1, OPERATOR_US_MAX);
             self.after(wait, Action::Operator(node, boot));
         }
     }
@@ -386,9 +378,9 @@ impl World {
     }
 
     pub(super) fn apply_done(&mut self, node: usize, boot: u64) -> Result<(), Broken> {
-        let disk_us = self.random.between(50, self.mix.disk_us_max);
+        let disk_us = self.random.time.between(50, self.mix.disk_us_max);
         let own = self.ids[node];
-        let (planted, now_us) = (self.planted, self.now_us);
+        let now_us = self.now_us;
         let Some(process) = running(&mut self.nodes, node, boot) else { return Ok(()) };
         let mut out = ApplyOutput::default();
         for mail in process.take_mail(now_us) {
@@ -414,12 +406,6 @@ impl World {
         let mut is_at_abandoned = false;
         let Some(process) = running(&mut self.nodes, node, boot) else { return Ok(()) };
         for (group, input) in out.inputs {
-            let input = match input {
-                Input::Applied { of, index, disputed, .. } if planted == Some(Planted::EarlyTruncation) => {
-                    Input::Applied { of, index, persisted: index, disputed }
-                }
-                other => other,
-            };
             self.report.snapshots_installed += u64::from(matches!(input, Input::Switched { .. }));
             if let Some(applier) = process.apply.applier(group) {
                 let meta = applier.meta();
@@ -442,9 +428,10 @@ impl World {
             }
             self.call_operator(node, boot);
         }
+        self.check_applied(node)?;
         for (group, index, chain, unix_ms) in applied {
             self.trace(chain as u64);
-            self.checks.applied(group, own, index, chain)?;
+            self.checks.chains.applied(group, own, index, chain)?;
             self.check_log_time(group, index, unix_ms)?;
         }
         for (ticket, answer) in out.answers {
@@ -470,7 +457,7 @@ impl World {
     }
 
     pub(super) fn run_job(&mut self, node: usize, boot: u64) -> Result<(), Broken> {
-        let disk_us = self.random.between(50, self.mix.disk_us_max);
+        let disk_us = self.random.time.between(50, self.mix.disk_us_max);
         let Some(process) = running(&mut self.nodes, node, boot) else { return Ok(()) };
         let Some((of, job)) = process.jobs.pop_front() else { return Ok(()) };
         let more = !process.jobs.is_empty();
@@ -484,4 +471,10 @@ impl World {
         self.mail(node, boot, ApplyMail::BackgroundDone(of, result));
         Ok(())
     }
+}
+
+/// A message, for the transcript.
+fn told(envelope: &Envelope) -> String {
+    let mraft_raft::Message { from, to, term, body } = &envelope.message;
+    format!("group {}: {from} says to {to} in term {term}: {body:?}", envelope.group)
 }

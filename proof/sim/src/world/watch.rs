@@ -2,51 +2,102 @@
 
 //! What is looked at all the time, whatever happens: each replica after each turn of its node, leaders and sleepers at each tick.
 
-use mraft_types::codec::Writer;
+use mraft::core::Output;
+use mraft::persist::LogJob;
+use mraft_logstore::LogKey;
+use mraft_raft::Body;
 use mraft_types::{GroupId, ReplicaId};
 
 use super::turns::BEAT_TICKS;
 use super::{TICK_US, World};
-use crate::check::{Broken, promise};
-use crate::machine::{Stored, decode_stored};
+use crate::check::{Broken, bounds, condemned, durable, promise};
 use crate::node::ELECTION_TICKS;
 
 /// What sleeps behind a leader that is gone hears another life of its node, or nothing for an election timeout. The rest is delay.
 const SLEEP_US_MAX: u64 = (ELECTION_TICKS as u64 + BEAT_TICKS) * TICK_US + 20_000;
 
 impl World {
-    /// After a turn of a node: what is true of a replica between any two steps, and one leader per term.
+    /// After a turn of a node: who leads and who was condemned.
     pub(super) fn check_groups(&mut self, node: usize) -> Result<(), Broken> {
         let Some(process) = self.nodes[node].process.as_ref() else { return Ok(()) };
-        for group in process.core.engine().group_ids() {
-            let Some(raft) = process.core.engine().raft(group) else { continue };
-            let at = || format!("group {group} on node {}", self.ids[node]);
-            raft.check()
-                .map_err(|how| Broken { promise: promise::INVARIANTS, how: format!("{}: {how}", at()) })?;
+        let engine = process.core.engine();
+        for group in engine.group_ids() {
+            let Some(raft) = engine.raft(group) else { continue };
             if let Some(reason) = raft.condemned() {
-                return Err(Broken { promise: promise::NOT_CONDEMNED, how: format!("{}: {reason}", at()) });
+                let how = format!("group {group} on node {}: {reason}", self.ids[node]);
+                return Err(Broken::new(condemned::ONLY_WITH_CAUSE, how));
             }
-            if raft.is_leader() {
-                self.checks.leads(group, raft.term(), raft.id())?;
+            if !raft.is_leader() {
+                continue;
+            }
+            self.checks.leaders.commits(group, raft)?;
+            if self.checks.elections.leads(group, raft.term(), raft.id())? {
+                self.checks.leaders.leads(group, raft)?;
             }
         }
         Ok(())
     }
 
-    /// At a tick: whoever may serve holds all that was acknowledged.
-    pub(super) fn check_leaders(&self, node: usize) -> Result<(), Broken> {
+    /// At a tick: what is true of a replica between any two steps; whoever may serve holds all that was acknowledged.
+    pub(super) fn check_replicas(&mut self, node: usize) -> Result<(), Broken> {
+        let Some(process) = self.nodes[node].process.as_ref() else { return Ok(()) };
+        bounds::queue("jobs for a log", process.log_jobs.len(), bounds::LOG_JOBS_MAX)?;
+        bounds::queue("orders for state machines", process.mail.len(), bounds::MAIL_MAX)?;
+        let engine = process.core.engine();
+        for group in engine.group_ids() {
+            let Some(raft) = engine.raft(group) else { continue };
+            raft.check().map_err(|how| {
+                Broken::new(promise::INVARIANTS, format!("group {group} on node {}: {how}", self.ids[node]))
+            })?;
+            bounds::replica(group, raft)?;
+            self.checks.leaders.commits(group, raft)?;
+            let is_newest = self.checks.elections.newest_term(group) == Some(raft.term());
+            if raft.has_committed_in_term() && is_newest && engine.applied(group) == Some(raft.commit()) {
+                self.checks.leader_holds(group, self.ids[node], raft.commit())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What a turn says, and what it wants written.
+    pub(super) fn check_spoken(&mut self, node: usize, output: &Output) -> Result<(), Broken> {
         let Some(process) = self.nodes[node].process.as_ref() else { return Ok(()) };
         let engine = process.core.engine();
-        let may_serve = |group: GroupId| {
-            let is_newest = |term| self.checks.newest_term(group) == Some(term);
-            let applied = engine.applied(group);
-            engine.raft(group).is_some_and(|raft| {
-                raft.has_committed_in_term() && is_newest(raft.term()) && applied == Some(raft.commit())
-            })
-        };
-        for (group, key) in self.checks.keys().into_iter().filter(|(group, _)| may_serve(*group)) {
-            if let Some(stored) = self.stored(node, group, key) {
-                self.checks.survives(group, key, self.ids[node], stored)?;
+        for envelope in output.messages.values().flatten() {
+            let (group, message) = (envelope.group, &envelope.message);
+            if let Some(raft) = engine.raft(group) {
+                condemned::says(group, raft, message)?;
+            }
+            match message.body {
+                Body::VoteReply { granted: true } => {
+                    self.checks.elections.votes(group, message.term, message.from, message.to)?;
+                }
+                Body::Vote { .. } => {
+                    self.checks.elections.votes(group, message.term, message.from, message.from)?;
+                }
+                _ => {}
+            }
+            if durable::is_counted(&message.body) {
+                let key = LogKey { group, uid: envelope.uid, replica: message.from };
+                self.checks.durable.says(group, message, process.log.store().head(key).as_ref())?;
+            }
+        }
+        for job in &output.log {
+            let LogJob::Write { write, .. } = job else { continue };
+            let Some(first) = write.entries.first() else { continue };
+            let group = write.key.group;
+            let before = engine.raft(group).and_then(|raft| raft.term_at(first.index - 1));
+            self.checks.logs.writes(group, before, &write.entries)?;
+        }
+        Ok(())
+    }
+
+    /// What the state machines of a node applied since the last time.
+    pub(super) fn check_applied(&mut self, node: usize) -> Result<(), Broken> {
+        let Some(process) = self.nodes[node].process.as_ref() else { return Ok(()) };
+        for (group, applied) in &process.applied {
+            for (index, commands) in applied.take() {
+                self.checks.applied_entry(*group, self.ids[node], index, commands)?;
             }
         }
         Ok(())
@@ -64,22 +115,11 @@ impl World {
             }
             let since_us = *self.forsaken.entry((node, group)).or_insert(self.now_us);
             if self.now_us - since_us > SLEEP_US_MAX {
-                return Err(Broken {
-                    promise: promise::SLEEPERS_WAKE,
-                    how: format!("group {group} on node {} sleeps behind {leader:?}", self.ids[node]),
-                });
+                let how = format!("group {group} on node {} sleeps behind {leader:?}", self.ids[node]);
+                return Err(Broken::new(promise::SLEEPERS_WAKE, how));
             }
         }
         Ok(())
-    }
-
-    /// What a node's state machine holds; `None` where there is none.
-    pub(super) fn stored(&self, node: usize, group: GroupId, key: u64) -> Option<Stored> {
-        let lookup = self.nodes[node].process.as_ref()?.lookups.get(&group)?;
-        let (mut query, mut found) = (Vec::new(), Vec::new());
-        query.put_u64(key);
-        let stored = lookup.query(&query, &mut found).ok().and_then(|()| decode_stored(&found));
-        Some(stored.unwrap_or_default())
     }
 
     fn leads(&self, replica: ReplicaId, group: GroupId) -> bool {

@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! From a data directory to replicas that can run: everything that a node does at its start before it has threads, in its order. The
+//! simulator opens its nodes with this.
+//!
+//! 1. [`claim`]: whose directory it is, and that its log is where it belongs; nothing is touched.
+//! 2. [`open`]: the start is counted, the list of groups and the log are read and compared.
+//! 3. [`recover`]: the list learns which replicas the log lost, the log learns of those that a crash left unfinished, and each replica is
+//!    put together from what both say and what its state machine has.
+//! 4. [`identity::mark_created`]: the first start is through.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+
+use mraft_disk::Disk;
+use mraft_logstore::{LogOptions, LogStore, Recovered, SegmentLog};
+use mraft_types::{CondemnedReason, GroupId, InstanceId};
+
+use crate::error::HostError;
+use crate::identity::{self, Claim, Identity};
+use crate::persist::{LogHealth, LogJob, LogWorker};
+use crate::registry::{GroupRecord, Registry};
+use crate::restore::{RestoredReplica, first_log, log_key, new_log};
+
+/// A directory that was opened.
+pub struct Opened {
+    /// What it says of itself since this start.
+    pub identity: Identity,
+    /// Which groups live here.
+    pub registry: Registry,
+    /// Their log.
+    pub log: SegmentLog,
+}
+
+/// What became of the replicas that the registry lists.
+pub struct Recovery {
+    /// Those that can run.
+    pub replicas: Vec<(GroupRecord, RestoredReplica)>,
+    /// Those whose state cannot be opened: it costs the others nothing (rule D10).
+    pub not_started: Vec<(GroupId, HostError)>,
+    /// Groups whose replica here the log has lost: they are condemned (rule D9).
+    pub lost: BTreeSet<GroupId>,
+}
+
+/// Everything that can be compared before a byte is written, the files of locks included. `fresh` is what a new directory is called, and
+/// what tells this start from others.
+pub fn claim(
+    disk: &dyn Disk,
+    data: &Path,
+    wal: &Path,
+    claim: &Claim,
+    fresh: (InstanceId, u64),
+) -> Result<(), HostError> {
+    let expected = identity::decide(disk, data, wal, claim, fresh)?;
+    if expected.created {
+        identity::has_its_log(disk, data, &log_directory(wal))?;
+    }
+    Ok(())
+}
+
+/// Counts the start, and reads the list of groups and the log. The caller holds the directories' locks.
+pub fn open(
+    disk: &Arc<dyn Disk>,
+    data: &Path,
+    wal: &Path,
+    claim: &Claim,
+    fresh: (InstanceId, u64),
+    options: LogOptions,
+) -> Result<Opened, HostError> {
+    let identity = identity::boot(disk.as_ref(), data, wal, claim, fresh)?;
+    let registry = Registry::open(Arc::clone(disk), data)?;
+    let log = SegmentLog::open(Arc::clone(disk), &log_directory(wal), options)?;
+    registry.check_against(&log.recovered())?;
+    Ok(Opened { identity, registry, log })
+}
+
+/// Where a node's log is.
+pub fn log_directory(wal: &Path) -> std::path::PathBuf {
+    wal.join("log")
+}
+
+/// Puts the replicas together, and makes durable what a crash left unfinished before any of them runs.
+pub fn recover(
+    registry: &mut Registry,
+    worker: &mut LogWorker,
+    mut put_together: impl FnMut(&GroupRecord, Option<Recovered>) -> Result<RestoredReplica, HostError>,
+) -> Result<Recovery, HostError> {
+    let records: Vec<GroupRecord> = registry.records().values().cloned().collect();
+    let mut recovered: BTreeMap<_, _> =
+        worker.store().recovered().into_iter().map(|recovered| (recovered.key, recovered)).collect();
+    let unfinished = records.iter().filter(|record| !recovered.contains_key(&log_key(record)));
+    let unfinished: Vec<_> = unfinished.map(first_log).collect();
+    let mut first = Vec::new();
+    if !unfinished.is_empty() {
+        first.push(LogJob::Add { token: 0, replicas: unfinished });
+    }
+    // What the log lost is written down before the log learns of the replica anew: from then on it would pass for a new one.
+    let lost = registry.find_lost(|record| recovered.contains_key(&log_key(record)))?;
+    for record in records.iter().filter(|record| lost.contains(&record.group)) {
+        let known = recovered.remove(&log_key(record)).unwrap_or_else(|| new_log(record));
+        let condemned = Recovered { condemned: Some(CondemnedReason::LogLost), ..known };
+        recovered.insert(log_key(record), condemned);
+    }
+    let (mut replicas, mut not_started) = (Vec::new(), Vec::new());
+    for record in &records {
+        match put_together(record, recovered.remove(&log_key(record))) {
+            Ok(mut replica) => {
+                first.extend(replica.first.take());
+                replicas.push((record.clone(), replica));
+            }
+            // What its log holds stays: it may be all that is left of the replica, and the next start tries again.
+            Err(error) => not_started.push((record.group, error)),
+        }
+    }
+    // Records that the registry does not name belong to replicas whose removal a crash interrupted.
+    first.extend(recovered.into_keys().map(|key| LogJob::Remove { token: 0, key }));
+    match worker.run(first, &mut Vec::new()).0 {
+        LogHealth::Well => {}
+        LogHealth::Full => return Err(HostError::Log(mraft_logstore::LogError::Full { needed_bytes: 0 })),
+        LogHealth::Failed(error) => return Err(HostError::Log(error)),
+    }
+    registry.logged(records.iter().map(|record| record.group))?;
+    Ok(Recovery { replicas, not_started, lost })
+}

@@ -1,0 +1,201 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! The mix that a seed draws: how big the cluster is, how bad its surroundings, how much happens. Each seed leaves some kinds of faults
+//! out, so that what one kind hides another seed shows (swarm testing).
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use crate::network::Quality;
+use crate::random::{Concern, Random};
+
+/// A sane clock is wrong by at most so much, in either direction.
+pub const SANE_SKEW_MS: u64 = 2_000;
+/// A clock that is not sane is wrong by so much.
+const WILD_SKEW_MS: i64 = 3_600_000;
+
+/// Something that goes wrong, or that somebody does, from time to time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Fault {
+    /// A process is killed; what it wrote stays.
+    Kill,
+    /// The power of a node is cut: what was not synced is lost, torn or kept, sector by sector.
+    PowerCut,
+    /// A process dies in the middle of what it does with its disk, with or without the power.
+    MiddleCut,
+    /// A majority dies at once.
+    KillMajority,
+    /// All die at once, and the power with them.
+    CutAll,
+    /// The network falls into parts, or a path is cut in one direction.
+    Partition,
+    /// A node is taken for dead that is not (rule T5).
+    Suspicion,
+    /// A disk has no more room for a while (rule D10).
+    DiskFull,
+    /// One operation of a disk fails with EIO (rule D10).
+    DiskFails,
+    /// Somebody moves the leadership of a group.
+    Transfer,
+}
+
+impl Fault {
+    /// All kinds, with how often a seed has them at all (in a thousand) and the mean times between two of them that it draws from, in
+    /// milliseconds.
+    const DRAWN: &[(Fault, u64, (u64, u64))] = &[
+        (Fault::Kill, 900, (400, 1_600)),
+        (Fault::PowerCut, 700, (600, 2_500)),
+        (Fault::MiddleCut, 800, (500, 2_000)),
+        (Fault::KillMajority, 500, (1_500, 6_000)),
+        (Fault::CutAll, 500, (2_000, 8_000)),
+        (Fault::Partition, 800, (600, 2_500)),
+        (Fault::Suspicion, 500, (500, 3_000)),
+        (Fault::DiskFull, 300, (1_000, 5_000)),
+        (Fault::DiskFails, 400, (1_000, 5_000)),
+        (Fault::Transfer, 700, (500, 3_000)),
+    ];
+
+    /// All kinds.
+    pub fn all() -> impl Iterator<Item = Fault> {
+        Fault::DRAWN.iter().map(|(fault, ..)| *fault)
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
+/// Which seeds are drawn.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Width {
+    /// Small clusters, of which many can be run.
+    #[default]
+    Default,
+    /// Up to seven nodes and 64 groups.
+    Wide,
+}
+
+/// One run's parameters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mix {
+    /// Nodes.
+    pub nodes: usize,
+    /// What each node has of its own.
+    pub own: Vec<Own>,
+    /// Groups.
+    pub groups: u64,
+    /// Replicas of each group, at most [`Mix::nodes`].
+    pub replicas: usize,
+    /// Clients that each have one operation under way.
+    pub clients: u64,
+    /// Longest pause of a client between two operations in microseconds.
+    pub think_us_max: u64,
+    /// How long a client waits for an answer, in ticks.
+    pub patience_ticks: u64,
+    /// Keys per group: few, so that operations meet.
+    pub keys: u64,
+    /// Virtual time of the safety phase in microseconds.
+    pub safety_us: u64,
+    /// What happens from time to time, with the mean time between two of a kind in microseconds.
+    pub faults: BTreeMap<Fault, u64>,
+    /// The network between faults.
+    pub quality: Quality,
+    /// Most entry bytes of one job for a state machine; with 1 each entry is a job of its own.
+    pub apply_bytes_max: usize,
+    /// Longest time that a write to the log takes in microseconds.
+    pub disk_us_max: u64,
+    /// Longest time that a process is away in microseconds.
+    pub away_us_max: u64,
+    /// Cases of a thousand in which a step of a snapshot's installation (rule N1) draws a crash within its next disk operations.
+    pub install_crash_per_mille: u64,
+    /// Groups fall asleep after so many ticks without anything to do (rules Q1 to Q3); `None` for never.
+    pub quiesce_after_ticks: Option<u32>,
+}
+
+/// What a node has of its own: nodes that differ truncate at different places, so that a new leader may have what the old one had not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Own {
+    /// Command bytes between two writings of a state machine's state.
+    pub flush_bytes: usize,
+    /// Entries kept behind what the state machine has persisted.
+    pub overhead_entries: u64,
+    /// How far its wall clock is ahead; at most one node of a cluster is wrong by more than [`SANE_SKEW_MS`].
+    pub ahead_ms: i64,
+}
+
+impl Mix {
+    /// What a seed draws.
+    pub fn draw(seed: u64, width: Width) -> Mix {
+        let random = &mut Random::new(seed, Concern::Mix);
+        let (nodes, groups) = match width {
+            Width::Default => (
+                if random.per_mille(750) { 3 } else { 5 },
+                if random.per_mille(800) { random.between(1, 4) } else { random.between(5, 8) },
+            ),
+            Width::Wide => (3 + 2 * random.index(3), random.between(1, 64)),
+        };
+        let mut own: Vec<Own> = (0..nodes).map(|_| Own::draw(random)).collect();
+        if random.per_mille(300) {
+            let at = random.index(nodes);
+            own[at].ahead_ms = if random.per_mille(500) { WILD_SKEW_MS } else { -WILD_SKEW_MS };
+        }
+        let quiesce_after_ticks = random.per_mille(250).then(|| random.between(1, 4) as u32);
+        let mut faults = BTreeMap::new();
+        for (fault, per_mille, (low, high)) in Fault::DRAWN {
+            let mean_us = random.between(*low, *high) * 1_000;
+            if random.per_mille(*per_mille) {
+                faults.insert(*fault, mean_us);
+            }
+        }
+        Mix {
+            nodes,
+            own,
+            groups,
+            replicas: if random.per_mille(700) { 3 } else { nodes },
+            clients: random.between(8, 20) + groups / 4,
+            // Busy ones fill batches and segments; slow ones let replicas stand at the same index for a while.
+            think_us_max: match quiesce_after_ticks {
+                // Long enough that groups fall asleep between two of them.
+                Some(_) => random.between(50_000, 600_000),
+                None if random.per_mille(700) => 30_000,
+                None => 100_000,
+            },
+            patience_ticks: random.between(30, 100),
+            keys: random.between(2, 6),
+            safety_us: random.between(5_000_000, 8_000_000),
+            faults,
+            quality: Quality {
+                loss_per_mille: if random.per_mille(700) { random.between(0, 300) / 2 } else { 0 },
+                duplicate_per_mille: if random.per_mille(700) { random.between(0, 500) / 2 } else { 0 },
+                delay_us_max: random.between(200, 8_000),
+            },
+            apply_bytes_max: if random.per_mille(500) { 1 } else { 4 << 20 },
+            disk_us_max: random.between(200, 6_000),
+            away_us_max: random.between(50_000, 1_500_000),
+            install_crash_per_mille: random.between(0, 300),
+            quiesce_after_ticks,
+        }
+    }
+
+    /// A healthy network, for the calm phase.
+    pub fn calm_quality(&self) -> Quality {
+        Quality { loss_per_mille: 0, duplicate_per_mille: 0, delay_us_max: 500 }
+    }
+}
+
+impl Own {
+    fn draw(random: &mut Random) -> Own {
+        Own {
+            // With 1 every batch is persisted, so that a crash finds a state machine at any index.
+            flush_bytes: if random.per_mille(150) { 1 } else { random.between(500, 5_000) as usize },
+            overhead_entries: if random.per_mille(500) {
+                random.between(0, 20)
+            } else {
+                random.between(20, 200)
+            },
+            ahead_ms: random.between(0, 2 * SANE_SKEW_MS) as i64 - SANE_SKEW_MS as i64,
+        }
+    }
+}
