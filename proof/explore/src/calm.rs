@@ -60,15 +60,8 @@ impl Calm {
     }
 
     fn happen(&mut self, place: usize, step: Step<'_>) -> Result<(), Broken> {
-        let dump = std::env::var_os("CALM").is_some();
-        let mut happened = Happened { effects: dump.then(Vec::new), ..Default::default() };
-        let done = self.replicas[place].happen(step, AT_ONCE, &mut happened);
-        if dump {
-            let id = self.replicas[place].raft().id();
-            println!("  calm> {} {:?}", crate::text::step(id, &step), done);
-            for e in happened.effects.iter().flatten().filter_map(crate::text::effect) { println!("     {id:?}: {e}"); }
-        }
-        match done {
+        let mut happened = Happened::default();
+        match self.replicas[place].happen(step, AT_ONCE, &mut happened) {
             Err(Not::Kept(broken)) => return Err(broken),
             Err(Not::Possible) | Ok(()) => {}
         }

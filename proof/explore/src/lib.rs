@@ -9,9 +9,12 @@ pub mod calm;
 pub mod disk;
 pub mod ledger;
 pub mod moves;
+#[cfg(feature = "planted")]
+pub mod planted;
 mod prelude;
 pub mod promises;
 pub mod replica;
+pub mod runner;
 pub mod search;
 pub mod space;
 pub mod summary;

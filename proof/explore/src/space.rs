@@ -87,6 +87,23 @@ pub enum Code {
     Crash(u8, bool),
 }
 
+/// How much different there is of everything that states are made of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sizes {
+    /// Replicas.
+    pub replicas: usize,
+    /// Parcels.
+    pub parcels: usize,
+    /// Sets of parcels on their way.
+    pub sent: usize,
+    /// Ledgers.
+    pub ledgers: usize,
+    /// Steps of one replica.
+    pub outcomes: usize,
+    /// Steps that would have left the world's bounds.
+    pub beyond: u64,
+}
+
 /// What a step does to a replica.
 #[derive(Clone, Debug)]
 pub(crate) struct Outcome {
@@ -137,7 +154,7 @@ pub struct Space {
     cuts: HashMap<u32, Rc<[u32]>, BuildHasherDefault<Folding>>,
     pub(crate) renamed: Renamed,
     /// Steps that would have left the world's bounds.
-    pub beyond: u64,
+    beyond: u64,
 }
 
 impl Space {
@@ -251,9 +268,16 @@ impl Space {
         &self.world
     }
 
-    /// How many different replicas, parcels, sets of parcels and ledgers were met.
-    pub fn sizes(&self) -> [usize; 5] {
-        [self.replicas.len(), self.parcels.len(), self.sent.len(), self.ledgers.len(), self.outcomes.len()]
+    /// Of how much different states are made.
+    pub fn sizes(&self) -> Sizes {
+        Sizes {
+            replicas: self.replicas.len(),
+            parcels: self.parcels.len(),
+            sent: self.sent.len(),
+            ledgers: self.ledgers.len(),
+            outcomes: self.outcomes.len(),
+            beyond: self.beyond,
+        }
     }
 
     /// Looks whether every promise is kept in a state in which the replicas of `changed` are new.
@@ -344,9 +368,10 @@ impl Space {
             Ok(Ok(())) => None,
             Ok(Err(Not::Possible)) => return NOTHING,
             Ok(Err(Not::Kept(broken))) => Some(Box::new(broken)),
-            Err(_) => {
-                let what = "the core panics".to_owned();
-                Some(Box::new(Broken::new(Promise::ReplicaIsSound, what)))
+            Err(panic) => {
+                let said = panic.downcast_ref::<String>().map(String::as_str);
+                let said = said.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("?");
+                Some(Box::new(Broken::new(Promise::ReplicaIsSound, format!("the core panics: {said}"))))
             }
         };
         if broken.is_some() {

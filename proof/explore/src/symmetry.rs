@@ -15,7 +15,7 @@ use mraft_types::{
 use std::sync::Arc;
 
 use crate::disk::{Machine, Snapshot, membership_of};
-use crate::replica::{Parcel, REPLICAS_MAX, command_of, place_of};
+use crate::replica::{Parcel, REPLICAS_MAX, command_of};
 
 /// Most ways to change names that are made use of: those of three replicas.
 pub const SYMMETRIES_MAX: usize = 6;

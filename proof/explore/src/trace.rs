@@ -7,13 +7,13 @@ use std::fmt::Write as _;
 use crate::broken::Broken;
 use crate::moves::Next;
 use crate::replica::{Happened, Replica};
+use crate::search::Visited;
 use crate::space::{Code, Move, Space, State};
-use crate::table::Table;
 use crate::text;
 
 /// The way to the state numbered `last`, and the step behind it that breaks a promise.
-pub fn script(space: &mut Space, states: &Table<State>, parents: &[u32], last: u32, broken: &Broken) -> String {
-    let (mut said, now) = way_to(space, states, parents, last);
+pub(crate) fn script_to_step(space: &mut Space, visited: &Visited, last: u32, broken: &Broken) -> String {
+    let (mut said, now) = way_to(space, visited, last);
     let mut ways: Vec<Next> = Vec::new();
     space.next(now, &mut ways);
     let breaks = |(way, next): Next| {
@@ -31,24 +31,19 @@ pub fn script(space: &mut Space, states: &Table<State>, parents: &[u32], last: u
 }
 
 /// The way to the state numbered `last`, which breaks a promise.
-pub fn end(space: &mut Space, states: &Table<State>, parents: &[u32], last: u32, broken: &Broken) -> String {
-    let (mut said, _) = way_to(space, states, parents, last);
+pub(crate) fn script_to_state(space: &mut Space, visited: &Visited, last: u32, broken: &Broken) -> String {
+    let (mut said, _) = way_to(space, visited, last);
     _ = writeln!(said, "! {broken}");
     said
 }
 
-fn way_to(space: &mut Space, states: &Table<State>, parents: &[u32], last: u32) -> (String, State) {
-    let mut path = vec![last];
-    while let Some(at) = path.last().copied().filter(|at| *at != 0) {
-        path.push(parents[at as usize]);
-    }
-    path.reverse();
+/// What was visited stands for its twins; the way is walked again under the names with which it began.
+fn way_to(space: &mut Space, visited: &Visited, last: u32) -> (String, State) {
     let mut said = format!("# {}: {}\n", space.world().name, space.world().says);
-    // What is kept stands for its twins; the way is walked again under the names that it began with.
-    let mut now = *states.get(0);
+    let mut now = visited.state(0);
     believe(space, now, &mut said);
-    for at in &path[1..] {
-        let goal = *states.get(*at);
+    for at in visited.way_to(last).into_iter().skip(1) {
+        let goal = visited.state(at);
         let mut ways: Vec<Next> = Vec::new();
         space.next(now, &mut ways);
         let ahead = ways.into_iter().filter_map(|(way, next)| Some((way, next.ok()?)));

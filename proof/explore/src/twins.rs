@@ -4,7 +4,7 @@
 
 use crate::broken::Broken;
 use crate::prelude::Prelude;
-use crate::space::{BEYOND, Code, NOTHING, Space, State};
+use crate::space::{BEYOND, Code, Space, State};
 use crate::symmetry::{Renaming, SYMMETRIES_MAX};
 use crate::table::NumberMap;
 
@@ -35,7 +35,8 @@ impl Twins {
 
     /// The twin under the renaming numbered `at`.
     pub(crate) fn of(&self, replica: u32, at: usize) -> u32 {
-        self.twins[replica as usize * self.stride + at]
+        // Under its own name everything is its own twin.
+        if at == 0 { replica } else { self.twins[replica as usize * self.stride + at] }
     }
 
     /// Whether these are its twins; they are if none were known.
@@ -51,19 +52,26 @@ impl Twins {
 }
 
 impl Space {
-    /// The ways to change names under which the world is the same.
+    /// The ways to change names under which the world is the same. Together they are closed: one after the other is one of them.
     pub(crate) fn renamings_of(&self, prelude: &Prelude) -> Result<Vec<Renaming>, Broken> {
         let world = self.world();
+        if !world.renames {
+            return Ok(vec![Renaming::NONE]);
+        }
         let mut renamings = Vec::new();
         for renaming in Renaming::all(world.replicas()) {
-            let keeps_roles = (0..world.replicas()).all(|place| world.roles.get(place) == world.roles.get(renaming.place(place)));
-            let keeps_changes = self.changes.iter().all(|change| self.changes.contains(&renaming.change(change)));
-            if keeps_roles && keeps_changes && world.renames && prelude.is_the_same(world, renaming)? {
+            let role = |place: usize| world.roles.get(place);
+            let keeps_roles = (0..world.replicas()).all(|place| role(place) == role(renaming.place(place)));
+            let keeps_changes =
+                self.changes.iter().all(|change| self.changes.contains(&renaming.change(change)));
+            if keeps_roles && keeps_changes && prelude.is_the_same(world, renaming)? {
                 renamings.push(renaming);
             }
         }
-        // A group of them: fewer would do, but they must be closed.
-        Ok(if renamings.len() <= SYMMETRIES_MAX { renamings } else { vec![Renaming::NONE] })
+        if renamings.len() > SYMMETRIES_MAX {
+            renamings.retain(|renaming| renaming.place(0) == 0);
+        }
+        Ok(renamings)
     }
 
     /// Twins do the same: what follows from twin steps are twins, and they say the same under other names.

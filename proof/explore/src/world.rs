@@ -2,6 +2,8 @@
 
 //! What a small world is made of, and how it is bounded.
 
+use std::fmt;
+
 use mraft_raft::Config;
 use mraft_types::{
     LogPosition, LogStart, Member, Membership, MembershipChange, NodeId, ReplicaId, Role,
@@ -173,6 +175,60 @@ impl World {
             Change::Remove(node) => MembershipChange::Remove(id(node)),
         };
         self.changes.iter().map(change).collect()
+    }
+}
+
+impl fmt::Display for World {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Hosting { disk_at_once, apply_at_once, poll_at_once } = self.hosting;
+        write!(f, "{}: {}\n   ", self.name, self.says)?;
+        self.roles.iter().try_for_each(|role| write!(f, " {role}"))?;
+        if self.joiners > 0 {
+            write!(f, " and {} to join", self.joiners)?;
+        }
+        write!(f, "; terms up to {}", self.term_max)?;
+        match self.in_flight_max {
+            usize::MAX => f.write_str("; any number of parcels on the way")?,
+            max => write!(f, "; at most {max} parcels on the way")?,
+        }
+        let switches = [
+            (!disk_at_once, "disks lag"),
+            (!apply_at_once, "applying lags"),
+            (!poll_at_once, "turns take in several events"),
+            (self.check_quorum, "leaders check their quorum"),
+            (self.small_appends, "one entry per append"),
+            (self.loses_snapshots, "snapshots are lost"),
+            (!self.renames, "names matter"),
+            (self.elections == Elections::Asked, "pre-votes travel"),
+        ];
+        switches.iter().filter(|(is_on, _)| *is_on).try_for_each(|(_, says)| write!(f, "; {says}"))?;
+        f.write_str("\n    may happen:")?;
+        let left = self.left.named();
+        left.iter().filter(|(_, count)| *count > 0).try_for_each(|(what, count)| write!(f, " {what} {count}"))?;
+        if !self.changes.is_empty() {
+            write!(f, " of {:?}", self.changes)?;
+        }
+        if !self.before.is_empty() {
+            write!(f, "\n    before: {:?}", self.before)?;
+        }
+        Ok(())
+    }
+}
+
+impl Left {
+    fn named(self) -> [(&'static str, u8); 10] {
+        [
+            ("commands", self.proposals),
+            ("power cuts", self.crashes),
+            ("duplicates", self.duplicates),
+            ("heartbeats", self.beats),
+            ("reads", self.reads),
+            ("changes", self.changes),
+            ("transfers", self.transfers),
+            ("truncations", self.truncations),
+            ("failed snapshots", self.failures),
+            ("broken connections", self.losses),
+        ]
     }
 }
 

@@ -142,6 +142,15 @@ pub const WORLDS: &[World] = &[
         ..PLAIN
     },
     World {
+        name: "two-learners",
+        says: "a voter whose disk lags and two learners",
+        roles: &[Role::Voter, Role::Learner, Role::Learner],
+        hosting: SLOW,
+        in_flight_max: 2,
+        left: Left { proposals: 1, crashes: 1, ..NOTHING },
+        ..PLAIN
+    },
+    World {
         name: "pair-learner",
         says: "two voters and a learner",
         roles: &[Role::Voter, Role::Voter, Role::Learner],
@@ -187,6 +196,7 @@ pub const WORLDS: &[World] = &[
     },
     World {
         name: "trio-removal",
+        renames: false,
         says: "three voters of which two are removed",
         in_flight_max: 2,
         left: Left { changes: 2, ..NOTHING },
@@ -196,6 +206,7 @@ pub const WORLDS: &[World] = &[
     },
     World {
         name: "four",
+        renames: false,
         says: "four voters, a change of one leader meets one of the next",
         roles: VOTERS_4,
         in_flight_max: 2,
@@ -222,3 +233,8 @@ pub const WORLDS: &[World] = &[
         ..PLAIN
     },
 ];
+
+/// The world of this name.
+pub fn named(name: &str) -> Option<&'static World> {
+    WORLDS.iter().find(|world| world.name == name)
+}
