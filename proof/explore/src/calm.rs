@@ -112,3 +112,25 @@ impl Calm {
             })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::prelude::Prelude;
+    use crate::world::{Before, World};
+    use crate::worlds::named;
+
+    fn after(before: &'static [Before]) -> Result<(), Broken> {
+        let world = World { before, ..named("trio").expect("a world").clone() };
+        check(Prelude::play(&world)?.replicas)
+    }
+
+    #[test]
+    fn a_majority_recovers_and_a_minority_does_not() {
+        assert_eq!(after(&[]), Ok(()));
+        assert_eq!(after(&[Before::Leads(1), Before::Cut(3), Before::Proposes(1)]), Ok(()));
+        assert_eq!(after(&[Before::Leads(1), Before::IsCondemned(2)]), Ok(()));
+        let lost = after(&[Before::Leads(1), Before::IsCondemned(2), Before::IsCondemned(3)]);
+        assert_eq!(lost.map_err(|broken| broken.promise), Err(Promise::CalmRecovers));
+    }
+}

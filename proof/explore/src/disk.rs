@@ -295,3 +295,77 @@ pub fn membership_of(entry: &Entry) -> Option<Membership> {
         EntryKind::Empty | EntryKind::Commands => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use mraft_types::Payload;
+
+    use super::*;
+    use crate::world::tests::members;
+
+    fn disk() -> Disk {
+        let membership = Membership { change_index: 1, members: members(&[1, 2]), ..Membership::default() };
+        Disk::founded(&LogStart { position: LogPosition { index: 1, term: 1 }, membership })
+    }
+
+    fn write(term: Term, vote: Option<u64>, commit: Index, indices: std::ops::RangeInclusive<Index>) -> Job {
+        let entry = |index| Entry { index, term, kind: EntryKind::Empty, payload: Payload::new() };
+        let vote = vote.and_then(|node| members(&[node]).into_keys().next());
+        Job::Write(Write {
+            number: 1,
+            hard_state: HardState { term, vote, commit },
+            entries: indices.map(entry).collect(),
+            truncate: None,
+            condemned: None,
+        })
+    }
+
+    fn broken(jobs: &[Job]) -> Option<Promise> {
+        let mut disk = disk();
+        jobs.iter().find_map(|job| disk.carry_out(job).err()).map(|broken| broken.promise)
+    }
+
+    #[test]
+    fn what_is_written_never_goes_back() {
+        assert_eq!(broken(&[write(2, Some(1), 1, 2..=3), write(3, None, 3, 3..=4)]), None);
+        let falls = Some(Promise::DurableBeforeAcknowledged);
+        assert_eq!(broken(&[write(3, None, 1, 2..=3), write(2, None, 1, 4..=4)]), falls, "the term");
+        assert_eq!(broken(&[write(2, None, 3, 2..=3), write(2, None, 2, 4..=4)]), falls, "the commit index");
+        assert_eq!(broken(&[write(2, None, 1, 3..=3)]), falls, "a gap");
+        assert_eq!(broken(&[write(2, None, 3, 2..=2)]), falls, "committed beyond the log");
+        let second_vote = [write(2, Some(1), 1, 2..=2), write(2, Some(2), 1, 3..=3)];
+        assert_eq!(broken(&second_vote), Some(Promise::OneVotePerTerm));
+    }
+
+    #[test]
+    fn d11_a_log_is_truncated_below_what_the_store_has() {
+        let mut disk = disk();
+        disk.carry_out(&write(2, None, 3, 2..=3)).expect("a first write");
+        let Job::Write(mut write) = write(2, None, 3, 4..=3) else { return };
+        let position = LogPosition { index: 3, term: 2 };
+        write.truncate = Some(LogStart { position, membership: Membership::default() });
+        assert!(disk.carry_out(&Job::Write(write.clone())).is_err());
+        let machine = Machine { applied: position, ..Machine::default() };
+        disk.persist_machine(&Arc::new(machine));
+        assert_eq!(disk.carry_out(&Job::Write(write)), Ok(()));
+        assert_eq!(disk.restore().start.position, position);
+    }
+
+    #[test]
+    fn n1_a_restart_finishes_an_installation_that_has_switched_and_forgets_one_that_has_not() {
+        for switches in [false, true] {
+            let mut disk = disk();
+            let position = LogPosition { index: 5, term: 2 };
+            let start = LogStart { position, membership: Membership::default() };
+            let machine = Arc::new(Machine { applied: position, ..Machine::default() });
+            let hard_state = disk.hard_state();
+            disk.carry_out(&Job::Begin(Arc::new(Snapshot { start, machine }), hard_state)).expect("a mark");
+            if switches {
+                disk.switch();
+            }
+            let restored = disk.restore();
+            assert_eq!(restored.start.position.index, if switches { 5 } else { 1 });
+            assert_eq!(restored.applied.index, if switches { 5 } else { 1 });
+        }
+    }
+}

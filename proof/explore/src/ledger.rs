@@ -211,3 +211,64 @@ impl Ledger {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::promises::tests::contents;
+
+    /// What the last of these facts, each of a replica by place, breaks; the others break nothing.
+    fn broken(facts: &[(usize, Fact)]) -> Option<Promise> {
+        let (contents, mut ledger) = (contents(), Ledger::default());
+        let (last, before) = facts.split_last().expect("some fact");
+        for (replica, fact) in before {
+            ledger.note(*replica, *fact, &contents).expect("nothing broken yet");
+        }
+        ledger.note(last.0, last.1, &contents).err().map(|broken| broken.promise)
+    }
+
+    fn committed(index: u8, term: u8) -> Fact {
+        Fact::Committed { known_in: term, entry: Chosen { index, term, content: 0 } }
+    }
+
+    #[test]
+    fn one_leads_a_term() {
+        assert_eq!(broken(&[(0, Fact::Leads(2)), (1, Fact::Leads(3)), (0, Fact::Leads(2))]), None);
+        assert_eq!(broken(&[(0, Fact::Leads(2)), (1, Fact::Leads(2))]), Some(Promise::ElectionSafety));
+    }
+
+    #[test]
+    fn a_replica_votes_once_in_a_term_and_never_in_one_that_it_left() {
+        let vote = |term, candidate| Fact::Voted { term, candidate };
+        assert_eq!(broken(&[(0, vote(2, 1)), (0, vote(2, 1))]), None);
+        assert_eq!(broken(&[(0, vote(2, 1)), (1, vote(2, 2)), (0, vote(3, 2))]), None);
+        let restart = (0, Fact::Restarted);
+        assert_eq!(broken(&[(0, vote(2, 1)), restart, (0, vote(2, 0))]), Some(Promise::OneVotePerTerm));
+        assert_eq!(broken(&[(0, vote(3, 1)), (0, vote(2, 1))]), Some(Promise::OneVotePerTerm));
+    }
+
+    #[test]
+    fn one_entry_is_final_at_an_index_and_none_before_those_before_it() {
+        assert_eq!(broken(&[(0, committed(2, 2)), (0, committed(3, 2)), (1, committed(2, 2))]), None);
+        assert_eq!(broken(&[(0, committed(2, 2)), (1, committed(2, 3))]), Some(Promise::StateMachineSafety));
+        assert_eq!(broken(&[(0, committed(3, 2))]), Some(Promise::StateMachineSafety));
+    }
+
+    #[test]
+    fn a_read_sees_what_was_committed_before_it_began() {
+        let (began, served) = (Fact::ReadBegan(1), |index| Fact::ReadServed { round: 1, index });
+        let read = |index| broken(&[(0, committed(2, 2)), (1, began), (0, committed(3, 2)), (1, served(index))]);
+        assert_eq!((read(3), read(2)), (None, None));
+        assert_eq!(read(1), Some(Promise::ReadsAreFresh));
+        assert_eq!(broken(&[(0, began), (1, served(1))]), Some(Promise::ReadsAreFresh), "another one's round");
+        let void = [(0, began), (0, Fact::ReadsVoid(1)), (0, served(1))];
+        assert_eq!(broken(&void), Some(Promise::ReadsAreFresh));
+    }
+
+    #[test]
+    fn nobody_goes_who_was_not_removed() {
+        assert_eq!(broken(&[(0, committed(2, 2)), (2, Fact::Gone)]), Some(Promise::ReplicaIsSound));
+        let removal = Fact::Committed { known_in: 2, entry: Chosen { index: 3, term: 2, content: 4 } };
+        assert_eq!(broken(&[(0, committed(2, 2)), (0, removal), (2, Fact::Gone)]), None);
+    }
+}

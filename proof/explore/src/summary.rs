@@ -102,6 +102,17 @@ impl Line {
         (self.at(self.last).map_or(0, |(term, _)| term), self.last)
     }
 
+    /// A log of these terms and contents, of members that all vote.
+    #[cfg(test)]
+    pub(crate) fn of(entries: &[(u8, u8)], members: u8) -> Line {
+        let in_force = Members { all: members, counting: members, voters: members };
+        let mut line = Line { last: entries.len() as u8 + 1, in_force, ..Line::default() };
+        for (index, (term, content)) in (2..).zip(entries) {
+            line.set(index, Term::from(*term), *content);
+        }
+        line
+    }
+
     fn set(&mut self, index: u8, term: Term, content: u8) {
         let at = usize::from(index) - 2;
         self.terms[at] = term as u8;

@@ -235,3 +235,19 @@ impl Left {
 pub(crate) fn address(node: NodeId) -> String {
     format!("n{node}:1")
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    /// Voters on these nodes.
+    pub(crate) fn members(nodes: &[u64]) -> BTreeMap<ReplicaId, Member> {
+        let member = |node: &u64| {
+            let id = ReplicaId::new(0, node_of(*node));
+            (id, Member { role: Role::Voter, raft_address: address(id.node()) })
+        };
+        nodes.iter().map(member).collect()
+    }
+}
