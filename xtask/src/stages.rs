@@ -18,6 +18,9 @@ const FRESH_FROM: &str = "FRESH_FROM";
 /// The first fresh seed where no commit is known; beyond the fixed ones.
 const FRESH_FROM_WITHOUT_COMMIT: u64 = 1_000_000;
 
+/// States of each small world: enough to exhaust the smaller ones.
+const WORLD_STATES_MAX: &str = "200000";
+
 struct Stage {
     name: &'static str,
     command: &'static [&'static str],
@@ -47,6 +50,39 @@ const STAGES: &[Stage] = &[
     Stage {
         name: "embedded example",
         command: &["cargo", "run", "--quiet", "--locked", "--package", "mraft", "--example", "embedded"],
+    },
+    Stage {
+        name: "small worlds",
+        command: &[
+            "cargo",
+            "run",
+            "--quiet",
+            "--locked",
+            "--profile",
+            "sim",
+            "--package",
+            "mraft-explore",
+            "--",
+            "--states-max",
+            WORLD_STATES_MAX,
+        ],
+    },
+    Stage {
+        name: "small worlds with planted bugs",
+        command: &[
+            "cargo",
+            "run",
+            "--quiet",
+            "--locked",
+            "--profile",
+            "sim",
+            "--package",
+            "mraft-explore",
+            "--features",
+            "planted",
+            "--",
+            "--planted",
+        ],
     },
     Stage {
         name: "simulator, the same seeds as always",
@@ -172,8 +208,21 @@ fn close(count: Count, began: Instant) {
 
 /// Runs the simulator with the caller's arguments.
 pub(crate) fn simulate(root: &Path, arguments: &[String]) -> ExitCode {
+    run_proof(root, "mraft-sim", &[], arguments)
+}
+
+/// Explores small worlds with the caller's arguments. Planted bugs are only in a build that asks for them.
+pub(crate) fn explore(root: &Path, arguments: &[String]) -> ExitCode {
+    let is_planted = arguments.iter().any(|argument| argument == "--planted");
+    let features: &[&str] = if is_planted { &["--features", "planted"] } else { &[] };
+    run_proof(root, "mraft-explore", features, arguments)
+}
+
+fn run_proof(root: &Path, package: &str, features: &[&str], arguments: &[String]) -> ExitCode {
     let status = Command::new("cargo")
-        .args(["run", "--quiet", "--locked", "--profile", "sim", "--package", "mraft-sim", "--"])
+        .args(["run", "--quiet", "--locked", "--profile", "sim", "--package", package])
+        .args(features)
+        .arg("--")
         .args(arguments)
         .current_dir(root)
         .status();

@@ -6,7 +6,8 @@
 use std::collections::VecDeque;
 
 use crate::broken::{Broken, Promise};
-use crate::replica::{Happened, Hosting, Not, Parcel, Replica, Step, place_of};
+use crate::replica::{Replica, place_of};
+use crate::step::{Happened, Hosting, Not, Parcel, Step};
 use crate::table;
 
 /// Ticks within which a group must have recovered: several elections, a transfer and a snapshot that are given up on, one after another.
@@ -38,7 +39,8 @@ pub fn check(replicas: Vec<Replica>) -> Result<(), Broken> {
             goal = None;
         }
     }
-    let lives: Vec<String> = calm.replicas.iter().map(|replica| format!("{:?}", replica.raft().life())).collect();
+    let lives: Vec<String> =
+        calm.replicas.iter().map(|replica| format!("{:?}", replica.raft().life())).collect();
     Err(Broken::new(Promise::CalmRecovers, format!("after {TICKS_MAX} ticks: {}", lives.join(", "))))
 }
 
@@ -82,10 +84,13 @@ impl Calm {
 
     /// The youngest leader takes a command.
     fn propose(&mut self) -> Result<Option<u64>, Broken> {
-        let leaders = self.replicas.iter().enumerate().filter(|(_, replica)| {
-            !replica.is_gone() && replica.raft().has_committed_in_term()
-        });
-        let Some(place) = leaders.max_by_key(|(_, replica)| replica.raft().term()).map(|(place, _)| place) else {
+        let leaders = self
+            .replicas
+            .iter()
+            .enumerate()
+            .filter(|(_, replica)| !replica.is_gone() && replica.raft().has_committed_in_term());
+        let Some(place) = leaders.max_by_key(|(_, replica)| replica.raft().term()).map(|(place, _)| place)
+        else {
             return Ok(None);
         };
         let before = self.replicas[place].raft().last_index();
@@ -100,7 +105,8 @@ impl Calm {
         let leaders = self.replicas.iter().filter(|replica| !replica.is_gone() && replica.raft().is_leader());
         let Some(leader) = leaders.max_by_key(|replica| replica.raft().term()) else { return false };
         let members = leader.raft().committed_membership();
-        let is_there = |id| self.replicas.iter().any(|replica| replica.raft().id() == id && !replica.is_gone());
+        let is_there =
+            |id| self.replicas.iter().any(|replica| replica.raft().id() == id && !replica.is_gone());
         members == leader.raft().membership()
             && self.replicas.iter().filter(|replica| !replica.is_damaged()).all(|replica| {
                 let raft = replica.raft();

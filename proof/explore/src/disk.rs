@@ -188,7 +188,8 @@ impl Disk {
     }
 
     fn write(&mut self, write: &Write) -> Result<(), Broken> {
-        let wrong = |what: &str| Err(Broken::new(Promise::DurableBeforeAcknowledged, format!("{what}: {write:?}")));
+        let wrong =
+            |what: &str| Err(Broken::new(Promise::DurableBeforeAcknowledged, format!("{what}: {write:?}")));
         if let Some(first) = write.entries.first() {
             let Some(kept) = first.index.checked_sub(self.start.position.index + 1) else {
                 return wrong("a write goes below the start of the log");
@@ -223,7 +224,8 @@ impl Disk {
         let changes_vote = next.term == before.term && before.vote.is_some() && next.vote != before.vote;
         if next.term < before.term || next.commit < before.commit || changes_vote {
             let text = format!("the hard state {before:?} is replaced by {next:?}");
-            let promise = if changes_vote { Promise::OneVotePerTerm } else { Promise::DurableBeforeAcknowledged };
+            let promise =
+                if changes_vote { Promise::OneVotePerTerm } else { Promise::DurableBeforeAcknowledged };
             return Err(Broken::new(promise, text));
         }
         self.hard_state = next;

@@ -13,7 +13,7 @@ use crate::symmetry::Renaming;
 /// Largest term of any world.
 pub const TERMS_MAX: usize = 7;
 
-/// A [`crate::replica::Fact`] in numbers.
+/// A [`crate::step::Fact`] in numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Fact {
     /// It leads this term.
@@ -103,65 +103,85 @@ impl Ledger {
 
     /// Takes a fact in, or says which promise it breaks.
     pub fn note(&mut self, replica: usize, fact: Fact, contents: &Contents) -> Result<(), Broken> {
-        let who = replica + 1;
         match fact {
-            Fact::Leads(term) => {
-                let first = &mut self.leaders[usize::from(term).min(TERMS_MAX)];
-                if *first != 0 && usize::from(*first) != who {
-                    let what = format!("{first} and {who} lead term {term}");
-                    return Err(Broken::new(Promise::ElectionSafety, what));
-                }
-                *first = who as u8;
+            Fact::Leads(term) => self.election_safety(replica, term),
+            Fact::Committed { known_in, entry } => {
+                self.state_machine_safety(replica, known_in, entry, contents)
             }
-            Fact::Committed { known_in, entry } => self.decide(replica, known_in, entry, contents)?,
-            Fact::Voted { term, candidate } => {
-                let (last, whom) = self.votes[replica];
-                let is_second = last == term && whom != candidate + 1;
-                if is_second || term < last {
-                    let what = format!(
-                        "{who} votes for {} in term {term}, after it voted for {whom} in term {last}",
-                        candidate + 1
-                    );
-                    return Err(Broken::new(Promise::OneVotePerTerm, what));
-                }
-                self.votes[replica] = (term, candidate + 1);
-            }
+            Fact::Voted { term, candidate } => self.one_vote_per_term(replica, term, candidate),
             Fact::ReadBegan(round) => {
-                let floor = self.committed();
-                let read = Read { replica: replica as u8, round, floor };
+                let read = Read { replica: replica as u8, round, floor: self.committed() };
                 // Reads of one round are served together: the youngest needs the most.
                 self.reads.retain(|other| (other.replica, other.round) != (read.replica, round));
                 self.reads.push(read);
                 self.reads.sort_unstable();
+                Ok(())
             }
-            Fact::ReadServed { round, index } => {
-                let is_it = |read: &Read| (usize::from(read.replica), read.round) == (replica, round);
-                let Some(at) = self.reads.iter().position(is_it) else {
-                    let what = format!("{who} serves round {round}, which nobody asked for");
-                    return Err(Broken::new(Promise::ReadsAreFresh, what));
-                };
-                let floor = self.reads.remove(at).floor;
-                if index < floor {
-                    let what = format!("{who} serves a read at {index}, but {floor} was committed before it began");
-                    return Err(Broken::new(Promise::ReadsAreFresh, what));
-                }
-            }
+            Fact::ReadServed { round, index } => self.reads_are_fresh(replica, round, index),
             Fact::ReadsVoid(round) => {
                 self.reads.retain(|read| usize::from(read.replica) != replica || read.round > round);
+                Ok(())
             }
             Fact::Gone => {
-                let is_removed = |decided: &Decided| {
-                    contents.members(decided.content).is_some_and(|members| members.all & 1 << replica == 0)
-                };
-                if !self.decided.iter().any(is_removed) {
-                    let what = format!("{who} was told that it is removed, and no committed entry says so");
-                    return Err(Broken::new(Promise::ReplicaIsSound, what));
-                }
                 self.reads.retain(|read| usize::from(read.replica) != replica);
+                self.removed_are_gone(replica, contents)
             }
-            Fact::Restarted => self.reads.retain(|read| usize::from(read.replica) != replica),
+            Fact::Restarted => {
+                self.reads.retain(|read| usize::from(read.replica) != replica);
+                Ok(())
+            }
+        }
+    }
+
+    fn election_safety(&mut self, replica: usize, term: u8) -> Result<(), Broken> {
+        let who = replica as u8 + 1;
+        let first = &mut self.leaders[usize::from(term).min(TERMS_MAX)];
+        if *first != 0 && *first != who {
+            let what = format!("{first} and {who} lead term {term}");
+            return Err(Broken::new(Promise::ElectionSafety, what));
+        }
+        *first = who;
+        Ok(())
+    }
+
+    fn one_vote_per_term(&mut self, replica: usize, term: u8, candidate: u8) -> Result<(), Broken> {
+        let (last, whom) = self.votes[replica];
+        let is_second = last == term && whom != candidate + 1;
+        if is_second || term < last {
+            let (who, now) = (replica + 1, candidate + 1);
+            let what =
+                format!("{who} votes for {now} in term {term}, after it voted for {whom} in term {last}");
+            return Err(Broken::new(Promise::OneVotePerTerm, what));
+        }
+        self.votes[replica] = (term, candidate + 1);
+        Ok(())
+    }
+
+    /// What was acknowledged before a read began was committed then, as far as anybody knew: a read has to see all of that.
+    fn reads_are_fresh(&mut self, replica: usize, round: u8, index: u8) -> Result<(), Broken> {
+        let who = replica + 1;
+        let is_it = |read: &Read| (usize::from(read.replica), read.round) == (replica, round);
+        let Some(at) = self.reads.iter().position(is_it) else {
+            let what = format!("{who} serves round {round}, which nobody asked for");
+            return Err(Broken::new(Promise::ReadsAreFresh, what));
+        };
+        let floor = self.reads.remove(at).floor;
+        if index < floor {
+            let what = format!("{who} serves a read at {index}, but {floor} was committed before it began");
+            return Err(Broken::new(Promise::ReadsAreFresh, what));
         }
         Ok(())
+    }
+
+    fn removed_are_gone(&self, replica: usize, contents: &Contents) -> Result<(), Broken> {
+        let is_removal = |decided: &Decided| {
+            contents.members(decided.content).is_some_and(|members| members.all & 1 << replica == 0)
+        };
+        if self.decided.iter().any(is_removal) {
+            return Ok(());
+        }
+        let what = format!("{} was told that it is removed, and no committed entry says so", replica + 1);
+        Err(Broken::new(Promise::ReplicaIsSound, what))
     }
 
     /// A vote in a term that the replica's disk has left cannot be given a second time: a durable term never falls.
@@ -192,23 +212,26 @@ impl Ledger {
         renamed
     }
 
-    fn decide(&mut self, replica: usize, known_in: u8, entry: Chosen, contents: &Contents) -> Result<(), Broken> {
+    fn state_machine_safety(
+        &mut self,
+        replica: usize,
+        known_in: u8,
+        entry: Chosen,
+        contents: &Contents,
+    ) -> Result<(), Broken> {
         let Chosen { index, term, content } = entry;
         let Some(at) = index.checked_sub(2).map(usize::from) else { return Ok(()) };
-        let broken = |what: String| Err(Broken::new(Promise::StateMachineSafety, what));
-        match self.decided.get(at) {
-            Some(first) if first.term != term || !contents.may_be_one(first.content, content) => broken(format!(
-                "{index}@{term} is final at {}, and at another one {index}@{} was",
-                replica + 1,
-                first.term
-            )),
-            Some(_) => Ok(()),
+        let who = replica + 1;
+        let what = match self.decided.get(at) {
+            Some(first) if first.term == term && contents.may_be_one(first.content, content) => return Ok(()),
+            Some(first) => format!("{index}@{term} is final at {who}, and {index}@{} was before", first.term),
             None if at == self.decided.len() => {
                 self.decided.push(Decided { term, content, known_in });
-                Ok(())
+                return Ok(());
             }
-            None => broken(format!("{index}@{term} is final at {} before what stands before it", replica + 1)),
-        }
+            None => format!("{index}@{term} is final at {who} before what stands before it"),
+        };
+        Err(Broken::new(Promise::StateMachineSafety, what))
     }
 }
 
@@ -257,10 +280,15 @@ mod tests {
     #[test]
     fn a_read_sees_what_was_committed_before_it_began() {
         let (began, served) = (Fact::ReadBegan(1), |index| Fact::ReadServed { round: 1, index });
-        let read = |index| broken(&[(0, committed(2, 2)), (1, began), (0, committed(3, 2)), (1, served(index))]);
+        let read =
+            |index| broken(&[(0, committed(2, 2)), (1, began), (0, committed(3, 2)), (1, served(index))]);
         assert_eq!((read(3), read(2)), (None, None));
         assert_eq!(read(1), Some(Promise::ReadsAreFresh));
-        assert_eq!(broken(&[(0, began), (1, served(1))]), Some(Promise::ReadsAreFresh), "another one's round");
+        assert_eq!(
+            broken(&[(0, began), (1, served(1))]),
+            Some(Promise::ReadsAreFresh),
+            "another one's round"
+        );
         let void = [(0, began), (0, Fact::ReadsVoid(1)), (0, served(1))];
         assert_eq!(broken(&void), Some(Promise::ReadsAreFresh));
     }

@@ -8,7 +8,8 @@ use mraft_types::MembershipChange;
 
 use crate::broken::Broken;
 use crate::disk::Disk;
-use crate::replica::{Fact, Happened, Hosting, Not, Parcel, Replica, Step, place_of};
+use crate::replica::{Replica, place_of};
+use crate::step::{Fact, Happened, Hosting, Not, Parcel, Step};
 use crate::symmetry::Renaming;
 use crate::world::{Before, World};
 
@@ -58,9 +59,8 @@ impl Prelude {
                 let happened = played.happen(world, &mut prelude.replicas[place])?;
                 prelude.facts.extend(happened.facts.into_iter().map(|fact| (place, fact)));
                 prelude.played.push((place, played));
-                let arrives = |parcel: &Parcel| {
-                    cut & (1 << place_of(parcel.from()) | 1 << place_of(parcel.to())) == 0
-                };
+                let arrives =
+                    |parcel: &Parcel| cut & (1 << place_of(parcel.from()) | 1 << place_of(parcel.to())) == 0;
                 let sent = happened.sent.into_iter().filter(arrives);
                 on_the_way.extend(sent.map(|parcel| (place_of(parcel.to()), Played::Deliver(parcel))));
             }

@@ -8,14 +8,15 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use mraft_raft::{AppendReply, Body, Config, Effect, Event, Ignored, Life, Message, Raft};
+use mraft_raft::{Body, Config, Effect, Event, Life, Raft};
 use mraft_types::{
-    CondemnedReason, Entry, EntryKind, HardState, Index, LogPosition, LogStart, Membership, MembershipChange,
-    NodeId, ReplicaId, Role, Term,
+    CondemnedReason, Entry, EntryKind, HardState, Index, LogPosition, LogStart, Membership, ReplicaId, Role,
 };
 
 use crate::broken::{Broken, Promise};
 use crate::disk::{Disk, Job, Machine, Snapshot, membership_of};
+use crate::promises;
+use crate::step::{Fact, Happened, Hosting, Not, Parcel, Step};
 
 /// Every replica's election timeout: the shortest with which two ticks, the least that send a heartbeat, are not one.
 pub const ELECTION_TICKS: u32 = 4;
@@ -36,141 +37,6 @@ pub fn command_of(id: ReplicaId) -> &'static str {
     COMMANDS[place_of(id)]
 }
 
-/// What travels between replicas. Snapshots go beside the messages.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Parcel {
-    /// A message of the core.
-    Message(Message),
-    /// A snapshot, whole.
-    Snapshot {
-        /// The leader that sends it.
-        from: ReplicaId,
-        /// Its receiver.
-        to: ReplicaId,
-        /// The leader's term when it was ordered.
-        term: Term,
-        /// What it holds.
-        snapshot: Arc<Snapshot>,
-    },
-    /// The receiver has all of a snapshot.
-    Arrived {
-        /// The receiver.
-        from: ReplicaId,
-        /// The sender.
-        to: ReplicaId,
-        /// What the snapshot covers.
-        position: LogPosition,
-    },
-}
-
-impl Parcel {
-    /// Who sent it.
-    pub fn from(&self) -> ReplicaId {
-        match self {
-            Parcel::Message(message) => message.from,
-            Parcel::Snapshot { from, .. } | Parcel::Arrived { from, .. } => *from,
-        }
-    }
-
-    /// Whom it is for.
-    pub fn to(&self) -> ReplicaId {
-        match self {
-            Parcel::Message(message) => message.to,
-            Parcel::Snapshot { to, .. } | Parcel::Arrived { to, .. } => *to,
-        }
-    }
-}
-
-/// What can happen to a replica.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step<'a> {
-    /// Something arrives.
-    Deliver(&'a Parcel),
-    /// The oldest order that is not durable becomes so, and the replica hears of it.
-    Persist,
-    /// Everything handed out is applied.
-    Apply,
-    /// Everything that followed from earlier steps is carried out (only where turns take in several events).
-    Poll,
-    /// Time passes until it asks for votes.
-    Campaign,
-    /// Time passes until it would no longer stand by its leader, but not until it campaigns.
-    Doubt,
-    /// A tick of this number, with this draw; in calm weather only.
-    Tick(u64, u64),
-    /// Time passes until a leader sends heartbeats.
-    Beat,
-    /// A client's command.
-    Propose,
-    /// A client's linearizable read.
-    Read,
-    /// An operator's change.
-    Change(&'a MembershipChange),
-    /// An operator hands leadership over.
-    Transfer(ReplicaId),
-    /// The store persists, and the log forgets all but the last few entries of that.
-    Truncate {
-        /// How many applied entries stay.
-        keep: u64,
-    },
-    /// A snapshot that is being sent to this peer fails.
-    SnapshotFails(ReplicaId),
-    /// The connection to this node breaks.
-    PeerLost(NodeId),
-    /// This node is suspected to be dead.
-    Suspect(NodeId),
-    /// A power cut and a restart.
-    Crash {
-        /// How many of the orders that were not reported durable are, all the same.
-        kept: usize,
-        /// Whether the store has persisted everything that it applied, rather than nothing new.
-        applied: bool,
-    },
-}
-
-/// What others may rely on from now on.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Fact {
-    /// It leads this term.
-    Leads(Term),
-    /// It knows in this term that this entry is committed, or applies it.
-    Committed(Term, Entry),
-    /// This vote of this term left.
-    Voted(Term, ReplicaId),
-    /// A read began and joined this round.
-    ReadBegan(u64),
-    /// Reads of this round are served at this index.
-    ReadServed(u64, Index),
-    /// Rounds up to this one will never be served.
-    ReadsVoid(u64),
-    /// It was told that it is removed, and is gone.
-    Gone,
-    /// It restarted: what it had not made durable is forgotten.
-    Restarted,
-}
-
-/// What followed from a step.
-#[derive(Clone, Debug, Default)]
-pub struct Happened {
-    /// What left.
-    pub sent: Vec<Parcel>,
-    /// What others may rely on.
-    pub facts: Vec<Fact>,
-    /// Everything that the core asked for, when somebody wants to read it.
-    pub effects: Option<Vec<Effect>>,
-}
-
-/// How a world's hosts work.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Hosting {
-    /// Writes are durable at once; otherwise each waits for its own step.
-    pub disk_at_once: bool,
-    /// What is handed out is applied at once; otherwise that waits for its own step.
-    pub apply_at_once: bool,
-    /// The core is polled after every event; otherwise that waits for its own step, and a turn takes in several.
-    pub poll_at_once: bool,
-}
-
 /// A replica that is there.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Replica {
@@ -186,21 +52,6 @@ pub struct Replica {
     is_gone: bool,
     /// It lost what it had: it may be condemned.
     is_damaged: bool,
-}
-
-/// Why a step has no outcome.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Not {
-    /// It cannot happen now, or would change nothing that matters.
-    Possible,
-    /// A promise was broken.
-    Kept(Broken),
-}
-
-impl From<Broken> for Not {
-    fn from(broken: Broken) -> Not {
-        Not::Kept(broken)
-    }
 }
 
 impl Replica {
@@ -244,6 +95,7 @@ impl Replica {
             (Step::Poll | Step::Crash { .. }, _) | (_, true) => self.settle(hosting, out)?,
             (_, false) => {}
         }
+        promises::replica_is_sound::check_heard(self.raft.id(), &self.raft.take_ignored())?;
         let by = self.raft.count_anew();
         for job in &mut self.jobs {
             if let Job::Write(write) = job {
@@ -252,7 +104,7 @@ impl Replica {
         }
         self.note_commits(committed, out);
         if hosting.poll_at_once {
-            self.check_resignation(step, led, &out.sent[said..])?;
+            promises::removed_leaders_go::check(self, step, led, &out.sent[said..])?;
         }
         if self.raft.is_leader() && led != Some(self.raft.term()) {
             out.facts.push(Fact::Leads(self.raft.term()));
@@ -331,9 +183,6 @@ impl Replica {
                 self.raft.step(Event::SnapshotSent { to, ok: false });
             }
             Step::PeerLost(node) if is_leader => self.raft.step(Event::PeerLost { node }),
-            Step::Suspect(node) if self.raft.leader().is_some_and(|leader| leader.node() == node) => {
-                self.raft.step(Event::NodeSuspected { node, campaign_after_ticks: 2 * ELECTION_TICKS });
-            }
             Step::Crash { kept, applied } => self.crash(kept, applied, out)?,
             _ => return Err(Not::Possible),
         }
@@ -345,10 +194,8 @@ impl Replica {
         loop {
             let mut effects = Vec::new();
             self.raft.poll(&mut effects);
-            if let Err(broken) = self.raft.check() {
-                return Err(Broken::new(Promise::ReplicaIsSound, broken));
-            }
-            self.check_in_force()?;
+            promises::replica_is_sound::check(self)?;
+            promises::quorums_intersect::check_in_force(self)?;
             let mut is_settled = true;
             for effect in &effects {
                 is_settled &= self.carry_out(effect, out)?;
@@ -356,7 +203,6 @@ impl Replica {
             if let Some(said) = &mut out.effects {
                 said.append(&mut effects);
             }
-            self.check_ignored()?;
             if hosting.disk_at_once
                 && let Some(job) = self.jobs.pop_front()
             {
@@ -375,7 +221,7 @@ impl Replica {
     fn carry_out(&mut self, effect: &Effect, out: &mut Happened) -> Result<bool, Broken> {
         match effect {
             Effect::Send(message) => {
-                self.check_claims(message)?;
+                promises::durable_before_acknowledged::check(self, message)?;
                 let vote = match message.body {
                     Body::VoteReply { granted: true } => Some(message.to),
                     Body::Vote { .. } => Some(message.from),
@@ -402,7 +248,8 @@ impl Replica {
                 }
                 let position = self.machine.applied;
                 if position.index < *at_least {
-                    let what = format!("a snapshot at {at_least} is ordered, but only {position:?} is applied");
+                    let what =
+                        format!("a snapshot at {at_least} is ordered, but only {position:?} is applied");
                     return Err(Broken::new(Promise::ReplicaIsSound, what));
                 }
                 self.sending.insert(*to, position);
@@ -540,82 +387,6 @@ impl Replica {
 
     fn tick(&mut self, number: u64, random: u64) {
         self.raft.step(Event::Tick { number, random });
-    }
-
-    /// Rules D1 and D2: whatever leaves is backed by the disk.
-    fn check_claims(&self, message: &Message) -> Result<(), Broken> {
-        let Message { from, to, term, body } = message;
-        let durable_term = self.disk.hard_state().term;
-        let names_another_term = matches!(body, Body::PreVote { .. } | Body::PreVoteReply { granted: true });
-        let is_durable = match body {
-            _ if !names_another_term && durable_term < *term => false,
-            Body::VoteReply { granted: true } => self.disk.vote_in(*term) == Some(*to) || durable_term > *term,
-            Body::Vote { .. } => self.disk.vote_in(*term) == Some(*from) || durable_term > *term,
-            Body::AppendReply(AppendReply::Accepted { matched }) => self.holds_durably(*matched),
-            _ => true,
-        };
-        if is_durable {
-            return Ok(());
-        }
-        let what = format!("{} says what is not durable there", crate::text::message(message));
-        Err(Broken::new(Promise::DurableBeforeAcknowledged, what))
-    }
-
-    fn holds_durably(&self, index: Index) -> bool {
-        let term = self.raft.term_at(index);
-        match self.disk.logged(index) {
-            Some(entry) => term == Some(entry.term),
-            None => index <= self.disk.machine().applied.index && index <= self.raft.start().position.index,
-        }
-    }
-
-    /// Rule M2: the latest membership in the log counts, committed or not.
-    fn check_in_force(&self) -> Result<(), Broken> {
-        let first = self.raft.start().position.index + 1;
-        let in_log = (first..=self.raft.last_index()).rev().find_map(|at| membership_of(&self.entry(at)?));
-        let expected = in_log.as_ref().unwrap_or(&self.raft.start().membership);
-        if expected == self.raft.membership() {
-            return Ok(());
-        }
-        let what = format!("the membership of {} in the log is not in force", expected.change_index);
-        Err(Broken::new(Promise::QuorumsIntersect, what))
-    }
-
-    /// Peers that keep the rules never say certain things.
-    fn check_ignored(&mut self) -> Result<(), Broken> {
-        let ignored = self.raft.take_ignored();
-        let unheard_of = [Ignored::Malformed, Ignored::SecondLeader, Ignored::ContradictsCommitted];
-        match ignored.keys().find(|reason| unheard_of.contains(reason)) {
-            Some(reason) => {
-                let what = format!("{} ignored something as {reason:?}", self.raft.id());
-                Err(Broken::new(Promise::ReplicaIsSound, what))
-            }
-            None => Ok(()),
-        }
-    }
-
-    /// Rule M1: a leader that a committed change has voted out leads no more, and whoever's answer committed it is told.
-    fn check_resignation(&self, step: Step<'_>, led: Option<Term>, said: &[Parcel]) -> Result<(), Broken> {
-        let (raft, committed) = (&self.raft, self.raft.committed_membership());
-        let is_out = raft.membership() == committed && committed.role(raft.id()) != Some(Role::Voter);
-        if !is_out || led != Some(raft.term()) {
-            return Ok(());
-        }
-        let broken = |what: &str| Err(Broken::new(Promise::RemovedLeadersGo, format!("{} {what}", raft.id())));
-        if raft.is_leader() {
-            return broken("leads on although its removal is committed");
-        }
-        let Step::Deliver(Parcel::Message(Message { from, body: Body::AppendReply(AppendReply::Accepted { .. }), .. })) = step
-        else {
-            return Ok(());
-        };
-        let tells = |parcel: &Parcel| match parcel {
-            Parcel::Message(Message { to, body: Body::Append { commit, .. }, .. }) => {
-                to == from && *commit >= committed.change_index
-            }
-            _ => false,
-        };
-        if said.iter().any(tells) { Ok(()) } else { broken("resigns and tells nobody that its removal is committed") }
     }
 
     fn note_commits(&self, before: Index, out: &mut Happened) {

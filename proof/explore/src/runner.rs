@@ -91,11 +91,12 @@ pub fn obey(options: &Options) -> ExitCode {
     if let Some(name) = &options.planted {
         return find_planted(name.as_deref(), options);
     }
-    let is_wanted = |world: &&World| {
-        options.worlds.is_empty() || options.worlds.iter().any(|name| name == world.name)
-    };
+    let is_wanted =
+        |world: &&World| options.worlds.is_empty() || options.worlds.iter().any(|name| name == world.name);
     let wanted: Vec<&World> = WORLDS.iter().filter(is_wanted).collect();
-    println!("| world | states | they stand for | transitions | depth | seen in calm | all within bounds | s |");
+    println!(
+        "| world | states | they stand for | transitions | depth | seen in calm | all within bounds | s |"
+    );
     println!("|---|---:|---:|---:|---:|---:|---|---:|");
     let reports = in_parallel(&wanted, options.jobs, |world| {
         let began = Instant::now();
@@ -125,7 +126,10 @@ pub fn obey(options: &Options) -> ExitCode {
     for report in &reports {
         if let Some(found) = &report.found {
             is_ok = false;
-            println!("\n{}BROKEN in {} after {} steps: {}", found.script, report.world, found.depth, found.broken);
+            println!(
+                "\n{}BROKEN in {} after {} steps: {}",
+                found.script, report.world, found.depth, found.broken
+            );
             println!("again: cargo xtask explore --world {}", report.world);
         }
     }
@@ -230,7 +234,9 @@ mod tests {
         };
         assert_eq!(options, Some(expected));
         assert_eq!(parse("--help"), Ok(None));
-        for wrong in ["--world nowhere", "--states-max", "--states-max x", "--states-max 0", "--jobs 0", "--x"] {
+        for wrong in
+            ["--world nowhere", "--states-max", "--states-max x", "--states-max 0", "--jobs 0", "--x"]
+        {
             assert!(parse(wrong).is_err(), "{wrong}");
         }
     }

@@ -18,7 +18,8 @@ use crate::broken::{Broken, Promise};
 use crate::ledger::{Chosen, Fact, Ledger};
 use crate::prelude::Prelude;
 use crate::promises::{self, View};
-use crate::replica::{self, Happened, Not, Parcel, REPLICAS_MAX, Replica, Step, place_of};
+use crate::replica::{REPLICAS_MAX, Replica, place_of};
+use crate::step::{self, Happened, Not, Parcel, Step};
 use crate::summary::{Contents, Members, Summary};
 use crate::symmetry::{Renaming, SYMMETRIES_MAX};
 use crate::table::{Folding, NumberMap, Table};
@@ -351,7 +352,8 @@ impl Space {
         {
             let what = format!("replica {replica} and its twins: {what}");
             let broken = Some(Box::new(Broken::new(Promise::NamesDoNotMatter, what)));
-            let outcome = Outcome { next: replica, sent: [].into(), facts: [].into(), is_noted: false, broken };
+            let outcome =
+                Outcome { next: replica, sent: [].into(), facts: [].into(), is_noted: false, broken };
             let broken = self.remember(outcome);
             self.steps.insert((replica, code), broken);
             return broken;
@@ -375,7 +377,13 @@ impl Space {
             }
         };
         if broken.is_some() {
-            return self.remember(Outcome { next: number, sent: [].into(), facts: [].into(), is_noted: false, broken });
+            return self.remember(Outcome {
+                next: number,
+                sent: [].into(),
+                facts: [].into(),
+                is_noted: false,
+                broken,
+            });
         }
         if replica.raft().term() > u64::from(self.world.term_max) {
             return BEYOND;
@@ -383,7 +391,8 @@ impl Space {
         let facts: Box<[Fact]> = happened.facts.iter().map(|fact| self.numbered(fact)).collect();
         let is_there = |id| (0..self.world.replicas()).any(|place| self.world.id(place) == id);
         let arrives = |parcel: &Parcel| {
-            is_there(parcel.to()) && !(self.world.loses_snapshots && matches!(parcel, Parcel::Snapshot { .. }))
+            is_there(parcel.to())
+                && !(self.world.loses_snapshots && matches!(parcel, Parcel::Snapshot { .. }))
         };
         let sent: Vec<Parcel> = happened.sent.into_iter().filter(arrives).collect();
         let mut sent: Vec<u32> = sent.into_iter().map(|parcel| self.parcel(parcel)).collect();
@@ -405,7 +414,9 @@ impl Space {
 
     pub(crate) fn parcel(&mut self, parcel: Parcel) -> u32 {
         let is_pre_vote = match &parcel {
-            Parcel::Message(message) => matches!(message.body, Body::PreVote { .. } | Body::PreVoteReply { .. }),
+            Parcel::Message(message) => {
+                matches!(message.body, Body::PreVote { .. } | Body::PreVoteReply { .. })
+            }
             Parcel::Snapshot { .. } | Parcel::Arrived { .. } => false,
         };
         let address = Address { receiver: place_of(parcel.to()) as u8, is_pre_vote };
@@ -416,10 +427,10 @@ impl Space {
         number
     }
 
-    fn numbered(&mut self, fact: &replica::Fact) -> Fact {
+    fn numbered(&mut self, fact: &step::Fact) -> Fact {
         match fact {
-            replica::Fact::Leads(term) => Fact::Leads(*term as u8),
-            replica::Fact::Committed(known_in, entry) => Fact::Committed {
+            step::Fact::Leads(term) => Fact::Leads(*term as u8),
+            step::Fact::Committed(known_in, entry) => Fact::Committed {
                 known_in: *known_in as u8,
                 entry: Chosen {
                     index: entry.index as u8,
@@ -427,16 +438,16 @@ impl Space {
                     content: self.contents.number(entry),
                 },
             },
-            replica::Fact::Voted(term, candidate) => {
+            step::Fact::Voted(term, candidate) => {
                 Fact::Voted { term: *term as u8, candidate: place_of(*candidate) as u8 }
             }
-            replica::Fact::ReadBegan(round) => Fact::ReadBegan(*round as u8),
-            replica::Fact::ReadServed(round, index) => {
+            step::Fact::ReadBegan(round) => Fact::ReadBegan(*round as u8),
+            step::Fact::ReadServed(round, index) => {
                 Fact::ReadServed { round: *round as u8, index: *index as u8 }
             }
-            replica::Fact::ReadsVoid(round) => Fact::ReadsVoid(*round as u8),
-            replica::Fact::Gone => Fact::Gone,
-            replica::Fact::Restarted => Fact::Restarted,
+            step::Fact::ReadsVoid(round) => Fact::ReadsVoid(*round as u8),
+            step::Fact::Gone => Fact::Gone,
+            step::Fact::Restarted => Fact::Restarted,
         }
     }
 

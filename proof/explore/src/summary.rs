@@ -74,7 +74,8 @@ impl Contents {
             let (kind, payload) = self.table.get(u32::from(number));
             (*kind == EntryKind::Commands, payload.is_empty())
         };
-        let ((one_commands, one_empty), (other_commands, other_empty)) = (is_stripped(one), is_stripped(other));
+        let ((one_commands, one_empty), (other_commands, other_empty)) =
+            (is_stripped(one), is_stripped(other));
         one_commands && other_commands && (one_empty || other_empty)
     }
 }

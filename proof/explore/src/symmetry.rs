@@ -15,7 +15,8 @@ use mraft_types::{
 use std::sync::Arc;
 
 use crate::disk::{Machine, Snapshot, membership_of};
-use crate::replica::{Parcel, REPLICAS_MAX, command_of};
+use crate::replica::{REPLICAS_MAX, command_of};
+use crate::step::Parcel;
 
 /// Most ways to change names that are made use of: those of three replicas.
 pub const SYMMETRIES_MAX: usize = 6;
@@ -158,7 +159,9 @@ impl Renaming {
 
     /// Bits by place, with new names.
     pub fn bits(self, bits: u8) -> u8 {
-        (0..REPLICAS_MAX).filter(|place| bits & 1 << place != 0).fold(0, |all, place| all | 1 << self.0[place])
+        (0..REPLICAS_MAX)
+            .filter(|place| bits & 1 << place != 0)
+            .fold(0, |all, place| all | 1 << self.0[place])
     }
 }
 

@@ -6,7 +6,7 @@ use mraft_raft::{AppendReply, Body, Effect, Message, Write};
 use mraft_types::{Entry, EntryKind, LogPosition, Membership, MembershipChange, ReplicaId, Role};
 
 use crate::disk::membership_of;
-use crate::replica::{Parcel, Step};
+use crate::step::{Parcel, Step};
 
 /// `index@term`.
 pub fn position(position: LogPosition) -> String {
@@ -100,7 +100,6 @@ pub fn step(id: ReplicaId, step: &Step<'_>) -> String {
         Step::Truncate { keep } => format!("truncate {id:?} keep={keep}"),
         Step::SnapshotFails(to) => format!("ship {id:?}->{to:?} fails"),
         Step::PeerLost(node) => format!("lost {id:?} node {node}"),
-        Step::Suspect(node) => format!("suspect {id:?} node {node}"),
         Step::Crash { kept, applied } => {
             let store = if *applied { "what it applied" } else { "nothing new" };
             format!("crash and restart {id:?}: {kept} unreported writes were durable, the store has {store}")

@@ -6,9 +6,10 @@ use std::fmt::Write as _;
 
 use crate::broken::Broken;
 use crate::moves::Next;
-use crate::replica::{Happened, Replica};
+use crate::replica::Replica;
 use crate::search::Visited;
 use crate::space::{Code, Move, Space, State};
+use crate::step::Happened;
 use crate::text;
 
 /// The way to the state numbered `last`, and the step behind it that breaks a promise.
@@ -78,7 +79,8 @@ fn tell_step(space: &Space, who: &mut Replica, place: usize, code: Code, said: &
     _ = writeln!(said, "> {}", text::step(id, &step));
     let mut happened = Happened { effects: Some(Vec::new()), ..Happened::default() };
     let hosting = space.world().hosting;
-    let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| who.happen(step, hosting, &mut happened)));
+    let done =
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| who.happen(step, hosting, &mut happened)));
     if done.is_err() {
         _ = writeln!(said, "  {id:?}: panics");
     }

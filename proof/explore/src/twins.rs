@@ -78,7 +78,11 @@ impl Space {
     pub(crate) fn link(&mut self, found: [u32; SYMMETRIES_MAX]) -> Result<(), &'static str> {
         let found = &found[..self.renamings.len()];
         if found[0] >= BEYOND {
-            return if found.iter().all(|other| *other == found[0]) { Ok(()) } else { Err("one does nothing") };
+            return if found.iter().all(|other| *other == found[0]) {
+                Ok(())
+            } else {
+                Err("one does nothing")
+            };
         }
         if found.iter().any(|other| *other >= BEYOND) {
             return Err("one does nothing");
@@ -90,7 +94,8 @@ impl Space {
         }
         let nexts: Vec<u32> = (0..found.len()).map(|at| outcome(self, at).next).collect();
         for at in 0..found.len() {
-            let mut sent: Vec<u32> = first.sent.iter().map(|parcel| self.renamed_parcel(*parcel, at)).collect();
+            let mut sent: Vec<u32> =
+                first.sent.iter().map(|parcel| self.renamed_parcel(*parcel, at)).collect();
             sent.sort_unstable();
             if *sent != *outcome(self, at).sent {
                 return Err("they say different things");
@@ -145,7 +150,8 @@ impl Space {
             return *found;
         }
         let parcels = self.sent.get(sent).to_vec();
-        let mut renamed: Vec<u32> = parcels.into_iter().map(|parcel| self.renamed_parcel(parcel, at)).collect();
+        let mut renamed: Vec<u32> =
+            parcels.into_iter().map(|parcel| self.renamed_parcel(parcel, at)).collect();
         renamed.sort_unstable();
         let number = self.sent.number(renamed.into()).0;
         self.renamed.sent.insert((sent, at as u8), number);

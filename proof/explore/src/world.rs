@@ -5,11 +5,10 @@
 use std::fmt;
 
 use mraft_raft::Config;
-use mraft_types::{
-    LogPosition, LogStart, Member, Membership, MembershipChange, NodeId, ReplicaId, Role,
-};
+use mraft_types::{LogPosition, LogStart, Member, Membership, MembershipChange, NodeId, ReplicaId, Role};
 
-use crate::replica::{ELECTION_TICKS, Hosting};
+use crate::replica::ELECTION_TICKS;
+use crate::step::Hosting;
 
 /// A small world.
 #[derive(Clone, Debug)]
@@ -204,7 +203,9 @@ impl fmt::Display for World {
         switches.iter().filter(|(is_on, _)| *is_on).try_for_each(|(_, says)| write!(f, "; {says}"))?;
         f.write_str("\n    may happen:")?;
         let left = self.left.named();
-        left.iter().filter(|(_, count)| *count > 0).try_for_each(|(what, count)| write!(f, " {what} {count}"))?;
+        left.iter()
+            .filter(|(_, count)| *count > 0)
+            .try_for_each(|(what, count)| write!(f, " {what} {count}"))?;
         if !self.changes.is_empty() {
             write!(f, " of {:?}", self.changes)?;
         }

@@ -4,7 +4,7 @@
 
 use mraft_types::Role;
 
-use crate::replica::Hosting;
+use crate::step::Hosting;
 use crate::world::{Before, Change, Elections, Left, World};
 
 const VOTERS_2: &[Role] = &[Role::Voter, Role::Voter];

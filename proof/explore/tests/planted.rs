@@ -4,6 +4,8 @@
 
 #![cfg(feature = "planted")]
 
+#![allow(clippy::expect_used, clippy::panic, reason = "a test that cannot go on should stop")]
+
 use mraft_explore::planted::{Where, find, is_clean_without, place_of};
 use mraft_explore::worlds::named;
 use mraft_types::planted::Bug;
@@ -16,7 +18,11 @@ fn a_bug_is_found_and_the_way_to_it_is_a_script() {
         let sighting = find(bug, named(world).expect("a world")).expect("it is found");
         let steps = sighting.script.lines().filter(|line| line.starts_with("> ")).count();
         assert!(steps >= sighting.depth, "{}", sighting.script);
-        assert!(sighting.script.lines().last().is_some_and(|line| line.starts_with("! ")), "{}", sighting.script);
+        assert!(
+            sighting.script.lines().last().is_some_and(|line| line.starts_with("! ")),
+            "{}",
+            sighting.script
+        );
         assert!(is_clean_without(&sighting), "{bug:?}");
     }
 }

@@ -2,6 +2,8 @@
 
 //! The search itself: it does the same every time, and what it leaves out because only names differ is what it says it leaves out.
 
+#![allow(clippy::expect_used, reason = "a test that cannot go on should stop")]
+
 use mraft_explore::search::{Report, explore};
 use mraft_explore::world::{Left, World};
 use mraft_explore::worlds::named;

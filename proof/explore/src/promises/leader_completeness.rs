@@ -17,20 +17,22 @@ pub(super) fn check(view: View<'_>) -> Result<(), Broken> {
         if replica.leads
             && let Some(index) = missing(&replica.log, ledger, Some(replica.term))
         {
-            let what = format!("{} leads term {} without {index}, which was committed", place + 1, replica.term);
+            let what =
+                format!("{} leads term {} without {index}, which was committed", place + 1, replica.term);
             return Err(Broken::new(Promise::LeaderCompleteness, what));
         }
     }
-    let logs: [(fn(&Summary) -> &Line, &str); 2] =
-        [(|replica| &replica.log, "now"), (|replica| &replica.durable, "after a power cut of all")];
-    for (log_of, when) in logs {
-        for (place, replica) in replicas.iter().enumerate() {
-            let Some(index) = missing(log_of(replica), ledger, None) else { continue };
-            if could_win(replicas, place, log_of) {
-                let what =
-                    format!("{} could be elected {when} without {index}, which was committed", place + 1);
-                return Err(Broken::new(Promise::LeaderCompleteness, what));
-            }
+    check_possible(view, "now", |replica| &replica.log)?;
+    check_possible(view, "after a power cut of all", |replica| &replica.durable)
+}
+
+/// Looks at whoever could be elected with these logs.
+fn check_possible(view: View<'_>, when: &str, log_of: impl Fn(&Summary) -> &Line) -> Result<(), Broken> {
+    for (place, replica) in view.replicas.iter().enumerate() {
+        let Some(index) = missing(log_of(replica), view.ledger, None) else { continue };
+        if could_win(view.replicas, place, &log_of) {
+            let what = format!("{} could be elected {when} without {index}, which was committed", place + 1);
+            return Err(Broken::new(Promise::LeaderCompleteness, what));
         }
     }
     Ok(())

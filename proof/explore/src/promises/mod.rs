@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! What must be true in every state, one file for each promise that is looked for there. Others are looked at where something happens:
-//! what leaves a replica and what reaches its disk (`replica`, `disk`), and what was promised before (`ledger`).
+//! What must be true, one file for each promise that a state or a step shows. What was promised before is in the `ledger`: one leader per
+//! term, one vote per term, one entry per index, reads that are fresh. Calm weather is in `calm`.
 
+pub(crate) mod durable_before_acknowledged;
 mod leader_completeness;
 mod log_matching;
-mod quorums_intersect;
+pub(crate) mod quorums_intersect;
+pub(crate) mod removed_leaders_go;
+pub(crate) mod replica_is_sound;
 
 use crate::broken::Broken;
 use crate::ledger::Ledger;
@@ -72,7 +75,11 @@ pub(crate) mod tests {
     }
 
     /// What is said of replicas with these logs, durable as they stand, when so many entries of term 2 are committed.
-    fn broken(logs: &[&[(u8, u8)]], committed: &[(u8, u8)], tune: impl Fn(&mut [Summary])) -> Option<Promise> {
+    fn broken(
+        logs: &[&[(u8, u8)]],
+        committed: &[(u8, u8)],
+        tune: impl Fn(&mut [Summary]),
+    ) -> Option<Promise> {
         let contents = contents();
         let mut ledger = Ledger::default();
         for (index, (term, content)) in (2..).zip(committed) {

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 
 //! Quorums of configurations that can be in force at the same time have a member in common: that of the last committed membership, and of
-//! every one behind it in a log that has everything committed.
+//! every one behind it in a log that has everything committed. In force is always the latest in the log (rule M2).
 
 use super::View;
 use crate::broken::{Broken, Promise};
+use crate::disk::membership_of;
+use crate::replica::Replica;
 use crate::summary::{Line, Members};
 
 pub(super) fn check(view: View<'_>) -> Result<(), Broken> {
@@ -16,10 +18,26 @@ pub(super) fn check(view: View<'_>) -> Result<(), Broken> {
     Ok(())
 }
 
+/// Rule M2: the latest membership in the log counts, committed or not.
+pub(crate) fn check_in_force(replica: &Replica) -> Result<(), Broken> {
+    let raft = replica.raft();
+    let first = raft.start().position.index + 1;
+    let in_log = (first..=raft.last_index()).rev().find_map(|at| membership_of(&replica.entry(at)?));
+    let expected = in_log.as_ref().unwrap_or(&raft.start().membership);
+    if expected == raft.membership() {
+        return Ok(());
+    }
+    let what = format!("the membership of {} in the log is not in force", expected.change_index);
+    Err(Broken::new(Promise::QuorumsIntersect, what))
+}
+
 fn check_log(view: View<'_>, log: &Line) -> Result<(), Broken> {
     let committed = view.ledger.committed();
     let has_all = log.last > committed
-        && view.ledger.decided(committed).is_none_or(|(term, ..)| log.at(committed).is_some_and(|at| at.0 == term));
+        && view
+            .ledger
+            .decided(committed)
+            .is_none_or(|(term, ..)| log.at(committed).is_some_and(|at| at.0 == term));
     if !has_all {
         return Ok(());
     }
@@ -30,7 +48,8 @@ fn check_log(view: View<'_>, log: &Line) -> Result<(), Broken> {
     let before = (2..first).rev().find_map(members_at).unwrap_or(view.genesis);
     for index in first..=log.last {
         if members_at(index).is_some_and(|behind| !intersect(before, behind)) {
-            let what = format!("a majority of the committed members and one of those of {index} need not meet");
+            let what =
+                format!("a majority of the committed members and one of those of {index} need not meet");
             return Err(Broken::new(Promise::QuorumsIntersect, what));
         }
     }
