@@ -3,7 +3,6 @@
 //! Every bug of the consensus core that is planted in it is found, and the way to it can be read. Only in builds that have them.
 
 #![cfg(feature = "planted")]
-
 #![allow(clippy::expect_used, clippy::panic, reason = "a test that cannot go on should stop")]
 
 use mraft_explore::planted::{Where, find, is_clean_without, place_of};

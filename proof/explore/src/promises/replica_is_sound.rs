@@ -29,11 +29,12 @@ pub(crate) fn check_heard(id: ReplicaId, ignored: &BTreeMap<Ignored, u32>) -> Re
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::world::replica;
+    use crate::world::tests::members;
 
     #[test]
     fn what_no_peer_says_is_noticed() {
-        let heard = |reason| check_heard(replica(1), &BTreeMap::from([(reason, 1)])).is_err();
+        let [id] = members(&[1]).into_keys().collect::<Vec<_>>()[..] else { panic!("one member") };
+        let heard = |reason| check_heard(id, &BTreeMap::from([(reason, 1)])).is_err();
         assert!(
             heard(Ignored::SecondLeader) && heard(Ignored::Malformed) && heard(Ignored::ContradictsCommitted)
         );
