@@ -343,7 +343,8 @@ mod tests {
     fn d11_a_log_is_truncated_below_what_the_store_has() {
         let mut disk = disk();
         disk.carry_out(&write(2, None, 3, 2..=3)).expect("a first write");
-        let Job::Write(mut write) = write(2, None, 3, 4..=3) else { return };
+        let Job::Write(mut write) = write(2, None, 3, 4..=4) else { return };
+        write.entries.clear();
         let position = LogPosition { index: 3, term: 2 };
         write.truncate = Some(LogStart { position, membership: Membership::default() });
         assert!(disk.carry_out(&Job::Write(write.clone())).is_err());

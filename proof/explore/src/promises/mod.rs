@@ -113,7 +113,7 @@ pub(crate) mod tests {
     #[test]
     fn whoever_could_be_elected_has_what_was_committed() {
         let committed = [(2, EMPTY), (2, A)];
-        let (whole, short): (&[(u8, u8)], &[(u8, u8)]) = (&committed, &committed[..1]);
+        let (whole, short) = (&committed[..], &committed[..1]);
         assert_eq!(broken(&[whole, whole, short], &committed, |_| ()), None);
         let lost = broken(&[whole, short, short], &committed, |_| ());
         assert_eq!(lost, Some(Promise::LeaderCompleteness), "two of three can do without");
