@@ -19,7 +19,7 @@ const FRESH_FROM: &str = "FRESH_FROM";
 const FRESH_FROM_WITHOUT_COMMIT: u64 = 1_000_000;
 
 /// States of each small world: enough to exhaust the smaller ones.
-const WORLD_STATES_MAX: &str = "200000";
+const WORLD_STATES_MAX: &str = "400000";
 
 struct Stage {
     name: &'static str,
