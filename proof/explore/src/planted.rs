@@ -22,6 +22,8 @@ pub enum Where {
     In(&'static str),
     /// In none of them, for this reason.
     Nowhere(&'static str),
+    /// It is not in the consensus core.
+    Elsewhere,
 }
 
 /// A bug that was found.
@@ -73,7 +75,7 @@ pub fn place_of(bug: Bug) -> Where {
             "a voter that lost what it acknowledged may undo a commit before any leader can tell it, so no promise holds there",
         ),
         Bug::LifeIgnored | Bug::SleepUnmatched => Where::Nowhere("no group sleeps in these worlds"),
-        _ => Where::Nowhere("it is not in the consensus core"),
+        _ => Where::Elsewhere,
     }
 }
 

@@ -171,8 +171,11 @@ fn find_planted(name: Option<&str>, options: &Options) -> ExitCode {
 
     use crate::planted::{Where, find, is_clean_without, place_of};
 
-    let is_named = |bug: &&Bug| name.is_none_or(|name| bug.name() == name);
-    let bugs: Vec<Bug> = Bug::ALL.iter().filter(is_named).copied().collect();
+    let is_wanted = |bug: &&Bug| match name {
+        Some(name) => bug.name() == name,
+        None => place_of(**bug) != Where::Elsewhere,
+    };
+    let bugs: Vec<Bug> = Bug::ALL.iter().filter(is_wanted).copied().collect();
     if bugs.is_empty() {
         let names: Vec<&str> = Bug::ALL.iter().map(|bug| bug.name()).collect();
         eprintln!("no such bug; known are {}", names.join(", "));
@@ -184,7 +187,11 @@ fn find_planted(name: Option<&str>, options: &Options) -> ExitCode {
         let name = match place_of(*bug) {
             Where::In(world) => world,
             Where::Nowhere(reason) => {
-                println!("| {} | none: {reason} | | | |", bug.name());
+                println!("| {} | | | | not here: {reason} |", bug.name());
+                return true;
+            }
+            Where::Elsewhere => {
+                println!("| {} | | | | not in the consensus core |", bug.name());
                 return true;
             }
         };

@@ -18,14 +18,17 @@ pub(crate) fn script_to_step(space: &mut Space, visited: &Visited, last: u32, br
     let mut ways: Vec<Next> = Vec::new();
     space.next(now, &mut ways);
     let breaks = |(way, next): Next| {
-        let found = match next {
-            Err(broken) => *broken,
-            Ok(next) => space.check(next, u8::MAX).err()?,
+        let (found, after) = match next {
+            Err(broken) => (*broken, None),
+            Ok(next) => (space.check(next, u8::MAX).err()?, Some(next)),
         };
-        (found.promise == broken.promise).then_some((way, found))
+        (found.promise == broken.promise).then_some((way, found, after))
     };
-    if let Some((way, broken)) = ways.into_iter().find_map(breaks) {
+    if let Some((way, broken, after)) = ways.into_iter().find_map(breaks) {
         tell(space, now, way, &mut said);
+        if let Some(after) = after {
+            believe(space, after, &mut said);
+        }
         _ = writeln!(said, "! {broken}");
     }
     said
