@@ -96,6 +96,15 @@ pub const WORLDS: &[World] = &[
         ..PLAIN
     },
     World {
+        name: "pair-progress",
+        says: "two voters, entry by entry, heartbeats, a connection that breaks, something comes twice",
+        roles: VOTERS_2,
+        small_appends: true,
+        in_flight_max: 3,
+        left: Left { proposals: 2, beats: 1, losses: 1, duplicates: 1, ..NOTHING },
+        ..PLAIN
+    },
+    World {
         name: "pair-applying",
         says: "two voters whose disks and state machines lag, a read, a snapshot",
         roles: VOTERS_2,
