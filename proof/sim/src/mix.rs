@@ -37,6 +37,14 @@ pub enum Fault {
     DiskFails,
     /// Somebody moves the leadership of a group.
     Transfer,
+    /// Somebody adds, demotes or removes a member.
+    Members,
+    /// A node and its disk are gone for good; another one comes in its place.
+    NodeLost,
+    /// A node starts on an empty directory under its old id (rule M6).
+    Wiped,
+    /// A node starts on a copy of its directory from a while ago (rule M7).
+    OldCopy,
 }
 
 impl Fault {
@@ -53,6 +61,10 @@ impl Fault {
         (Fault::DiskFull, 300, (1_000, 5_000)),
         (Fault::DiskFails, 400, (1_000, 5_000)),
         (Fault::Transfer, 700, (500, 3_000)),
+        (Fault::Members, 600, (400, 3_000)),
+        (Fault::NodeLost, 250, (1_500, 5_000)),
+        (Fault::Wiped, 200, (1_500, 5_000)),
+        (Fault::OldCopy, 200, (1_000, 4_000)),
     ];
 
     /// All kinds.

@@ -5,8 +5,11 @@
 //! `turns` lets a node decide and carries out what it asks for, `snapshots` moves snapshots, `crashes` is what goes wrong,
 //! `requests` are the clients, `watch` is what must hold all the time, `end` when everything has come to rest.
 
+mod atlas;
 mod crashes;
 mod end;
+mod links;
+mod operators;
 mod requests;
 mod snapshots;
 mod turns;
@@ -31,6 +34,8 @@ use crate::network::Network;
 use crate::node::{ELECTION_TICKS, Node, Process};
 use crate::random::{Concern, Random};
 use crate::transcript::Transcript;
+use atlas::Atlas;
+use links::Link;
 use snapshots::Transfer;
 
 /// Length of a tick in microseconds of virtual time.
@@ -38,7 +43,7 @@ const TICK_US: u64 = 10_000;
 /// In the calm every group takes a write within so many election timeouts.
 const WRITTEN_ELECTIONS: u64 = 10;
 /// The calm phase must bring everything back within so many election timeouts.
-const CALM_ELECTIONS: u64 = 30;
+const CALM_ELECTIONS: u64 = 45;
 /// At the end of the calm phase nobody asks for anything for so many election timeouts: then all replicas must be at the same place.
 const QUIET_ELECTIONS: u64 = 12;
 /// The wall clock at the beginning.
@@ -83,6 +88,16 @@ pub struct Report {
     pub stores_failed: u64,
     /// Nodes that were suspected by others (rule T5).
     pub suspicions: u64,
+    /// Membership changes that operators asked for.
+    pub changes_proposed: u64,
+    /// Replicas that joined a group.
+    pub joins: u64,
+    /// Hellos that were refused (rules M6, M7).
+    pub hellos_refused: u64,
+    /// Nodes with a useless directory that came back with an empty one.
+    pub outcasts_back: u64,
+    /// Replicas that were condemned (rule D9).
+    pub condemned: u64,
     /// Groups whose voters were all found to have the same state by themselves (rule E8).
     pub groups_compared: u64,
     /// Hash of everything that happened, in order.
@@ -168,6 +183,15 @@ enum Action {
     /// An operator restarts a process whose replicas stopped.
     Operator(usize, u64),
     DiskRoom(usize),
+    /// Operators look at everything.
+    Operate,
+    /// A replica was removed from its group.
+    Forget {
+        node: usize,
+        boot: u64,
+        group: GroupId,
+        replica: ReplicaId,
+    },
     Calm,
     /// By now every group must have taken a write in the calm.
     WrittenByNow,
@@ -205,6 +229,10 @@ struct World {
     calm: bool,
     /// Groups that acknowledged a write which was asked for after everything had healed.
     written_in_calm: BTreeSet<GroupId>,
+    links: BTreeMap<(usize, usize), Link>,
+    atlas: Atlas,
+    /// The newest membership of each group that anybody ever went by.
+    newest_membership: BTreeMap<GroupId, Membership>,
     /// Since when a node's replica of a group sleeps behind a leader that is gone.
     forsaken: BTreeMap<(usize, GroupId), u64>,
     transcript: Option<RefCell<Transcript>>,
@@ -232,7 +260,7 @@ impl World {
                 (0..mix.replicas).map(|at| ids[(group as usize + at) % ids.len()]).collect();
             let genesis = founding(GroupId(group), &members);
             for node in nodes.iter_mut().filter(|node| members.contains(&node.id)) {
-                node.records.push(GroupRecord {
+                node.founding.push(GroupRecord {
                     group: GroupId(group),
                     uid: genesis.uid,
                     replica: ReplicaId::new(0, node.id),
@@ -267,6 +295,9 @@ impl World {
             report: Report { seed, ..Report::default() },
             calm: false,
             written_in_calm: BTreeSet::new(),
+            links: BTreeMap::new(),
+            atlas: Atlas::default(),
+            newest_membership: BTreeMap::new(),
             forsaken: BTreeMap::new(),
             transcript: None,
         }
@@ -284,6 +315,7 @@ impl World {
             let wait = self.until_next(fault, mean_us);
             self.after(wait, Action::Fault(fault));
         }
+        self.after(1, Action::Operate);
         self.after(self.mix.safety_us, Action::Calm);
         let end = self.end_us();
         while let Some(Reverse((at, id, place))) = self.calendar.pop() {
@@ -336,7 +368,8 @@ impl World {
                 Ok(())
             }
             Action::Restart(node, boot) => {
-                if self.nodes[node].boot == boot && self.nodes[node].process.is_none() {
+                let own = &self.nodes[node];
+                if own.boot == boot && own.process.is_none() && !own.is_gone {
                     self.start(node)?;
                 }
                 Ok(())
@@ -346,6 +379,8 @@ impl World {
                 self.nodes[node].change_faults(|faults| faults.capacity_bytes = None);
                 Ok(())
             }
+            Action::Operate => self.operate(),
+            Action::Forget { node, boot, group, replica } => self.forget_replica(node, boot, group, replica),
             Action::Calm => self.calm_down(),
             Action::WrittenByNow => self.check_written(),
         }

@@ -18,6 +18,8 @@ const MIDDLE_OPERATIONS_MAX: u64 = 30;
 pub(super) const INSTALL_OPERATIONS: u64 = 12;
 /// A process opens its files within so many disk operations.
 const START_OPERATIONS: u64 = 80;
+/// How often somebody copies the directory of a process that ended.
+const COPIED_PER_MILLE: u64 = 300;
 /// A process that came back dies again within this time, now and then: what it found on the disk is then found once more.
 const AGAIN_US_MAX: u64 = 600_000;
 
@@ -35,6 +37,11 @@ impl World {
             return Ok(());
         }
         if let Err(reason) = result {
+            self.say(|| format!("node {} does not start: {reason}", self.ids[node]));
+            if self.nodes[node].is_hurt {
+                self.nodes[node].outcast.get_or_insert_with(|| reason.to_string());
+                return Ok(());
+            }
             if self.nodes[node].faulty.any() {
                 self.end_process(node, None);
                 return Ok(());
@@ -46,6 +53,7 @@ impl World {
         let boot = self.nodes[node].boot;
         let wait = self.random.time.between(1, TICK_US);
         self.after(wait, Action::Tick(node, boot));
+        self.check_started(node)?;
         let is_again = self.nodes[node].process.as_ref().is_some_and(|process| !process.abandoned.is_empty());
         if !self.calm && self.random.crashes.per_mille(if is_again { 500 } else { 100 }) {
             let wait = self.random.crashes.between(1, AGAIN_US_MAX);
@@ -62,7 +70,8 @@ impl World {
             }
             Fault::Partition | Fault::Suspicion => &mut self.random.partitions,
             Fault::DiskFull | Fault::DiskFails => &mut self.random.disks,
-            Fault::Transfer => &mut self.random.operators,
+            Fault::NodeLost | Fault::Wiped | Fault::OldCopy => &mut self.random.disks,
+            Fault::Transfer | Fault::Members => &mut self.random.operators,
         };
         random.between(1, 2 * mean_us)
     }
@@ -98,11 +107,32 @@ impl World {
             Fault::DiskFull => self.fill_disk(),
             Fault::DiskFails => self.fail_disk(),
             Fault::Transfer => self.transfer_leadership()?,
+            Fault::Members => self.change_members()?,
+            Fault::NodeLost => self.lose_node(),
+            Fault::Wiped => self.wipe(),
+            Fault::OldCopy => self.restore_copy(),
         };
         if happened {
             *self.report.faults.entry(fault).or_default() += 1;
         }
         Ok(())
+    }
+
+    /// What a start finds: replicas that are condemned or cannot be opened only where something happened to the disk.
+    fn check_started(&mut self, node: usize) -> Result<(), Broken> {
+        let Some(process) = self.nodes[node].process.as_ref() else { return Ok(()) };
+        match process.not_started.first() {
+            Some((group, error)) if !self.nodes[node].is_hurt && !self.nodes[node].faulty.any() => {
+                let how = format!("group {group} on node {} cannot be opened: {error}", self.ids[node]);
+                Err(Broken::new(promise::COMES_BACK, how))
+            }
+            Some(_) if !self.nodes[node].is_hurt => {
+                let boot = self.nodes[node].boot;
+                self.call_operator(node, boot);
+                Ok(())
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Kills a process at one of its next disk operations.
@@ -144,11 +174,11 @@ impl World {
     }
 
     /// The process dies, perhaps with the power. Answers whether there was one.
-    fn crash(&mut self, node: usize, with_power: bool) -> bool {
+    pub(super) fn crash(&mut self, node: usize, with_power: bool) -> bool {
         if self.nodes[node].process.is_none() && !self.nodes[node].died() {
             return false;
         }
-        self.report.crashes += 1;
+        self.report.crashes += u64::from(!self.nodes[node].is_gone);
         self.report.crashes_in_the_middle += u64::from(self.nodes[node].died());
         self.report.sleeping_leaders_killed += u64::from(self.nodes[node].has_sleeping_leader());
         self.say(|| {
@@ -162,8 +192,15 @@ impl World {
         true
     }
 
-    fn end_process(&mut self, node: usize, power_seed: Option<u64>) {
+    pub(super) fn end_process(&mut self, node: usize, power_seed: Option<u64>) {
+        let starts = self.nodes[node].process.as_ref().map(|process| process.identity.boot_counter);
         self.nodes[node].end(power_seed);
+        if let Some(starts) = starts
+            && self.mix.faults.contains_key(&Fault::OldCopy)
+            && self.random.disks.per_mille(COPIED_PER_MILLE)
+        {
+            self.nodes[node].copy = Some((starts, self.nodes[node].disk.fork()));
+        }
         let boot = self.nodes[node].boot;
         for at in 0..self.clients.len() {
             let asked = self.clients[at].asked.as_ref();
@@ -299,7 +336,7 @@ impl World {
                 self.end_process(node, None);
             }
             self.nodes[node].faulty = Default::default();
-            if self.nodes[node].process.is_none() {
+            if self.nodes[node].process.is_none() && !self.nodes[node].is_gone {
                 self.start(node)?;
             }
         }

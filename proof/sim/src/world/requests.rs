@@ -7,7 +7,7 @@ use mraft::{Answer, NotApplied, Proposal, ReadKind, Ticket};
 use mraft_engine::event::Event;
 use mraft_engine::packing::NO_SLOT;
 use mraft_kv::query::QueryAnswer;
-use mraft_types::{GroupId, Payload};
+use mraft_types::{GroupId, Payload, ReplicaId};
 
 use super::{Action, TICK_US, World, running};
 use crate::check::linearizable::Question;
@@ -137,7 +137,8 @@ impl World {
             }
             (Wish::StaleRead(question), Answer::ReadReady { .. }) => {
                 if let Some(found) = self.look_up(&asked, question) {
-                    self.checks.read_stale(group, (asked.node, asked.boot), question, &found)?;
+                    let replica = self.replica_at(&asked);
+                    self.checks.read_stale(group, (replica, asked.boot), question, &found)?;
                 }
                 None
             }
@@ -185,6 +186,13 @@ impl World {
         self.trace_bytes(&found);
         self.report.operations += 1;
         QueryAnswer::decode(&found).ok()
+    }
+
+    /// Which replica answers at the node of an operation.
+    fn replica_at(&self, asked: &Asked) -> ReplicaId {
+        let process = self.place_of(asked.node).and_then(|at| self.nodes[at].process.as_ref());
+        let record = process.and_then(|process| process.registry.records().get(&asked.group));
+        record.map_or(ReplicaId::new(0, asked.node), |record| record.replica)
     }
 
     /// The time is over by which an attempt must have been answered.

@@ -54,7 +54,15 @@ impl World {
         let own = self.ids[node];
         let life = self.nodes[node].life().filter(|_| self.mix.quiesce_after_ticks.is_some());
         let life = life.map(|life| NodeEvent::PeerLife { node: own, life: Some(life) });
+        let durable_seq = self.nodes[node].process.as_ref().map_or(0, |own| own.log.store().durable_seq());
         for at in (0..self.nodes.len()).filter(|at| *at != node) {
+            if !self.are_linked(node, at)? {
+                continue;
+            }
+            if self.network.connected(own, self.ids[at]) {
+                let table = self.nodes[at].process.as_ref().and_then(|process| process.table.as_ref());
+                table.into_iter().for_each(|table| table.heard(own, durable_seq));
+            }
             for delay in self.network.send(own, self.ids[at], &mut self.random.network) {
                 let event = NodeEvent::PeerClock { node: own, unix_ms };
                 self.after(delay, Action::Told { node: at, event });
@@ -151,7 +159,10 @@ impl World {
                 let _ = builder.push_raft(envelope.group, envelope.uid, &envelope.message);
             }
             let Some(frame) = builder.finish() else { continue };
-            let Some(at) = self.ids.iter().position(|id| *id == to) else { continue };
+            let Some(at) = self.place_of(to) else { continue };
+            if !self.are_linked(node, at)? {
+                continue;
+            }
             if self.transcript.is_some() {
                 messages.iter().for_each(|envelope| self.say(|| told(envelope)));
             }
@@ -160,7 +171,10 @@ impl World {
             }
         }
         for report in output.reports {
-            let Some(at) = self.ids.iter().position(|id| *id == report.to.node()) else { continue };
+            let Some(at) = self.place_of(report.to.node()) else { continue };
+            if !self.are_linked(node, at)? {
+                continue;
+            }
             for delay in self.network.send(own, report.to.node(), &mut self.random.network) {
                 self.after(delay, Action::Report { to: at, report });
             }
@@ -170,11 +184,18 @@ impl World {
             self.after(wait, Action::LogRead { node, boot, order });
         }
         for (group, notice) in &output.notices {
-            if let Notice::Panicked { message } = notice {
-                return Err(Broken {
-                    promise: promise::NOTHING_PANICS,
-                    how: format!("group {group} on node {own}: {message}"),
-                });
+            match notice {
+                Notice::Panicked { message } => {
+                    let how = format!("group {group} on node {own}: {message}");
+                    return Err(Broken::new(promise::NOTHING_PANICS, how));
+                }
+                Notice::Removed { replica, .. } => {
+                    let forget = Action::Forget { node, boot, group: *group, replica: *replica };
+                    self.after(1, forget);
+                }
+                Notice::MembershipCommitted(membership) => self.note_membership(*group, membership),
+                Notice::Condemned(_) => self.report.condemned += 1,
+                _ => {}
             }
         }
         for (ticket, answer) in output.answers {
@@ -362,7 +383,7 @@ impl World {
         }
     }
 
-    fn call_operator(&mut self, node: usize, boot: u64) {
+    pub(super) fn call_operator(&mut self, node: usize, boot: u64) {
         let Some(process) = self.nodes[node].process.as_mut() else { return };
         if !std::mem::replace(&mut process.needs_restart, true) {
             let wait = self.random.time.between(1, OPERATOR_US_MAX);

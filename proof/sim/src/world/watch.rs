@@ -23,7 +23,8 @@ impl World {
         let engine = process.core.engine();
         for group in engine.group_ids() {
             let Some(raft) = engine.raft(group) else { continue };
-            if let Some(reason) = raft.condemned() {
+            let is_damaged = self.nodes[node].is_hurt || self.atlas.is_damaged(group, raft.id());
+            if let Some(reason) = raft.condemned().filter(|_| !is_damaged) {
                 let how = format!("group {group} on node {}: {reason}", self.ids[node]);
                 return Err(Broken::new(condemned::ONLY_WITH_CAUSE, how));
             }
