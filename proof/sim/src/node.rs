@@ -18,7 +18,7 @@ use mraft::identity::{self, Claim, Identity};
 use mraft::machines::{BackgroundJob, Lookup};
 use mraft::opening;
 use mraft::peer_table::PeerTable;
-use mraft::persist::{LogHealth, LogJob, LogWorker};
+use mraft::persist::{LogDone, LogHealth, LogJob, LogWorker};
 use mraft::registry::Registry;
 use mraft::restore::{RestoredReplica, first_log, log_key, restore};
 use mraft::{GroupRecord, HostConfig, HostError, NotApplied};
@@ -441,10 +441,13 @@ impl Process {
     fn run_log(&mut self, job: LogJob) -> Result<(), HostError> {
         let mut done = Vec::new();
         let (health, _) = self.log.run([job], &mut done);
+        // A log that failed before says nothing of what it is asked for since.
+        let is_done = done.iter().any(|done| matches!(done, LogDone::Added { .. } | LogDone::Removed { .. }));
         done.into_iter().for_each(|done| self.core.handle(Input::Log(done)));
         self.log_seal_due = true;
         match health {
-            LogHealth::Well => Ok(()),
+            LogHealth::Well if is_done => Ok(()),
+            LogHealth::Well => Err(HostError::Closed),
             LogHealth::Full => Err(HostError::Log(LogError::Full { needed_bytes: SEGMENT_BYTES })),
             LogHealth::Failed(error) => Err(HostError::Log(error)),
         }
