@@ -110,6 +110,20 @@ struct State {
     /// Grows at each crash: handles and locks from before are dead.
     power_cycle: u64,
     faults: Faults,
+    stray: Option<Stray>,
+    /// By the path that it was opened with, the range of the last write to a file.
+    last_writes: BTreeMap<PathBuf, (u64, u64)>,
+}
+
+/// A write that the disk says it made and did not, or not where it was told to.
+#[derive(Clone, Debug)]
+struct Stray {
+    /// Below this directory; the next one.
+    directory: PathBuf,
+    /// How far off it goes; lost without.
+    off_bytes: Option<u64>,
+    /// The write, once it came, until another one in that directory is durable.
+    made: Option<(PathBuf, Inode, u64, Vec<u8>)>,
 }
 
 impl MemoryDisk {
@@ -147,6 +161,7 @@ impl MemoryDisk {
     /// gone, faults are cleared.
     pub fn crash(&self, seed: u64) {
         let mut state = self.lock();
+        state.bring_stray_home();
         let mut draw = Draw(seed);
         let mut kept = Names::new();
         let mut by_directory: BTreeMap<PathBuf, bool> = BTreeMap::new();
@@ -184,6 +199,7 @@ impl MemoryDisk {
     /// Kills the process but not the machine: everything written stays, handles and locks are gone.
     pub fn kill(&self) {
         let mut state = self.lock();
+        state.bring_stray_home();
         state.locked.clear();
         state.power_cycle += 1;
         state.faults = Faults { capacity_bytes: state.faults.capacity_bytes, ..Faults::default() };
@@ -201,6 +217,24 @@ impl MemoryDisk {
             }
         }
         byte < content.current.len()
+    }
+
+    /// The next write below a directory gets lost although it succeeds, or goes so many bytes off. Should the power go or the process end
+    /// before anything else is durable there, it was only late: a disk that loses the very last write cannot be found out.
+    pub fn stray_next_write(&self, directory: PathBuf, off_bytes: Option<u64>) {
+        self.lock().stray = Some(Stray { directory, off_bytes, made: None });
+    }
+
+    /// What a file holds, whatever goes wrong with the disk.
+    pub fn peek(&self, path: &Path) -> Option<Vec<u8>> {
+        let state = self.lock();
+        let Some(Node::File(inode)) = state.names.get(path.as_os_str()) else { return None };
+        state.contents.get(inode).map(|content| content.current.clone())
+    }
+
+    /// Where the last write to a file began and ended.
+    pub fn last_write(&self, path: &Path) -> Option<(u64, u64)> {
+        self.lock().last_writes.get(path).copied()
     }
 
     /// Every file with its length, sorted.
@@ -231,6 +265,8 @@ impl MemoryDisk {
                 operations: state.operations,
                 power_cycle: state.power_cycle,
                 faults: state.faults,
+                stray: None,
+                last_writes: state.last_writes.clone(),
             })),
             before: Arc::default(),
         }
@@ -285,6 +321,18 @@ impl Content {
 }
 
 impl State {
+    /// The end of a process or of the power: a stray write that nothing durable followed was made after all.
+    fn bring_stray_home(&mut self) {
+        let Some((_, inode, offset, bytes)) = self.stray.take().and_then(|stray| stray.made) else { return };
+        let Some(content) = self.contents.get_mut(&inode) else { return };
+        let (start, end) = (offset as usize, offset as usize + bytes.len());
+        for copy in [&mut content.durable, &mut content.current] {
+            if copy.len() >= end {
+                copy[start..end].copy_from_slice(&bytes);
+            }
+        }
+    }
+
     fn used_bytes(&self) -> u64 {
         self.contents.values().map(|content| content.current.len() as u64).sum()
     }
@@ -560,6 +608,22 @@ impl MemoryFile {
         if !self.writable {
             return Err(io::Error::from(io::ErrorKind::PermissionDenied));
         }
+        state.last_writes.insert(self.path.clone(), (offset, offset + bytes.len() as u64));
+        let mut offset = offset;
+        let is_there = state.contents.get(&self.inode).map_or(0, |content| content.current.len() as u64);
+        if let Some(stray) = &mut state.stray
+            && stray.made.is_none()
+            && self.path.starts_with(&stray.directory)
+            && !bytes.is_empty()
+        {
+            let aside =
+                stray.off_bytes.map(|off| offset + off).filter(|to| to + bytes.len() as u64 <= is_there);
+            stray.made = Some((self.path.clone(), self.inode, offset, bytes.to_vec()));
+            match aside {
+                Some(aside) => offset = aside,
+                None => return Ok(()),
+            }
+        }
         let (start, end) = (offset as usize, offset as usize + bytes.len());
         let len = state.contents.get(&self.inode).map_or(0, |content| content.current.len());
         state.has_room(end.saturating_sub(len) as u64)?;
@@ -618,8 +682,20 @@ impl File for MemoryFile {
             if !state.faults.ignore_syncs {
                 let Content { durable, current, unsynced } = state.contents.entry(self.inode).or_default();
                 set_len(durable, current.len());
+                let wrote = !unsynced.is_empty();
                 for (start, end) in unsynced.drain(..) {
                     durable[start..end].copy_from_slice(&current[start..end]);
+                }
+                let is_behind = |stray: &mut Stray| {
+                    let last = state.last_writes.get(&self.path).copied();
+                    let made = stray.made.as_ref();
+                    made.is_some_and(|(path, _, offset, _)| {
+                        *path != self.path || last.is_some_and(|(from, _)| from != *offset)
+                    })
+                };
+                if wrote {
+                    // It is lost for good.
+                    state.stray.take_if(is_behind);
                 }
             }
             Ok(())

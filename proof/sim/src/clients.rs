@@ -46,6 +46,8 @@ pub struct Asked {
     pub attempts: u32,
     /// Which process of the node holds it; if that dies, nobody knows.
     pub boot: u64,
+    /// The tick of that process at which it gives up.
+    pub deadline_tick: u64,
 }
 
 /// A client.

@@ -70,6 +70,12 @@ pub struct Node {
     pub outcast: Option<String>,
     /// Something happened to its directory that no disk does by itself: what it holds may not be what was written.
     pub is_hurt: bool,
+    /// Until when its disk is slow, and how many times.
+    pub slow: Option<(u64, u64)>,
+    /// Until when its process stands still, in microseconds of virtual time.
+    pub frozen_until_us: u64,
+    /// How far its wall clock jumped.
+    pub jumped_ms: i64,
     /// A copy of its directory, with how often that had been started.
     pub copy: Option<(u64, MemoryDisk)>,
     /// Segments that its logs recycled, over all processes.
@@ -176,6 +182,9 @@ impl Node {
             is_gone: false,
             outcast: None,
             is_hurt: false,
+            slow: None,
+            frozen_until_us: 0,
+            jumped_ms: 0,
             copy: None,
             segments_recycled: 0,
             installations_finished: 0,
@@ -183,6 +192,16 @@ impl Node {
             crash_at: None,
             faulty: Faulty::default(),
         }
+    }
+
+    /// Whether its disk may fail: it was told to, or something happened to what it holds.
+    pub fn may_fail(&self) -> bool {
+        self.faulty.failing || self.is_hurt
+    }
+
+    /// Where the last write to a file went.
+    pub fn last_write(&self, path: &Path) -> Option<std::ops::Range<u64>> {
+        self.disk.last_write(path).map(|(from, to)| from..to)
     }
 
     /// Lets the process die before the disk operation that comes so many operations from now.
@@ -228,6 +247,7 @@ impl Node {
             None => self.disk.kill(),
         }
         self.crash_at = None;
+        self.frozen_until_us = 0;
         self.faulty = Faulty { full: self.disk.faults().capacity_bytes.is_some(), failing: false };
     }
 

@@ -81,6 +81,7 @@ impl Summary {
             ),
             average("membership changes proposed", |report| report.changes_proposed, None),
             average("replicas that joined", |report| report.joins, None),
+            average("frames refused", |report| report.frames_refused, None),
             average("hellos refused", |report| report.hellos_refused, None),
             average("replicas condemned", |report| report.condemned, None),
             share("seeds with an outcast that came back", |report| report.outcasts_back, None),

@@ -7,6 +7,7 @@
 
 mod atlas;
 mod crashes;
+mod damage;
 mod end;
 mod links;
 mod operators;
@@ -29,7 +30,7 @@ use mraft_types::{DeploymentId, GroupId, Member, Membership, NodeId, ReplicaId, 
 
 use crate::check::{Broken, Checks};
 use crate::clients::Client;
-use crate::mix::{Fault, Mix};
+use crate::mix::{Fault, Mix, TICK_US};
 use crate::network::Network;
 use crate::node::{ELECTION_TICKS, Node, Process};
 use crate::random::{Concern, Random};
@@ -38,8 +39,6 @@ use atlas::Atlas;
 use links::Link;
 use snapshots::Transfer;
 
-/// Length of a tick in microseconds of virtual time.
-const TICK_US: u64 = 10_000;
 /// In the calm every group takes a write within so many election timeouts.
 const WRITTEN_ELECTIONS: u64 = 10;
 /// The calm phase must bring everything back within so many election timeouts.
@@ -92,6 +91,8 @@ pub struct Report {
     pub changes_proposed: u64,
     /// Replicas that joined a group.
     pub joins: u64,
+    /// Frames that came damaged and were refused.
+    pub frames_refused: u64,
     /// Hellos that were refused (rules M6, M7).
     pub hellos_refused: u64,
     /// Nodes with a useless directory that came back with an empty one.
@@ -183,6 +184,10 @@ enum Action {
     /// An operator restarts a process whose replicas stopped.
     Operator(usize, u64),
     DiskRoom(usize),
+    /// Somebody finds that a disk is damaged.
+    LookAtDisk(usize),
+    /// A wall clock that jumped goes right again.
+    ClockBack(usize),
     /// Operators look at everything.
     Operate,
     /// A replica was removed from its group.
@@ -195,6 +200,29 @@ enum Action {
     Calm,
     /// By now every group must have taken a write in the calm.
     WrittenByNow,
+}
+
+impl Action {
+    /// The node whose process does this, if it is one that does.
+    fn process(&self) -> Option<usize> {
+        match self {
+            Action::Tick(node, _)
+            | Action::Deliver { to: node, .. }
+            | Action::LogDone(node, _)
+            | Action::LogIdle { node, .. }
+            | Action::Filled { node, .. }
+            | Action::ApplyDone(node, _)
+            | Action::ApplyRetry(node, _)
+            | Action::Job(node, _)
+            | Action::Report { to: node, .. }
+            | Action::Mail { node, .. }
+            | Action::LogRead { node, .. }
+            | Action::Snapshot { to: node, .. }
+            | Action::Told { node, .. }
+            | Action::Forget { node, .. } => Some(*node),
+            _ => None,
+        }
+    }
 }
 
 /// The streams of chance, one per concern.
@@ -231,8 +259,8 @@ struct World {
     written_in_calm: BTreeSet<GroupId>,
     links: BTreeMap<(usize, usize), Link>,
     atlas: Atlas,
-    /// The newest membership of each group that anybody ever went by.
-    newest_membership: BTreeMap<GroupId, Membership>,
+    /// The newest memberships of each group that anybody ever went by.
+    newest_memberships: BTreeMap<GroupId, Vec<Membership>>,
     /// Since when a node's replica of a group sleeps behind a leader that is gone.
     forsaken: BTreeMap<(usize, GroupId), u64>,
     transcript: Option<RefCell<Transcript>>,
@@ -297,7 +325,7 @@ impl World {
             written_in_calm: BTreeSet::new(),
             links: BTreeMap::new(),
             atlas: Atlas::default(),
-            newest_membership: BTreeMap::new(),
+            newest_memberships: BTreeMap::new(),
             forsaken: BTreeMap::new(),
             transcript: None,
         }
@@ -332,6 +360,13 @@ impl World {
     }
 
     fn happen(&mut self, action: Action) -> Result<(), Broken> {
+        if let Some(node) = action.process()
+            && self.nodes[node].frozen_until_us > self.now_us
+        {
+            // Everything that came meanwhile is there when it goes on.
+            self.after(self.nodes[node].frozen_until_us - self.now_us, action);
+            return Ok(());
+        }
         match action {
             Action::Tick(node, boot) => self.tick(node, boot),
             Action::Deliver { to, from, frame } => self.deliver(to, from, &frame),
@@ -379,6 +414,14 @@ impl World {
                 self.nodes[node].change_faults(|faults| faults.capacity_bytes = None);
                 Ok(())
             }
+            Action::LookAtDisk(node) => {
+                self.look_at_disk(node);
+                Ok(())
+            }
+            Action::ClockBack(node) => {
+                self.nodes[node].jumped_ms = 0;
+                Ok(())
+            }
             Action::Operate => self.operate(),
             Action::Forget { node, boot, group, replica } => self.forget_replica(node, boot, group, replica),
             Action::Calm => self.calm_down(),
@@ -421,7 +464,9 @@ impl World {
         Now {
             tick: self.nodes[node].process.as_ref().map_or(0, |process| process.tick),
             monotonic_ms: (self.now_us - began_us) / 1000,
-            unix_ms: (UNIX_MS + now_ms).saturating_add_signed(self.mix.own[node].ahead_ms),
+            unix_ms: (UNIX_MS + now_ms)
+                .saturating_add_signed(self.mix.own[node].ahead_ms)
+                .saturating_add_signed(self.nodes[node].jumped_ms),
         }
     }
 

@@ -9,6 +9,9 @@ use mraft_types::{GroupId, Membership, NodeId, ReplicaId, Role};
 
 use super::World;
 
+/// Memberships of a group that are remembered: the last ones, which may each still be the one that counts.
+const REMEMBERED_MAX: usize = 3;
+
 /// Replicas that lost something, or may have.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Atlas(BTreeMap<GroupId, BTreeSet<ReplicaId>>);
@@ -55,16 +58,19 @@ impl World {
                 }
             }
         }
-        // Nobody knows of what a node that is down has in its log: the newest that was ever seen counts too.
-        found.extend(self.newest_membership.get(&group).cloned());
+        // Nobody knows of what a node that is down has in its log: the newest that were ever seen count too.
+        found.extend(self.newest_memberships.get(&group).into_iter().flatten().cloned());
         found
     }
 
-    /// Notes the newest membership that anybody goes by.
+    /// Notes a membership that somebody goes by, and forgets those that are older than the one before it.
     pub(super) fn note_membership(&mut self, group: GroupId, membership: &Membership) {
-        let known = self.newest_membership.entry(group).or_insert_with(|| membership.clone());
-        if membership.change_index > known.change_index {
-            *known = membership.clone();
+        let known = self.newest_memberships.entry(group).or_default();
+        if !known.contains(membership) {
+            known.push(membership.clone());
+            if known.len() > REMEMBERED_MAX {
+                known.remove(0);
+            }
         }
     }
 

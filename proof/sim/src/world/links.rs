@@ -32,7 +32,11 @@ impl World {
             Some(link) if link.boots == boots && link.refused_until_us > self.now_us => return Ok(false),
             _ => {}
         }
-        let are_up = [from, to].iter().all(|node| self.nodes[*node].process.is_some());
+        let is_up = |node: &usize| {
+            let own = &self.nodes[*node];
+            own.process.is_some() && own.frozen_until_us <= self.now_us
+        };
+        let are_up = [from, to].iter().all(is_up);
         if !are_up || !self.network.connected(self.ids[from], self.ids[to]) {
             return Ok(false);
         }

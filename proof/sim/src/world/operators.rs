@@ -55,6 +55,9 @@ impl World {
         membership: &Membership,
         change: MembershipChange,
     ) -> Result<(), Broken> {
+        if !self.leaves_enough(group, membership, &change) {
+            return Ok(());
+        }
         let expected = Some(membership.change_index);
         let Some(process) = self.nodes[leader].process.as_mut() else { return Ok(()) };
         let deadline_tick = process.tick + 100;
@@ -67,7 +70,22 @@ impl World {
         };
         process.core.handle(Input::Group(group, event));
         self.say(|| format!("an operator asks node {} for {change:?} of group {group}", self.ids[leader]));
-        self.pump(leader)
+        self.pump(leader)?;
+        // It is in force from now on, whatever becomes of it.
+        let raft = self.nodes[leader].process.as_ref().and_then(|process| process.core.engine().raft(group));
+        if let Some(membership) = raft.map(|raft| raft.membership().clone()) {
+            self.note_membership(group, &membership);
+        }
+        Ok(())
+    }
+
+    /// Whether a change leaves more voters whole than the promise needs: letting a whole one go while another one is lost is giving up the
+    /// group, and no product can do anything about it.
+    fn leaves_enough(&self, group: GroupId, membership: &Membership, change: &MembershipChange) -> bool {
+        let (MembershipChange::Remove(gone) | MembershipChange::Demote(gone)) = change else { return true };
+        let left: Vec<ReplicaId> = voters(membership).filter(|id| id != gone).collect();
+        let damaged = left.iter().filter(|id| self.atlas.is_damaged(group, **id)).count();
+        damaged == 0 || 2 * damaged < left.len()
     }
 
     /// The node whose replica leads and has committed in its term, what it goes by, and the founding.
@@ -285,6 +303,9 @@ impl World {
             self.report.outcasts_back += 1;
             if self.nodes[node].process.is_some() {
                 self.end_process(node, None);
+            } else {
+                let boot = self.nodes[node].boot;
+                self.after(1, Action::Restart(node, boot));
             }
             self.nodes[node].disk = MemoryDisk::new();
             self.nodes[node].copy = None;
@@ -349,7 +370,7 @@ impl World {
         }
         match result {
             Ok(()) => Ok(()),
-            Err(_) if self.nodes[node].faulty.any() => {
+            Err(_) if self.nodes[node].faulty.any() || self.nodes[node].is_hurt => {
                 self.end_process(node, None);
                 Ok(())
             }

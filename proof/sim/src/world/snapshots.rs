@@ -80,7 +80,7 @@ impl World {
         }
         match staged {
             Ok(()) => {}
-            Err(_) if self.nodes[to].faulty.any() => return Ok(false),
+            Err(_) if self.nodes[to].faulty.any() || self.nodes[to].is_hurt => return Ok(false),
             Err(error) => {
                 return Err(Broken { promise: promise::STAGEABLE, how: error.to_string() });
             }
