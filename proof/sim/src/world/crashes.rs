@@ -397,6 +397,12 @@ impl World {
         self.network.heal();
         self.network.set_quality(self.mix.calm_quality());
         self.hurry();
+        for client in 0..self.clients.len() {
+            // Whoever waits for an answer since before could wait for longer than the calm gives a group.
+            self.clients[client].asked = None;
+            self.clients[client].series += 1;
+            self.after(1, Action::Client(client));
+        }
         for (from, to) in pairs(self.ids.len()) {
             self.network.clog(self.ids[from], self.ids[to], 0);
         }
