@@ -19,7 +19,7 @@ usage: cargo xtask COMMAND
 
   test                            everything that must pass: tidy, format, lints, tests, simulator
   tidy                            the house's own rules (arrows between crates, bans, heads, links)
-  sim --seeds N --from S          simulate N clusters; stops at the first broken promise
+  sim --seeds N --from S          simulate N clusters; stops at the first broken promise (sim --help: all that it can do)
   sim --planted [NAME]            show that each planted bug is found
   explore [--world NAME]          explore small worlds of one group, every state of them (--help says more)
   explore --planted [NAME]        show that each planted bug of the consensus core is found

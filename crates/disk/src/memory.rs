@@ -110,6 +110,20 @@ struct State {
     /// Grows at each crash: handles and locks from before are dead.
     power_cycle: u64,
     faults: Faults,
+    stray: Option<Stray>,
+    /// By the path that it was opened with, the range of the last write to a file.
+    last_writes: BTreeMap<PathBuf, (u64, u64)>,
+}
+
+/// A write that the disk says it made and did not, or not where it was told to.
+#[derive(Clone, Debug)]
+struct Stray {
+    /// Below this directory; the next one.
+    directory: PathBuf,
+    /// How far off it goes; lost without.
+    off_bytes: Option<u64>,
+    /// The write, once it came, until another one in that directory is durable.
+    made: Option<(PathBuf, Inode, u64, Vec<u8>)>,
 }
 
 impl MemoryDisk {
@@ -147,6 +161,7 @@ impl MemoryDisk {
     /// gone, faults are cleared.
     pub fn crash(&self, seed: u64) {
         let mut state = self.lock();
+        state.bring_stray_home();
         let mut draw = Draw(seed);
         let mut kept = Names::new();
         let mut by_directory: BTreeMap<PathBuf, bool> = BTreeMap::new();
@@ -184,6 +199,7 @@ impl MemoryDisk {
     /// Kills the process but not the machine: everything written stays, handles and locks are gone.
     pub fn kill(&self) {
         let mut state = self.lock();
+        state.bring_stray_home();
         state.locked.clear();
         state.power_cycle += 1;
         state.faults = Faults { capacity_bytes: state.faults.capacity_bytes, ..Faults::default() };
@@ -201,6 +217,25 @@ impl MemoryDisk {
             }
         }
         byte < content.current.len()
+    }
+
+    /// The next write below a directory gets lost although it succeeds, or goes so many bytes off. Should the power go or the process end
+    /// before anything else is durable there, it was only late: a disk that loses the very last write cannot be found out. Writes to the
+    /// beginning of a file are left alone.
+    pub fn stray_next_write(&self, directory: PathBuf, off_bytes: Option<u64>) {
+        self.lock().stray = Some(Stray { directory, off_bytes, made: None });
+    }
+
+    /// What a file holds, whatever goes wrong with the disk.
+    pub fn peek(&self, path: &Path) -> Option<Vec<u8>> {
+        let state = self.lock();
+        let Some(Node::File(inode)) = state.names.get(path.as_os_str()) else { return None };
+        state.contents.get(inode).map(|content| content.current.clone())
+    }
+
+    /// Where the last write to a file began and ended.
+    pub fn last_write(&self, path: &Path) -> Option<(u64, u64)> {
+        self.lock().last_writes.get(path).copied()
     }
 
     /// Every file with its length, sorted.
@@ -231,6 +266,8 @@ impl MemoryDisk {
                 operations: state.operations,
                 power_cycle: state.power_cycle,
                 faults: state.faults,
+                stray: None,
+                last_writes: state.last_writes.clone(),
             })),
             before: Arc::default(),
         }
@@ -285,6 +322,18 @@ impl Content {
 }
 
 impl State {
+    /// The end of a process or of the power: a stray write that nothing durable followed was made after all.
+    fn bring_stray_home(&mut self) {
+        let Some((_, inode, offset, bytes)) = self.stray.take().and_then(|stray| stray.made) else { return };
+        let Some(content) = self.contents.get_mut(&inode) else { return };
+        let (start, end) = (offset as usize, offset as usize + bytes.len());
+        for copy in [&mut content.durable, &mut content.current] {
+            if copy.len() >= end {
+                copy[start..end].copy_from_slice(&bytes);
+            }
+        }
+    }
+
     fn used_bytes(&self) -> u64 {
         self.contents.values().map(|content| content.current.len() as u64).sum()
     }
@@ -560,6 +609,23 @@ impl MemoryFile {
         if !self.writable {
             return Err(io::Error::from(io::ErrorKind::PermissionDenied));
         }
+        state.last_writes.insert(self.path.clone(), (offset, offset + bytes.len() as u64));
+        let mut offset = offset;
+        let is_there = state.contents.get(&self.inode).map_or(0, |content| content.current.len() as u64);
+        if let Some(stray) = &mut state.stray
+            && stray.made.is_none()
+            && self.path.starts_with(&stray.directory)
+            && !bytes.is_empty()
+            && offset > 0
+        {
+            let aside =
+                stray.off_bytes.map(|off| offset + off).filter(|to| to + bytes.len() as u64 <= is_there);
+            stray.made = Some((self.path.clone(), self.inode, offset, bytes.to_vec()));
+            match aside {
+                Some(aside) => offset = aside,
+                None => return Ok(()),
+            }
+        }
         let (start, end) = (offset as usize, offset as usize + bytes.len());
         let len = state.contents.get(&self.inode).map_or(0, |content| content.current.len());
         state.has_room(end.saturating_sub(len) as u64)?;
@@ -618,8 +684,20 @@ impl File for MemoryFile {
             if !state.faults.ignore_syncs {
                 let Content { durable, current, unsynced } = state.contents.entry(self.inode).or_default();
                 set_len(durable, current.len());
+                let wrote = !unsynced.is_empty();
                 for (start, end) in unsynced.drain(..) {
                     durable[start..end].copy_from_slice(&current[start..end]);
+                }
+                let is_behind = |stray: &mut Stray| {
+                    let last = state.last_writes.get(&self.path).copied();
+                    let made = stray.made.as_ref();
+                    made.is_some_and(|(path, _, offset, _)| {
+                        *path != self.path || last.is_some_and(|(from, _)| from != *offset)
+                    })
+                };
+                if wrote {
+                    // It is lost for good.
+                    state.stray.take_if(is_behind);
                 }
             }
             Ok(())
@@ -685,117 +763,4 @@ fn missing() -> io::Error {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn after_crash(seed: u64, sync: bool) -> Option<Vec<u8>> {
-        let disk = MemoryDisk::new();
-        let path = Path::new("/file");
-        let file = disk.open(path, Open::Create).expect("new");
-        file.write_all_at(&[1; 1024], 0).expect("room");
-        file.sync_data().expect("no fault");
-        disk.sync_dir(Path::new("/")).expect("no fault");
-        file.write_all_at(&[2; 1024], 0).expect("room");
-        if sync {
-            file.sync_data().expect("no fault");
-        }
-        disk.crash(seed);
-        assert!(file.len().is_err(), "the handle died with its process");
-        crate::read_file(&disk, path, 1 << 20).expect("no fault")
-    }
-
-    #[test]
-    fn what_is_synced_survives_and_what_is_not_is_lost_torn_or_kept() {
-        let mut seen = std::collections::BTreeSet::new();
-        for seed in 0..64 {
-            assert_eq!(after_crash(seed, true), Some(vec![2; 1024]));
-            let bytes = after_crash(seed, false).expect("the name was durable");
-            seen.insert((bytes[0], bytes[512]));
-            assert_eq!(after_crash(seed, false), Some(bytes), "the same seed, the same crash");
-        }
-        assert_eq!(seen.into_iter().collect::<Vec<_>>(), [(1, 1), (1, 2), (2, 1), (2, 2)]);
-    }
-
-    #[test]
-    fn a_name_is_durable_only_when_its_directory_was_synced() {
-        let mut kept = 0;
-        for seed in 0..64 {
-            let disk = MemoryDisk::new();
-            disk.create_dir_all(Path::new("/d")).expect("no fault");
-            disk.open(Path::new("/d/a"), Open::Create).and_then(|file| file.sync_data()).expect("no fault");
-            disk.crash(seed);
-            kept += usize::from(disk.exists(Path::new("/d/a")).expect("no fault"));
-        }
-        assert!(kept > 0 && kept < 64, "{kept}");
-    }
-
-    #[test]
-    fn a_full_disk_refuses_growth_and_nothing_else() {
-        let disk = MemoryDisk::new();
-        let file = disk.open(Path::new("/file"), Open::Create).expect("new");
-        file.prefill(1000).expect("room");
-        disk.set_faults(Faults { capacity_bytes: Some(1000), ..Faults::default() });
-        file.write_all_at(&[7; 10], 990).expect("an overwrite needs no room");
-        let error = file.write_all_at(&[7; 10], 995).expect_err("growth");
-        assert!(crate::is_full(&error));
-        disk.set_faults(Faults { capacity_bytes: Some(1005), ..Faults::default() });
-        file.write_all_at(&[7; 10], 995).expect("room again");
-    }
-
-    #[test]
-    fn what_is_called_before_an_operation_may_wait_while_others_go_on() {
-        let disk = MemoryDisk::new();
-        let file = disk.open(Path::new("/slow"), Open::Create).expect("new");
-        let (began, begun) = std::sync::mpsc::channel();
-        let (go, gone) = std::sync::mpsc::channel::<()>();
-        let gone = Mutex::new(gone);
-        disk.set_before(move |path, access| {
-            if (path, access) == (Path::new("/slow"), Access::Write { offset: 0, bytes: b"late" }) {
-                began.send(()).expect("the test waits");
-                gone.lock().expect("no panic").recv().expect("the test says when");
-            }
-        });
-        let writer = std::thread::spawn(move || file.write_all_at(b"late", 0));
-        begun.recv().expect("it begins");
-        disk.open(Path::new("/other"), Open::Create).expect("another file is not concerned");
-        assert_eq!(disk.files(), [(PathBuf::from("/other"), 0), (PathBuf::from("/slow"), 0)]);
-        go.send(()).expect("it waits");
-        writer.join().expect("no panic").expect("room");
-        assert_eq!(disk.files()[1], (PathBuf::from("/slow"), 4));
-    }
-
-    #[test]
-    fn d10_what_a_failed_sync_was_to_make_durable_is_lost_whatever_the_next_one_says() {
-        for seed in 0..8 {
-            let disk = MemoryDisk::new();
-            let path = Path::new("/file");
-            let file = disk.open(path, Open::CreateNew).expect("a fresh name");
-            file.write_all_at(b"old", 0).expect("room");
-            file.sync_data().expect("synced");
-            disk.sync_dir(Path::new("/")).expect("the name too");
-            file.write_all_at(b"new", 0).expect("room");
-            disk.set_faults(Faults { once_at_operation: Some(disk.operations()), ..Faults::default() });
-            assert!(file.sync_data().is_err(), "once");
-            file.sync_data().expect("and then it says that all is well");
-            let mut read = [0; 3];
-            file.read_exact_at(&mut read, 0).expect("it is there");
-            assert_eq!(&read, b"new", "as long as the power is");
-            disk.crash(seed);
-            let file = disk.open(path, Open::Read).expect("it is there");
-            file.read_exact_at(&mut read, 0).expect("whole");
-            assert_eq!(&read, b"old");
-        }
-    }
-
-    #[test]
-    fn an_ignored_sync_is_a_lie_that_a_crash_reveals() {
-        let disk = MemoryDisk::new();
-        let file = disk.open(Path::new("/file"), Open::Create).expect("new");
-        disk.sync_dir(Path::new("/")).expect("no fault");
-        disk.set_faults(Faults { ignore_syncs: true, ..Faults::default() });
-        file.write_all_at(&[9; 4096], 0).expect("room");
-        file.sync_data().expect("it says");
-        disk.crash(1);
-        assert_ne!(crate::read_file(&disk, Path::new("/file"), 8192).expect("no fault"), Some(vec![9; 4096]));
-    }
-}
+mod tests;

@@ -70,7 +70,7 @@ pub(crate) fn remove(disk: &dyn Disk, path: &Path) -> io::Result<()> {
 }
 
 /// Removes a directory that may be gone already, with everything in it.
-pub(crate) fn remove_directory(disk: &dyn Disk, path: &Path) -> io::Result<()> {
+pub fn remove_directory(disk: &dyn Disk, path: &Path) -> io::Result<()> {
     match disk.remove_dir_all(path) {
         Ok(()) => disk.sync_dir(atomic::directory(path)),
         Err(error) if is_missing(&error) => Ok(()),

@@ -141,6 +141,11 @@ impl Registry {
         self.published.clone()
     }
 
+    /// All that it says.
+    pub fn list(&self) -> &GroupList {
+        &self.content
+    }
+
     /// The replicas here.
     pub fn records(&self) -> &BTreeMap<GroupId, GroupRecord> {
         &self.content.records

@@ -161,12 +161,13 @@ impl Raft {
         }
     }
 
-    /// Whether a member answered this leader within the last election timeout.
+    /// Whether a member answered this leader within the last election timeout, and in its term: what a leader that was just elected
+    /// assumes of the others is no reason to let one of them go.
     pub(crate) fn is_active(&self, id: ReplicaId) -> bool {
         match &self.standing {
             _ if id == self.config.id => true,
             Standing::Leader(leader) => {
-                leader.peers.get(&id).is_some_and(|peer| peer.is_active(&self.config))
+                leader.peers.get(&id).is_some_and(|peer| peer.is_known_active(&self.config))
             }
             _ => false,
         }

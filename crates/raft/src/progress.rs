@@ -25,8 +25,10 @@ pub(crate) struct Progress {
     /// The next entry to send.
     pub(crate) next: Index,
     pub(crate) state: State,
-    /// Ticks since the peer last answered, up to one election timeout.
+    /// Ticks since the peer last answered, up to one election timeout; a new peer has one election timeout to do so.
     pub(crate) silent_ticks: u32,
+    /// It answered in this term.
+    has_answered: bool,
     /// The newest read round that the peer confirmed.
     pub(crate) confirmed_round: u64,
     /// The commit index that the peer was told last.
@@ -120,6 +122,7 @@ impl Progress {
             next,
             state: State::Probe(Probe::Ready),
             silent_ticks: 0,
+            has_answered: false,
             confirmed_round: 0,
             told_commit: 0,
             shipment: None,
@@ -147,6 +150,17 @@ impl Progress {
 
     pub(crate) fn is_active(&self, config: &Config) -> bool {
         self.silent_ticks < config.election_ticks
+    }
+
+    /// The peer gave a sign of life.
+    pub(crate) fn answered(&mut self) {
+        self.silent_ticks = 0;
+        self.has_answered = true;
+    }
+
+    /// Whether the peer is known to be there, and not only given time: what a change of members may count on.
+    pub(crate) fn is_known_active(&self, config: &Config) -> bool {
+        self.has_answered && self.is_active(config)
     }
 
     /// Whether the peer has everything up to `last`, was told that it is committed, and nothing is on its way.

@@ -156,7 +156,7 @@ impl Raft {
 
     pub(crate) fn handle_quiesce_reply(&mut self, from: ReplicaId, number: u64, agreed: bool) {
         let Some(peer) = self.peer(from) else { return };
-        peer.silent_ticks = 0;
+        peer.answered();
         let Standing::Leader(leader) = &mut self.standing else { return };
         let offer = leader.quiescing.offer.as_mut().filter(|offer| offer.number == number);
         match offer {

@@ -177,7 +177,7 @@ impl Raft {
     pub(crate) fn handle_append_reply(&mut self, from: ReplicaId, reply: AppendReply) {
         let last = self.log.last();
         let Some(peer) = self.peer(from) else { return };
-        peer.silent_ticks = 0;
+        peer.answered();
         match reply {
             AppendReply::Accepted { matched } if matched > last => self.ignore(Ignored::Malformed),
             AppendReply::Accepted { matched } => {
@@ -203,7 +203,7 @@ impl Raft {
             _ => 0,
         };
         let Some(peer) = self.peer(from) else { return };
-        peer.silent_ticks = 0;
+        peer.answered();
         peer.heartbeat_answered();
         // A round that was not sent in this term cannot be confirmed in it.
         if round <= newest {

@@ -46,6 +46,8 @@ pub struct Asked {
     pub attempts: u32,
     /// Which process of the node holds it; if that dies, nobody knows.
     pub boot: u64,
+    /// The tick of that process at which it gives up.
+    pub deadline_tick: u64,
 }
 
 /// A client.
@@ -83,8 +85,13 @@ pub fn draw(mix: &Mix, random: &mut Random, series: u64, group: GroupId, model: 
         }
         46..=51 => {
             let keys: Vec<Vec<u8>> = (0..random.between(2, 4)).map(|_| key(random)).collect();
-            let put = |key| Operation::Put { key, value: &value, condition: Condition::None };
-            let mut operations: Vec<Operation<'_>> = keys.iter().map(|key| put(key)).collect();
+            let conditions: Vec<Condition> = keys
+                .iter()
+                .map(|_| if random.per_mille(200) { Condition::Exists } else { Condition::None })
+                .collect();
+            let put = |(key, condition)| Operation::Put { key, value: &value, condition };
+            let mut operations: Vec<Operation<'_>> =
+                keys.iter().map(Vec::as_slice).zip(conditions).map(put).collect();
             if random.per_mille(300) {
                 operations[0] = Operation::Delete { key: &keys[0], condition: Condition::None };
             }

@@ -11,8 +11,10 @@ use crate::random::{Concern, Random};
 
 /// A sane clock is wrong by at most so much, in either direction.
 pub const SANE_SKEW_MS: u64 = 2_000;
+/// Length of a tick in microseconds of virtual time, where clocks go as they should.
+pub const TICK_US: u64 = 10_000;
 /// A clock that is not sane is wrong by so much.
-const WILD_SKEW_MS: i64 = 3_600_000;
+pub const WILD_SKEW_MS: i64 = 3_600_000;
 
 /// Something that goes wrong, or that somebody does, from time to time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -37,6 +39,34 @@ pub enum Fault {
     DiskFails,
     /// Somebody moves the leadership of a group.
     Transfer,
+    /// Somebody adds, demotes or removes a member.
+    Members,
+    /// A node and its disk are gone for good; another one comes in its place.
+    NodeLost,
+    /// A node starts on an empty directory under its old id (rule M6).
+    Wiped,
+    /// A node starts on a copy of its directory from a while ago (rule M7).
+    OldCopy,
+    /// Bits of a log are flipped at rest.
+    RotInLog,
+    /// Bits of a group's state are flipped at rest.
+    RotInState,
+    /// Bits of an identity, or of a list of groups, replicas or peers.
+    RotInLists,
+    /// A write to a log is acknowledged and lost.
+    LostWrite,
+    /// A write to a log goes to another place.
+    Misdirected,
+    /// A disk takes many times as long as it should.
+    SlowDisk,
+    /// A disk does nothing for a while.
+    HungDisk,
+    /// A process stands still for a while, and all its threads with it.
+    Freeze,
+    /// A wall clock jumps, and back again.
+    ClockJump,
+    /// A path holds back all frames for a while.
+    Clog,
 }
 
 impl Fault {
@@ -53,6 +83,20 @@ impl Fault {
         (Fault::DiskFull, 300, (1_000, 5_000)),
         (Fault::DiskFails, 400, (1_000, 5_000)),
         (Fault::Transfer, 700, (500, 3_000)),
+        (Fault::Members, 600, (400, 3_000)),
+        (Fault::NodeLost, 250, (1_500, 5_000)),
+        (Fault::Wiped, 200, (1_500, 5_000)),
+        (Fault::OldCopy, 200, (1_000, 4_000)),
+        (Fault::RotInLog, 250, (1_000, 4_000)),
+        (Fault::RotInState, 200, (1_000, 4_000)),
+        (Fault::RotInLists, 100, (2_000, 5_000)),
+        (Fault::LostWrite, 150, (1_000, 4_000)),
+        (Fault::Misdirected, 150, (1_000, 4_000)),
+        (Fault::SlowDisk, 350, (600, 4_000)),
+        (Fault::HungDisk, 250, (1_000, 5_000)),
+        (Fault::Freeze, 500, (400, 2_500)),
+        (Fault::ClockJump, 300, (500, 3_000)),
+        (Fault::Clog, 400, (400, 2_500)),
     ];
 
     /// All kinds.
@@ -123,6 +167,8 @@ pub struct Own {
     pub overhead_entries: u64,
     /// How far its wall clock is ahead; at most one node of a cluster is wrong by more than [`SANE_SKEW_MS`].
     pub ahead_ms: i64,
+    /// How long a tick of its clock takes in microseconds of virtual time.
+    pub tick_us: u64,
 }
 
 impl Mix {
@@ -170,6 +216,7 @@ impl Mix {
                 loss_per_mille: if random.per_mille(700) { random.between(0, 300) / 2 } else { 0 },
                 duplicate_per_mille: if random.per_mille(700) { random.between(0, 500) / 2 } else { 0 },
                 delay_us_max: random.between(200, 8_000),
+                corrupt_per_mille: if random.per_mille(400) { random.between(1, 20) } else { 0 },
             },
             apply_bytes_max: if random.per_mille(500) { 1 } else { 4 << 20 },
             disk_us_max: random.between(200, 6_000),
@@ -181,7 +228,7 @@ impl Mix {
 
     /// A healthy network, for the calm phase.
     pub fn calm_quality(&self) -> Quality {
-        Quality { loss_per_mille: 0, duplicate_per_mille: 0, delay_us_max: 500 }
+        Quality { loss_per_mille: 0, duplicate_per_mille: 0, delay_us_max: 500, corrupt_per_mille: 0 }
     }
 }
 
@@ -196,6 +243,7 @@ impl Own {
                 random.between(20, 200)
             },
             ahead_ms: random.between(0, 2 * SANE_SKEW_MS) as i64 - SANE_SKEW_MS as i64,
+            tick_us: if random.per_mille(500) { TICK_US } else { random.between(8_000, 12_500) },
         }
     }
 }

@@ -2,7 +2,7 @@
 
 //! What happens to frames: delay, loss, duplication, reordering by delay, and cut paths, each direction by itself.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use mraft_types::NodeId;
 
@@ -17,6 +17,8 @@ pub struct Quality {
     pub duplicate_per_mille: u64,
     /// Longest delay in microseconds; the shortest is a tenth of it.
     pub delay_us_max: u64,
+    /// Frames of a thousand of which a bit is flipped, or the end is missing.
+    pub corrupt_per_mille: u64,
 }
 
 /// The network.
@@ -25,12 +27,14 @@ pub struct Network {
     quality: Quality,
     /// Directions that nothing passes.
     cut: BTreeSet<(NodeId, NodeId)>,
+    /// Directions that hold everything back until then, in microseconds of virtual time.
+    clogged: BTreeMap<(NodeId, NodeId), u64>,
 }
 
 impl Network {
     /// A network without cuts.
     pub fn new(quality: Quality) -> Network {
-        Network { quality, cut: BTreeSet::new() }
+        Network { quality, cut: BTreeSet::new(), clogged: BTreeMap::new() }
     }
 
     /// Changes the quality.
@@ -39,14 +43,16 @@ impl Network {
     }
 
     /// When a frame sent now arrives, in microseconds from now: never, once or twice.
-    pub fn send(&self, from: NodeId, to: NodeId, random: &mut Random) -> Vec<u64> {
+    pub fn send(&self, now_us: u64, from: NodeId, to: NodeId, random: &mut Random) -> Vec<u64> {
         let mut arrivals = Vec::new();
         if self.cut.contains(&(from, to)) || random.per_mille(self.quality.loss_per_mille) {
             return arrivals;
         }
         let copies = 1 + u64::from(random.per_mille(self.quality.duplicate_per_mille));
+        let held_us = self.clogged.get(&(from, to)).map_or(0, |until_us| until_us.saturating_sub(now_us));
         for _ in 0..copies {
-            arrivals.push(random.between(self.quality.delay_us_max / 10 + 1, self.quality.delay_us_max + 1));
+            let delay_us = random.between(self.quality.delay_us_max / 10 + 1, self.quality.delay_us_max + 1);
+            arrivals.push(held_us + delay_us);
         }
         arrivals
     }
@@ -90,6 +96,25 @@ impl Network {
                 "a ring".to_owned()
             }
         }
+    }
+
+    /// A direction holds everything back until then.
+    pub fn clog(&mut self, from: NodeId, to: NodeId, until_us: u64) {
+        self.clogged.insert((from, to), until_us);
+    }
+
+    /// What becomes of a frame on its way: mostly nothing.
+    pub fn corrupt(&self, frame: &mut Vec<u8>, random: &mut Random) -> bool {
+        if frame.is_empty() || !random.per_mille(self.quality.corrupt_per_mille) {
+            return false;
+        }
+        let at = random.index(frame.len());
+        if random.per_mille(500) {
+            frame[at] ^= 1 << random.between(0, 7);
+        } else {
+            frame.truncate(at);
+        }
+        true
     }
 
     /// Everything passes again.

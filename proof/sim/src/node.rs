@@ -9,18 +9,25 @@ use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use mraft::apply_worker::{ApplyMail, ApplyWorker};
+use std::sync::mpsc::sync_channel;
+
+use mraft::apply_worker::{ApplyMail, ApplyOutput, ApplyWorker};
 use mraft::core::{Core, CoreConfig, Incarnation, Input};
+use mraft::files::{group_directory, remove_directory};
+use mraft::identity::{self, Claim, Identity};
 use mraft::machines::{BackgroundJob, Lookup};
-use mraft::persist::{LogHealth, LogJob, LogWorker};
-use mraft::restore::{first_log, log_key, restore};
-use mraft::{GroupRecord, HostConfig};
+use mraft::opening;
+use mraft::peer_table::PeerTable;
+use mraft::persist::{LogDone, LogHealth, LogJob, LogWorker};
+use mraft::registry::Registry;
+use mraft::restore::{RestoredReplica, first_log, log_key, restore};
+use mraft::{GroupRecord, HostConfig, HostError, NotApplied};
 use mraft_disk::memory::Faults;
 use mraft_disk::{Disk, MemoryDisk};
 use mraft_engine::Limits;
 use mraft_kv::{MemoryKv, MemoryOptions};
-use mraft_logstore::{LogError, LogOptions, LogStore, Mark, SegmentLog};
-use mraft_types::{DeploymentId, GroupId, Index, NodeId};
+use mraft_logstore::{LogError, LogOptions, Recovered};
+use mraft_types::{DeploymentId, GroupId, Index, InstanceId, NodeId, ReplicaId};
 
 use crate::mix::{Mix, Own};
 use crate::random::{Concern, Random};
@@ -37,6 +44,9 @@ pub const SEGMENTS_TARGET: u64 = 4;
 
 /// A state machine's thread is held up for so long.
 const APPLY_PAUSE_US: u64 = 60_000;
+/// Where a simulated node keeps everything.
+pub const DATA: &str = "/data";
+const DEPLOYMENT: DeploymentId = DeploymentId(1);
 /// The log closes its batches here; a turn of a simulated node rarely has more.
 const BATCH_BYTES_TARGET: usize = 8 << 10;
 /// One segment of the simulated log.
@@ -52,10 +62,22 @@ pub struct Node {
     pub boot: u64,
     /// The process, while it runs.
     pub process: Option<Process>,
-    /// The groups founded here.
-    pub records: Vec<GroupRecord>,
-    /// Some process came to the end of its start.
-    pub has_started: bool,
+    /// The groups that its configuration says it founds.
+    pub founding: Vec<GroupRecord>,
+    /// Gone for good, with its disk.
+    pub is_gone: bool,
+    /// Its processes do not start any more, or no peer takes what they say: why.
+    pub outcast: Option<String>,
+    /// Something happened to its directory that no disk does by itself: what it holds may not be what was written.
+    pub is_hurt: bool,
+    /// Until when its disk is slow, and how many times.
+    pub slow: Option<(u64, u64)>,
+    /// Until when its process stands still, in microseconds of virtual time.
+    pub frozen_until_us: u64,
+    /// How far its wall clock jumped.
+    pub jumped_ms: i64,
+    /// A copy of its directory, with how often that had been started.
+    pub copy: Option<(u64, MemoryDisk)>,
     /// Segments that its logs recycled, over all processes.
     pub segments_recycled: u64,
     /// Installations of snapshots that recovery found begun: those that it finished, and those that it gave up (rule N1).
@@ -86,6 +108,14 @@ impl Faulty {
 
 /// A running process.
 pub struct Process {
+    /// What its directory says of itself.
+    pub identity: Identity,
+    /// Which replicas live here.
+    pub registry: Registry,
+    /// What it knows of the other nodes; there once the start is through.
+    pub table: Option<PeerTable>,
+    /// Replicas whose state could not be opened (rule D10).
+    pub not_started: Vec<(GroupId, HostError)>,
     /// Decides.
     pub core: Core,
     /// Writes the log.
@@ -134,6 +164,10 @@ pub struct Process {
     pub began_us: u64,
     /// Numbers for staged directories.
     pub staged: u64,
+    /// Numbers for the runs of replicas.
+    numbers: u64,
+    /// Most entry bytes of one job for a state machine.
+    apply_bytes_max: usize,
 }
 
 impl Node {
@@ -144,14 +178,30 @@ impl Node {
             disk: MemoryDisk::new(),
             boot: 0,
             process: None,
-            records: Vec::new(),
-            has_started: false,
+            founding: Vec::new(),
+            is_gone: false,
+            outcast: None,
+            is_hurt: false,
+            slow: None,
+            frozen_until_us: 0,
+            jumped_ms: 0,
+            copy: None,
             segments_recycled: 0,
             installations_finished: 0,
             installations_given_up: 0,
             crash_at: None,
             faulty: Faulty::default(),
         }
+    }
+
+    /// Whether its disk may fail: it was told to, or something happened to what it holds.
+    pub fn may_fail(&self) -> bool {
+        self.faulty.failing || self.is_hurt
+    }
+
+    /// Where the last write to a file went.
+    pub fn last_write(&self, path: &Path) -> Option<std::ops::Range<u64>> {
+        self.disk.last_write(path).map(|(from, to)| from..to)
     }
 
     /// Lets the process die before the disk operation that comes so many operations from now.
@@ -197,92 +247,121 @@ impl Node {
             None => self.disk.kill(),
         }
         self.crash_at = None;
+        self.frozen_until_us = 0;
         self.faulty = Faulty { full: self.disk.faults().capacity_bytes.is_some(), failing: false };
     }
 
-    /// Starts a process from what the disk holds.
-    pub fn start(&mut self, own: &Own, mix: &Mix, salt: u64, now_us: u64) -> Result<(), String> {
+    /// Starts a process from what the disk holds, in the order of a host: see [`mraft::opening`].
+    pub fn start(&mut self, own: &Own, mix: &Mix, salt: u64, now_us: u64) -> Result<(), HostError> {
         self.boot += 1;
+        let mut random = Random::new(salt, Concern::Disks);
+        let instance = u128::from(random.draw()) << 64 | u128::from(random.draw());
+        let fresh = (InstanceId(instance.to_le_bytes()), random.draw());
         let disk: Arc<dyn Disk> = Arc::new(self.disk.clone());
-        let mut config =
-            HostConfig::new(DeploymentId(1), self.id, "sim:1".to_owned(), PathBuf::from("/data"));
-        config.election_ticks = ELECTION_TICKS;
-        config.heartbeat_ticks = HEARTBEAT_TICKS;
-        let store = open_log(&self.disk, salt).map_err(|error| error.to_string())?;
-        let mut log = LogWorker::new(store).with_batch_bytes_target(BATCH_BYTES_TARGET);
-        let mut recovered: BTreeMap<_, _> =
-            log.store().recovered().into_iter().map(|recovered| (recovered.key, recovered)).collect();
-        let mut first = Vec::new();
-        let missing: Vec<_> = self
-            .records
-            .iter()
-            .filter(|record| !recovered.contains_key(&log_key(record)))
-            .map(first_log)
-            .collect();
-        // A start that came to its end had waited until the log knew all of them, durably (rule D9).
-        if self.has_started && !missing.is_empty() {
-            return Err(format!("the log has lost {} of its replicas", missing.len()));
-        }
-        if !missing.is_empty() {
-            first.push(LogJob::Add { token: 0, replicas: missing });
-        }
+        let data = Path::new(DATA);
+        let io = |error| HostError::Io { path: data.to_owned(), error };
+        disk.create_dir_all(data).map_err(io)?;
+        let claim = Claim { deployment: DEPLOYMENT, node: self.id, raft_address: address(self.id) };
+        opening::claim(disk.as_ref(), data, data, &claim, fresh)?;
+        let options = LogOptions::new(SEGMENT_BYTES, Box::new(move || random.draw()))
+            .with_batch_bytes_max(SEGMENT_BYTES as usize / 4)
+            .with_segments_target(SEGMENTS_TARGET);
+        let opened = opening::open(&disk, data, data, &claim, fresh, options)?;
+        let opening::Opened { mut identity, registry, log } = opened;
+        let mut process =
+            Process::new(self.boot, own, mix, identity.clone(), registry, Box::new(log), now_us);
+        let (mut numbers, mut applied) = (process.numbers, BTreeMap::new());
+        let mut begun = BTreeMap::new();
+        let Process { registry, log, .. } = &mut process;
+        let recovery = opening::recover(registry, log, |record, recovered| {
+            numbers += 1;
+            begun.extend(begun_install(record, recovered.as_ref()));
+            let recorded = applied.entry(record.group).or_insert_with(Applied::default);
+            put_together(&disk, own, mix, record, numbers, recovered, recorded)
+        })?;
+        (process.numbers, process.applied) = (numbers, applied);
         // See `Process::take_mail`.
-        let is_cut = recovered.values().any(|recovered| recovered.install.is_some());
-        let apply_bytes_max = if is_cut { 1 } else { mix.apply_bytes_max };
-        let mut core = Core::new(CoreConfig {
-            node: self.id,
-            limits: Limits {
-                entry_bytes_target: 256,
-                apply_bytes_max,
-                compare_every_ticks: COMPARE_TICKS,
-                compare_content_every_ticks: 5 * COMPARE_TICKS,
-                ..Limits::default()
-            },
-            compaction_overhead_entries: own.overhead_entries,
-            truncate_step_entries: 5,
-            truncates_on_request_only: false,
-        });
-        let mut apply = ApplyWorker::new(log.store().reader(), usize::MAX, 0);
-        let (mut lookups, mut abandoned, mut discards) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
-        let mut applied = BTreeMap::new();
-        for record in &self.records {
-            let directory = PathBuf::from(format!("/data/groups/{}", record.group));
-            let options = MemoryOptions { flush_bytes: own.flush_bytes };
-            let machine = Box::new(MemoryKv::new(Arc::clone(&disk), directory, options));
-            let recorded = Applied::default();
-            let machine = Box::new(Recorder::new(machine, recorded.clone()));
-            applied.insert(record.group, recorded);
-            let recovered = recovered.remove(&log_key(record));
-            let install = recovered.as_ref().and_then(|recovered| recovered.install.clone());
-            let mut replica =
-                restore(&config, record, self.boot, recovered, machine).map_err(|error| error.to_string())?;
-            replica.seat.raft.set_quiesce_after_ticks(mix.quiesce_after_ticks);
-            if let Some((start, _)) = install {
-                match &replica.first {
-                    Some(LogJob::InstallStep { write, .. })
-                        if matches!(write.mark, Some(Mark::InstallDone(_))) =>
-                    {
-                        self.installations_finished += 1;
-                    }
-                    _ => _ = abandoned.insert(record.group, start.position.index),
+        process.apply_bytes_max = if begun.is_empty() { mix.apply_bytes_max } else { 1 };
+        process.core = process.core(self.id, own);
+        for (record, replica) in recovery.replicas {
+            if let Some(start) = begun.remove(&record.group) {
+                match replica.discard {
+                    None if replica.applier.meta().applied.index == start => self.installations_finished += 1,
+                    _ => _ = process.abandoned.insert(record.group, start),
                 }
             }
-            first.extend(replica.first);
-            let of = replica.seat.incarnation;
-            discards.extend(replica.discard.map(|directory| ApplyMail::Discard(of, directory)));
-            lookups.insert(record.group, replica.applier.lookup());
-            core.handle(Input::Start(Box::new(replica.seat)));
-            apply.handle(ApplyMail::Add(record.group, Box::new(replica.applier)), &mut Default::default());
+            process.take_in(&record, replica);
         }
-        match log.run(first, &mut Vec::new()).0 {
-            LogHealth::Well => {}
-            health => return Err(format!("{health:?}")),
-        }
-        discards.into_iter().for_each(|discard| apply.handle(discard, &mut Default::default()));
-        self.has_started |= !self.died();
-        self.installations_given_up += abandoned.len() as u64;
-        self.process = Some(Process {
-            core,
+        self.installations_given_up += process.abandoned.len() as u64;
+        process.not_started = recovery.not_started;
+        identity::mark_created(disk.as_ref(), data, data, &mut identity)?;
+        process.table = Some(PeerTable::open(Arc::clone(&disk), data)?);
+        let list = process.registry.list();
+        let is_new = |record: &&GroupRecord| {
+            !list.records.contains_key(&record.group) && !list.gone.contains_key(&record.group)
+        };
+        let new: Vec<GroupRecord> = self.founding.iter().filter(is_new).cloned().collect();
+        process.add(&disk, own, mix, new)?;
+        self.process = Some(process);
+        Ok(())
+    }
+}
+
+/// The installation that a crash cut short: the index that its snapshot covers (rule N1).
+fn begun_install(record: &GroupRecord, recovered: Option<&Recovered>) -> Option<(GroupId, Index)> {
+    let (start, _) = recovered?.install.as_ref()?;
+    Some((record.group, start.position.index))
+}
+
+/// Where a node is reached.
+pub fn address(node: NodeId) -> String {
+    format!("sim:{node}")
+}
+
+/// What its host is told.
+fn config(node: NodeId) -> HostConfig {
+    let mut config = HostConfig::new(DEPLOYMENT, node, address(node), PathBuf::from(DATA));
+    config.election_ticks = ELECTION_TICKS;
+    config.heartbeat_ticks = HEARTBEAT_TICKS;
+    config
+}
+
+fn put_together(
+    disk: &Arc<dyn Disk>,
+    own: &Own,
+    mix: &Mix,
+    record: &GroupRecord,
+    number: u64,
+    recovered: Option<Recovered>,
+    applied: &Applied,
+) -> Result<RestoredReplica, HostError> {
+    let directory = group_directory(Path::new(DATA), record.group, record.replica);
+    let options = MemoryOptions { flush_bytes: own.flush_bytes };
+    let machine = Box::new(MemoryKv::new(Arc::clone(disk), directory, options));
+    let machine = Box::new(Recorder::new(machine, applied.clone()));
+    let mut replica = restore(&config(record.replica.node()), record, number, recovered, machine)?;
+    replica.seat.raft.set_quiesce_after_ticks(mix.quiesce_after_ticks);
+    Ok(replica)
+}
+
+impl Process {
+    fn new(
+        boot: u64,
+        own: &Own,
+        mix: &Mix,
+        identity: Identity,
+        registry: Registry,
+        log: Box<dyn mraft_logstore::LogStore>,
+        now_us: u64,
+    ) -> Process {
+        let log = LogWorker::new(log).with_batch_bytes_target(BATCH_BYTES_TARGET);
+        let node = identity.node;
+        let mut process = Process {
+            core: Core::new(core_config(node, own, mix.apply_bytes_max)),
+            apply: ApplyWorker::new(log.store().reader(), usize::MAX, 0),
+            identity,
+            registry,
+            table: None,
             log,
             log_jobs: Vec::new(),
             log_busy: false,
@@ -293,22 +372,121 @@ impl Node {
             log_seal_due: true,
             log_more_to_tidy: false,
             log_pressed_at: 0,
-            apply,
             mail: Vec::new(),
             apply_busy: false,
             apply_retries: false,
             apply_tried_us: now_us,
             needs_restart: false,
             jobs: VecDeque::new(),
-            lookups,
-            applied,
-            abandoned,
+            lookups: BTreeMap::new(),
+            applied: BTreeMap::new(),
+            not_started: Vec::new(),
+            abandoned: BTreeMap::new(),
             apply_paused_until_us: 0,
-            tick: self.boot << 32,
+            apply_bytes_max: mix.apply_bytes_max,
+            tick: boot << 32,
             began_us: now_us,
-            staged: self.boot << 32,
-        });
+            staged: boot << 32,
+            numbers: boot << 32,
+        };
+        process.core = process.core(node, own);
+        process
+    }
+
+    fn core(&self, node: NodeId, own: &Own) -> Core {
+        Core::new(core_config(node, own, self.apply_bytes_max))
+    }
+
+    /// Gives a replica that was put together to whoever runs it.
+    fn take_in(&mut self, record: &GroupRecord, replica: RestoredReplica) {
+        let RestoredReplica { seat, applier, discard, .. } = replica;
+        let of = seat.incarnation;
+        self.lookups.insert(record.group, applier.lookup());
+        self.core.handle(Input::Start(Box::new(seat)));
+        let out = &mut Default::default();
+        self.apply.handle(ApplyMail::Add(record.group, Box::new(applier)), out);
+        if let Some(directory) = discard {
+            self.apply.handle(ApplyMail::Discard(of, directory), out);
+        }
+    }
+
+    /// Founds or joins groups: the list first, then the log, then the machines, as a host does.
+    pub fn add(
+        &mut self,
+        disk: &Arc<dyn Disk>,
+        own: &Own,
+        mix: &Mix,
+        records: Vec<GroupRecord>,
+    ) -> Result<(), HostError> {
+        if records.is_empty() {
+            return Ok(());
+        }
+        self.registry.put(records.iter().cloned())?;
+        let job = LogJob::Add { token: 0, replicas: records.iter().map(first_log).collect() };
+        self.run_log(job)?;
+        self.registry.logged(records.iter().map(|record| record.group))?;
+        for record in &records {
+            self.numbers += 1;
+            let applied = Applied::default();
+            self.applied.insert(record.group, applied.clone());
+            let replica = put_together(disk, own, mix, record, self.numbers, None, &applied)?;
+            self.take_in(record, replica);
+        }
         Ok(())
+    }
+
+    /// Stops a replica and forgets it for good, in the order of a host.
+    pub fn remove(
+        &mut self,
+        disk: &Arc<dyn Disk>,
+        group: GroupId,
+        replica: ReplicaId,
+        out: &mut ApplyOutput,
+    ) -> Result<(), HostError> {
+        let record = self.registry.records().get(&group).filter(|record| record.replica == replica);
+        let Some(key) = record.map(log_key) else { return Ok(()) };
+        self.core.handle(Input::Stop(group, NotApplied::Stopping));
+        let (done, _) = sync_channel(1);
+        self.apply.handle(ApplyMail::Remove { group, persist: false, done }, out);
+        self.lookups.remove(&group);
+        self.applied.remove(&group);
+        self.not_started.retain(|(of, _)| *of != group);
+        self.registry.remove(group, replica)?;
+        self.run_log(LogJob::Remove { token: 0, key })?;
+        let directory = group_directory(Path::new(DATA), group, replica);
+        remove_directory(disk.as_ref(), &directory).map_err(|error| HostError::Io { path: directory, error })
+    }
+
+    /// A job that its caller waits for.
+    fn run_log(&mut self, job: LogJob) -> Result<(), HostError> {
+        let mut done = Vec::new();
+        let (health, _) = self.log.run([job], &mut done);
+        // A log that failed before says nothing of what it is asked for since.
+        let is_done = done.iter().any(|done| matches!(done, LogDone::Added { .. } | LogDone::Removed { .. }));
+        done.into_iter().for_each(|done| self.core.handle(Input::Log(done)));
+        self.log_seal_due = true;
+        match health {
+            LogHealth::Well if is_done => Ok(()),
+            LogHealth::Well => Err(HostError::Closed),
+            LogHealth::Full => Err(HostError::Log(LogError::Full { needed_bytes: SEGMENT_BYTES })),
+            LogHealth::Failed(error) => Err(HostError::Log(error)),
+        }
+    }
+}
+
+fn core_config(node: NodeId, own: &Own, apply_bytes_max: usize) -> CoreConfig {
+    CoreConfig {
+        node,
+        limits: Limits {
+            entry_bytes_target: 256,
+            apply_bytes_max,
+            compare_every_ticks: COMPARE_TICKS,
+            compare_content_every_ticks: 5 * COMPARE_TICKS,
+            ..Limits::default()
+        },
+        compaction_overhead_entries: own.overhead_entries,
+        truncate_step_entries: 5,
+        truncates_on_request_only: false,
     }
 }
 
@@ -343,13 +521,4 @@ impl Process {
         }
         false
     }
-}
-
-/// The segment log on a simulated disk, with segments small enough to be recycled within a run.
-fn open_log(disk: &MemoryDisk, salt: u64) -> Result<Box<dyn LogStore>, LogError> {
-    let mut random = Random::new(salt, Concern::Disks);
-    let options = LogOptions::new(SEGMENT_BYTES, Box::new(move || random.draw()))
-        .with_batch_bytes_max(SEGMENT_BYTES as usize / 4)
-        .with_segments_target(SEGMENTS_TARGET);
-    Ok(Box::new(SegmentLog::open(Arc::new(disk.clone()), Path::new("/data/log"), options)?))
 }

@@ -5,8 +5,12 @@
 //! `turns` lets a node decide and carries out what it asks for, `snapshots` moves snapshots, `crashes` is what goes wrong,
 //! `requests` are the clients, `watch` is what must hold all the time, `end` when everything has come to rest.
 
+mod atlas;
 mod crashes;
+mod damage;
 mod end;
+mod links;
+mod operators;
 mod requests;
 mod snapshots;
 mod turns;
@@ -26,19 +30,19 @@ use mraft_types::{DeploymentId, GroupId, Member, Membership, NodeId, ReplicaId, 
 
 use crate::check::{Broken, Checks};
 use crate::clients::Client;
-use crate::mix::{Fault, Mix};
+use crate::mix::{Fault, Mix, TICK_US};
 use crate::network::Network;
 use crate::node::{ELECTION_TICKS, Node, Process};
 use crate::random::{Concern, Random};
 use crate::transcript::Transcript;
+use atlas::Atlas;
+use links::Link;
 use snapshots::Transfer;
 
-/// Length of a tick in microseconds of virtual time.
-const TICK_US: u64 = 10_000;
 /// In the calm every group takes a write within so many election timeouts.
 const WRITTEN_ELECTIONS: u64 = 10;
 /// The calm phase must bring everything back within so many election timeouts.
-const CALM_ELECTIONS: u64 = 30;
+const CALM_ELECTIONS: u64 = 45;
 /// At the end of the calm phase nobody asks for anything for so many election timeouts: then all replicas must be at the same place.
 const QUIET_ELECTIONS: u64 = 12;
 /// The wall clock at the beginning.
@@ -83,6 +87,18 @@ pub struct Report {
     pub stores_failed: u64,
     /// Nodes that were suspected by others (rule T5).
     pub suspicions: u64,
+    /// Membership changes that operators asked for.
+    pub changes_proposed: u64,
+    /// Replicas that joined a group.
+    pub joins: u64,
+    /// Frames that came damaged and were refused.
+    pub frames_refused: u64,
+    /// Hellos that were refused (rules M6, M7).
+    pub hellos_refused: u64,
+    /// Nodes with a useless directory that came back with an empty one.
+    pub outcasts_back: u64,
+    /// Replicas that were condemned (rule D9).
+    pub condemned: u64,
     /// Groups whose voters were all found to have the same state by themselves (rule E8).
     pub groups_compared: u64,
     /// Hash of everything that happened, in order.
@@ -168,9 +184,45 @@ enum Action {
     /// An operator restarts a process whose replicas stopped.
     Operator(usize, u64),
     DiskRoom(usize),
+    /// Somebody finds that a disk is damaged.
+    LookAtDisk(usize),
+    /// A wall clock that jumped goes right again.
+    ClockBack(usize),
+    /// Operators look at everything.
+    Operate,
+    /// A replica was removed from its group.
+    Forget {
+        node: usize,
+        boot: u64,
+        group: GroupId,
+        replica: ReplicaId,
+    },
     Calm,
     /// By now every group must have taken a write in the calm.
     WrittenByNow,
+}
+
+impl Action {
+    /// The node whose process does this, if it is one that does.
+    fn process(&self) -> Option<usize> {
+        match self {
+            Action::Tick(node, _)
+            | Action::Deliver { to: node, .. }
+            | Action::LogDone(node, _)
+            | Action::LogIdle { node, .. }
+            | Action::Filled { node, .. }
+            | Action::ApplyDone(node, _)
+            | Action::ApplyRetry(node, _)
+            | Action::Job(node, _)
+            | Action::Report { to: node, .. }
+            | Action::Mail { node, .. }
+            | Action::LogRead { node, .. }
+            | Action::Snapshot { to: node, .. }
+            | Action::Told { node, .. }
+            | Action::Forget { node, .. } => Some(*node),
+            _ => None,
+        }
+    }
 }
 
 /// The streams of chance, one per concern.
@@ -205,6 +257,10 @@ struct World {
     calm: bool,
     /// Groups that acknowledged a write which was asked for after everything had healed.
     written_in_calm: BTreeSet<GroupId>,
+    links: BTreeMap<(usize, usize), Link>,
+    atlas: Atlas,
+    /// The newest memberships of each group that anybody ever went by.
+    newest_memberships: BTreeMap<GroupId, Vec<Membership>>,
     /// Since when a node's replica of a group sleeps behind a leader that is gone.
     forsaken: BTreeMap<(usize, GroupId), u64>,
     transcript: Option<RefCell<Transcript>>,
@@ -232,7 +288,7 @@ impl World {
                 (0..mix.replicas).map(|at| ids[(group as usize + at) % ids.len()]).collect();
             let genesis = founding(GroupId(group), &members);
             for node in nodes.iter_mut().filter(|node| members.contains(&node.id)) {
-                node.records.push(GroupRecord {
+                node.founding.push(GroupRecord {
                     group: GroupId(group),
                     uid: genesis.uid,
                     replica: ReplicaId::new(0, node.id),
@@ -267,6 +323,9 @@ impl World {
             report: Report { seed, ..Report::default() },
             calm: false,
             written_in_calm: BTreeSet::new(),
+            links: BTreeMap::new(),
+            atlas: Atlas::default(),
+            newest_memberships: BTreeMap::new(),
             forsaken: BTreeMap::new(),
             transcript: None,
         }
@@ -284,6 +343,7 @@ impl World {
             let wait = self.until_next(fault, mean_us);
             self.after(wait, Action::Fault(fault));
         }
+        self.after(1, Action::Operate);
         self.after(self.mix.safety_us, Action::Calm);
         let end = self.end_us();
         while let Some(Reverse((at, id, place))) = self.calendar.pop() {
@@ -300,6 +360,13 @@ impl World {
     }
 
     fn happen(&mut self, action: Action) -> Result<(), Broken> {
+        if let Some(node) = action.process()
+            && self.nodes[node].frozen_until_us > self.now_us
+        {
+            // Everything that came meanwhile is there when it goes on.
+            self.after(self.nodes[node].frozen_until_us - self.now_us, action);
+            return Ok(());
+        }
         match action {
             Action::Tick(node, boot) => self.tick(node, boot),
             Action::Deliver { to, from, frame } => self.deliver(to, from, &frame),
@@ -336,7 +403,8 @@ impl World {
                 Ok(())
             }
             Action::Restart(node, boot) => {
-                if self.nodes[node].boot == boot && self.nodes[node].process.is_none() {
+                let own = &self.nodes[node];
+                if own.boot == boot && own.process.is_none() && !own.is_gone {
                     self.start(node)?;
                 }
                 Ok(())
@@ -346,6 +414,16 @@ impl World {
                 self.nodes[node].change_faults(|faults| faults.capacity_bytes = None);
                 Ok(())
             }
+            Action::LookAtDisk(node) => {
+                self.look_at_disk(node);
+                Ok(())
+            }
+            Action::ClockBack(node) => {
+                self.nodes[node].jumped_ms = 0;
+                Ok(())
+            }
+            Action::Operate => self.operate(),
+            Action::Forget { node, boot, group, replica } => self.forget_replica(node, boot, group, replica),
             Action::Calm => self.calm_down(),
             Action::WrittenByNow => self.check_written(),
         }
@@ -386,7 +464,9 @@ impl World {
         Now {
             tick: self.nodes[node].process.as_ref().map_or(0, |process| process.tick),
             monotonic_ms: (self.now_us - began_us) / 1000,
-            unix_ms: (UNIX_MS + now_ms).saturating_add_signed(self.mix.own[node].ahead_ms),
+            unix_ms: (UNIX_MS + now_ms)
+                .saturating_add_signed(self.mix.own[node].ahead_ms)
+                .saturating_add_signed(self.nodes[node].jumped_ms),
         }
     }
 

@@ -34,6 +34,8 @@ pub mod promise {
     pub const ANSWERED: &str = "every request is answered within its deadline";
     /// Recovery.
     pub const COMES_BACK: &str = "a node comes back from its own disk";
+    /// Rules M6 and M7.
+    pub const ONLY_STRANGERS_REFUSED: &str = "only wiped directories and old copies are refused";
     /// Rule D10, the healthy half.
     pub const LOG_WORKS: &str = "the log works as long as the disk does";
     /// Rule L6 and the order of writes.

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use mraft_kv::query::QueryAnswer;
-use mraft_types::{GroupId, Index, NodeId};
+use mraft_types::{GroupId, Index, ReplicaId};
 
 use super::linearizable::{Question, answers};
 use super::{Broken, Checks};
@@ -13,22 +13,22 @@ use super::{Broken, Checks};
 /// See the module.
 pub const PROMISE: &str = "stale reads are prefix-consistent";
 
-/// How far each process of a node was seen to be.
+/// How far each run of a replica was seen to be: one per process of its node.
 #[derive(Clone, Debug, Default)]
-pub struct Stale(BTreeMap<(GroupId, NodeId, u64), Index>);
+pub struct Stale(BTreeMap<(GroupId, ReplicaId, u64), Index>);
 
 impl Checks {
-    /// A stale read was answered by a process of a node.
+    /// A stale read was answered by a replica, in the process with this number.
     pub fn read_stale(
         &mut self,
         group: GroupId,
-        (node, boot): (NodeId, u64),
+        (replica, boot): (ReplicaId, u64),
         question: &Question,
         answer: &QueryAnswer,
     ) -> Result<(), Broken> {
-        let broken = |how: String| Broken::new(PROMISE, format!("group {group} on node {node}: {how}"));
+        let broken = |how: String| Broken::new(PROMISE, format!("group {group}, {replica}: {how}"));
         let index = answers(self.model(group), question, answer).map_err(broken)?;
-        let before = self.stale.0.entry((group, node, boot)).or_default();
+        let before = self.stale.0.entry((group, replica, boot)).or_default();
         if index < *before {
             return Err(broken(format!("showed entry {index} after {before}")));
         }
@@ -40,7 +40,7 @@ impl Checks {
 #[cfg(test)]
 mod tests {
     use super::super::model::Applied;
-    use super::super::tests::{GROUP, node, put, put_at};
+    use super::super::tests::{GROUP, node, put, put_at, replica};
     use super::*;
 
     #[test]
@@ -56,10 +56,13 @@ mod tests {
             found: Some((applied - 2, value.into())),
         };
         let a = Question::Key(b"a".to_vec());
-        checks.read_stale(GROUP, (node(1), 1), &a, &at(4, "2")).expect("fine");
-        checks.read_stale(GROUP, (node(2), 1), &a, &at(3, "1")).expect("another node lags");
-        checks.read_stale(GROUP, (node(1), 2), &a, &at(3, "1")).expect("another process may lag too");
-        assert!(checks.read_stale(GROUP, (node(1), 1), &a, &at(3, "1")).is_err(), "it went back");
-        assert!(checks.read_stale(GROUP, (node(2), 1), &a, &at(4, "1")).is_err(), "what never was together");
+        checks.read_stale(GROUP, (replica(1), 1), &a, &at(4, "2")).expect("fine");
+        checks.read_stale(GROUP, (replica(2), 1), &a, &at(3, "1")).expect("another node lags");
+        checks.read_stale(GROUP, (replica(1), 2), &a, &at(3, "1")).expect("another process may lag too");
+        assert!(checks.read_stale(GROUP, (replica(1), 1), &a, &at(3, "1")).is_err(), "it went back");
+        assert!(
+            checks.read_stale(GROUP, (replica(2), 1), &a, &at(4, "1")).is_err(),
+            "what never was together"
+        );
     }
 }

@@ -2,15 +2,18 @@
 
 //! What goes wrong: processes that die, power that goes away, disks that are full or fail, paths that are cut.
 
+use std::cmp::Reverse;
+
 use mraft::core::Input;
 use mraft::{Answer, Unknown};
 use mraft_engine::NOBODY;
 use mraft_engine::event::{Event, NodeEvent};
 use mraft_types::GroupId;
 
-use super::{Action, ELECTION_US, TICK_US, WRITTEN_ELECTIONS, World, running};
+use super::damage::Part;
+use super::{Action, ELECTION_US, WRITTEN_ELECTIONS, World, running};
 use crate::check::{Broken, promise};
-use crate::mix::Fault;
+use crate::mix::{Fault, Own, SANE_SKEW_MS, WILD_SKEW_MS};
 
 /// A crash in the middle comes within so many disk operations.
 const MIDDLE_OPERATIONS_MAX: u64 = 30;
@@ -18,6 +21,14 @@ const MIDDLE_OPERATIONS_MAX: u64 = 30;
 pub(super) const INSTALL_OPERATIONS: u64 = 12;
 /// A process opens its files within so many disk operations.
 const START_OPERATIONS: u64 = 80;
+/// A process stands still for so long.
+const FROZEN_US: (u64, u64) = (20_000, 1_500_000);
+/// A path holds everything back for so long.
+const CLOGGED_US: (u64, u64) = (20_000, 500_000);
+/// In the calm nothing that was held back comes later than this.
+const HURRY_US: u64 = 50_000;
+/// How often somebody copies the directory of a process that ended.
+const COPIED_PER_MILLE: u64 = 300;
 /// A process that came back dies again within this time, now and then: what it found on the disk is then found once more.
 const AGAIN_US_MAX: u64 = 600_000;
 
@@ -35,6 +46,11 @@ impl World {
             return Ok(());
         }
         if let Err(reason) = result {
+            self.say(|| format!("node {} does not start: {reason}", self.ids[node]));
+            if self.nodes[node].is_hurt {
+                self.nodes[node].outcast.get_or_insert_with(|| reason.to_string());
+                return Ok(());
+            }
             if self.nodes[node].faulty.any() {
                 self.end_process(node, None);
                 return Ok(());
@@ -44,8 +60,9 @@ impl World {
         }
         self.say(|| format!("node {} starts", self.ids[node]));
         let boot = self.nodes[node].boot;
-        let wait = self.random.time.between(1, TICK_US);
+        let wait = self.random.time.between(1, self.mix.own[node].tick_us);
         self.after(wait, Action::Tick(node, boot));
+        self.check_started(node)?;
         let is_again = self.nodes[node].process.as_ref().is_some_and(|process| !process.abandoned.is_empty());
         if !self.calm && self.random.crashes.per_mille(if is_again { 500 } else { 100 }) {
             let wait = self.random.crashes.between(1, AGAIN_US_MAX);
@@ -60,9 +77,22 @@ impl World {
             Fault::Kill | Fault::PowerCut | Fault::MiddleCut | Fault::KillMajority | Fault::CutAll => {
                 &mut self.random.crashes
             }
-            Fault::Partition | Fault::Suspicion => &mut self.random.partitions,
-            Fault::DiskFull | Fault::DiskFails => &mut self.random.disks,
-            Fault::Transfer => &mut self.random.operators,
+            Fault::Partition | Fault::Suspicion | Fault::Freeze | Fault::ClockJump | Fault::Clog => {
+                &mut self.random.partitions
+            }
+            Fault::DiskFull
+            | Fault::DiskFails
+            | Fault::NodeLost
+            | Fault::Wiped
+            | Fault::OldCopy
+            | Fault::RotInLog
+            | Fault::RotInState
+            | Fault::RotInLists
+            | Fault::LostWrite
+            | Fault::Misdirected
+            | Fault::SlowDisk
+            | Fault::HungDisk => &mut self.random.disks,
+            Fault::Transfer | Fault::Members => &mut self.random.operators,
         };
         random.between(1, 2 * mean_us)
     }
@@ -98,11 +128,42 @@ impl World {
             Fault::DiskFull => self.fill_disk(),
             Fault::DiskFails => self.fail_disk(),
             Fault::Transfer => self.transfer_leadership()?,
+            Fault::Members => self.change_members()?,
+            Fault::NodeLost => self.lose_node(),
+            Fault::Wiped => self.wipe(),
+            Fault::OldCopy => self.restore_copy(),
+            Fault::RotInLog => self.flip_bits(Part::Log),
+            Fault::RotInState => self.flip_bits(Part::State),
+            Fault::RotInLists => self.flip_bits(Part::Small),
+            Fault::LostWrite => self.lose_write(false),
+            Fault::Misdirected => self.lose_write(true),
+            Fault::SlowDisk => self.slow_disk(false),
+            Fault::HungDisk => self.slow_disk(true),
+            Fault::Freeze => self.freeze(),
+            Fault::ClockJump => self.jump_clock(),
+            Fault::Clog => self.clog(),
         };
         if happened {
             *self.report.faults.entry(fault).or_default() += 1;
         }
         Ok(())
+    }
+
+    /// What a start finds: replicas that are condemned or cannot be opened only where something happened to the disk.
+    fn check_started(&mut self, node: usize) -> Result<(), Broken> {
+        let Some(process) = self.nodes[node].process.as_ref() else { return Ok(()) };
+        match process.not_started.first() {
+            Some((group, error)) if !self.nodes[node].is_hurt && !self.nodes[node].faulty.any() => {
+                let how = format!("group {group} on node {} cannot be opened: {error}", self.ids[node]);
+                Err(Broken::new(promise::COMES_BACK, how))
+            }
+            Some(_) if !self.nodes[node].is_hurt => {
+                let boot = self.nodes[node].boot;
+                self.call_operator(node, boot);
+                Ok(())
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Kills a process at one of its next disk operations.
@@ -144,11 +205,11 @@ impl World {
     }
 
     /// The process dies, perhaps with the power. Answers whether there was one.
-    fn crash(&mut self, node: usize, with_power: bool) -> bool {
+    pub(super) fn crash(&mut self, node: usize, with_power: bool) -> bool {
         if self.nodes[node].process.is_none() && !self.nodes[node].died() {
             return false;
         }
-        self.report.crashes += 1;
+        self.report.crashes += u64::from(!self.nodes[node].is_gone);
         self.report.crashes_in_the_middle += u64::from(self.nodes[node].died());
         self.report.sleeping_leaders_killed += u64::from(self.nodes[node].has_sleeping_leader());
         self.say(|| {
@@ -162,8 +223,15 @@ impl World {
         true
     }
 
-    fn end_process(&mut self, node: usize, power_seed: Option<u64>) {
+    pub(super) fn end_process(&mut self, node: usize, power_seed: Option<u64>) {
+        let starts = self.nodes[node].process.as_ref().map(|process| process.identity.boot_counter);
         self.nodes[node].end(power_seed);
+        if let Some(starts) = starts
+            && self.mix.faults.contains_key(&Fault::OldCopy)
+            && self.random.disks.per_mille(COPIED_PER_MILLE)
+        {
+            self.nodes[node].copy = Some((starts, self.nodes[node].disk.fork()));
+        }
         let boot = self.nodes[node].boot;
         for at in 0..self.clients.len() {
             let asked = self.clients[at].asked.as_ref();
@@ -264,6 +332,47 @@ impl World {
         at != suspect
     }
 
+    /// A process stands still: a debugger, a machine that was put to sleep, a page that does not come.
+    fn freeze(&mut self) -> bool {
+        let node = self.random.partitions.index(self.nodes.len());
+        if self.nodes[node].process.is_none() {
+            return false;
+        }
+        let for_us = self.random.partitions.between(FROZEN_US.0, FROZEN_US.1);
+        self.nodes[node].frozen_until_us = self.now_us + for_us;
+        self.say(|| format!("node {} stands still for {} ms", self.ids[node], for_us / 1000));
+        true
+    }
+
+    /// A wall clock jumps by an hour, if no other one is wrong.
+    fn jump_clock(&mut self) -> bool {
+        let is_wild = |own: &Own| own.ahead_ms.unsigned_abs() > SANE_SKEW_MS;
+        let is_taken = self.mix.own.iter().any(is_wild) || self.nodes.iter().any(|node| node.jumped_ms != 0);
+        let few = self.mix.replicas < 3 || self.mix.faults.contains_key(&Fault::Members);
+        if is_taken || few {
+            return false;
+        }
+        let node = self.random.partitions.index(self.nodes.len());
+        let back = self.random.partitions.per_mille(500);
+        self.nodes[node].jumped_ms = if back { -WILD_SKEW_MS } else { WILD_SKEW_MS };
+        self.say(|| {
+            format!("the clock of node {} jumps by {} ms", self.ids[node], self.nodes[node].jumped_ms)
+        });
+        let wait = self.random.partitions.between(50_000, 2_000_000);
+        self.after(wait, Action::ClockBack(node));
+        true
+    }
+
+    /// A path holds everything back for a while.
+    fn clog(&mut self) -> bool {
+        let random = &mut self.random.partitions;
+        let (from, to) = (random.index(self.ids.len()), random.index(self.ids.len()));
+        let for_us = random.between(CLOGGED_US.0, CLOGGED_US.1);
+        self.network.clog(self.ids[from], self.ids[to], self.now_us + for_us);
+        self.say(|| format!("what node {} sends to node {} is held back", self.ids[from], self.ids[to]));
+        from != to
+    }
+
     /// Somebody moves the leadership of a group, wherever it is.
     fn transfer_leadership(&mut self) -> Result<bool, Broken> {
         let group = GroupId(self.random.operators.draw() % self.mix.groups);
@@ -287,9 +396,21 @@ impl World {
         self.after(WRITTEN_ELECTIONS * ELECTION_US, Action::WrittenByNow);
         self.network.heal();
         self.network.set_quality(self.mix.calm_quality());
+        self.hurry();
+        for client in 0..self.clients.len() {
+            // Whoever waits for an answer since before could wait for longer than the calm gives a group.
+            self.clients[client].asked = None;
+            self.clients[client].series += 1;
+            self.after(1, Action::Client(client));
+        }
+        for (from, to) in pairs(self.ids.len()) {
+            self.network.clog(self.ids[from], self.ids[to], 0);
+        }
         for node in 0..self.nodes.len() {
             let own = &mut self.nodes[node];
             own.crash_at = None;
+            own.frozen_until_us = 0;
+            own.slow = None;
             own.change_faults(|faults| {
                 faults.all_from_operation = None;
                 faults.once_at_operation = None;
@@ -299,10 +420,27 @@ impl World {
                 self.end_process(node, None);
             }
             self.nodes[node].faulty = Default::default();
-            if self.nodes[node].process.is_none() {
+            if self.nodes[node].process.is_none() && !self.nodes[node].is_gone {
                 self.start(node)?;
             }
         }
         Ok(())
     }
+
+    /// What a slow disk, a clogged path or a process that stands still held back does not have to wait any longer.
+    fn hurry(&mut self) {
+        let soon_us = self.now_us + HURRY_US;
+        let calendar = std::mem::take(&mut self.calendar);
+        self.calendar = calendar
+            .into_iter()
+            .map(|Reverse((at, id, place))| {
+                let is_held = self.actions[place].as_ref().is_some_and(|action| action.process().is_some());
+                Reverse((if is_held { at.min(soon_us) } else { at }, id, place))
+            })
+            .collect();
+    }
+}
+
+fn pairs(nodes: usize) -> impl Iterator<Item = (usize, usize)> {
+    (0..nodes).flat_map(move |from| (0..nodes).map(move |to| (from, to)))
 }

@@ -42,9 +42,22 @@ impl World {
 
     fn check_members(&mut self, group: GroupId) -> Result<(), Broken> {
         let mut first: Option<(NodeId, AtRest)> = None;
-        let is_member = |node: usize| self.nodes[node].records.iter().any(|record| record.group == group);
-        let members: Vec<usize> = (0..self.nodes.len()).filter(|node| is_member(*node)).collect();
-        for node in members {
+        let mut applied_to = 0;
+        let Some((_, membership, _)) = self.serving_leader(group) else {
+            return Err(Broken::new(calm::MEMBERS_EQUAL, format!("group {group} has no leader in the end")));
+        };
+        let voters = membership.counting().count();
+        if voters != self.mix.replicas || membership.members.len() != voters {
+            let how = format!(
+                "group {group} has {voters} voters of {} members, not {}",
+                membership.members.len(),
+                self.mix.replicas
+            );
+            return Err(Broken::new(calm::MEMBERS_EQUAL, how));
+        }
+        let members: Vec<usize> =
+            membership.members.keys().filter_map(|id| self.place_of(id.node())).collect();
+        for node in members.iter().copied() {
             let id = self.ids[node];
             let broken = |how: String| Err(Broken::new(calm::MEMBERS_EQUAL, how));
             let Some((applied, found)) = self.at_rest(node, group) else {
@@ -54,8 +67,7 @@ impl World {
                 let last = found.last_index;
                 return broken(format!("node {id} applied {applied} of {last} entries of group {group}"));
             }
-            let content = self.content(node, group).unwrap_or_default();
-            self.checks.holds(group, id, applied, &content)?;
+            applied_to = applied;
             match &first {
                 None => first = Some((id, found)),
                 Some((_, expected)) if *expected == found => {}
@@ -68,6 +80,10 @@ impl World {
                     ));
                 }
             }
+        }
+        for node in members {
+            let content = self.content(node, group).unwrap_or_default();
+            self.checks.holds(group, self.ids[node], applied_to, &content)?;
         }
         Ok(())
     }

@@ -7,12 +7,13 @@ use mraft::{Answer, NotApplied, Proposal, ReadKind, Ticket};
 use mraft_engine::event::Event;
 use mraft_engine::packing::NO_SLOT;
 use mraft_kv::query::QueryAnswer;
-use mraft_types::{GroupId, Payload};
+use mraft_types::{GroupId, Payload, ReplicaId};
 
-use super::{Action, TICK_US, World, running};
+use super::{Action, World, running};
 use crate::check::linearizable::Question;
 use crate::check::{Broken, promise};
 use crate::clients::{Asked, Wish, draw, next_node, query};
+use crate::mix::TICK_US;
 
 /// So many ticks after its deadline at the latest a request is answered: what is committed by then still has to be applied.
 const ANSWER_SLACK_TICKS: u64 = 30;
@@ -39,7 +40,17 @@ impl World {
         };
         let floor = self.checks.order.floor(group);
         self.clients[client].series += 1;
-        let asked = Asked { group, wish, floor, in_calm: self.calm, node, index: None, attempts: 0, boot: 0 };
+        let asked = Asked {
+            group,
+            wish,
+            floor,
+            in_calm: self.calm,
+            node,
+            index: None,
+            attempts: 0,
+            boot: 0,
+            deadline_tick: 0,
+        };
         self.clients[client].asked = Some(asked);
         self.send_wish(client)
     }
@@ -55,6 +66,12 @@ impl World {
         let ticket = Ticket((client as u64) << 32 | series);
         let Some(asked) = self.clients[client].asked.as_mut() else { return Ok(()) };
         let Some(at) = self.ids.iter().position(|id| *id == asked.node) else { return Ok(()) };
+        if self.nodes[at].frozen_until_us > self.now_us {
+            // It is heard when the process goes on.
+            let wait = self.nodes[at].frozen_until_us - self.now_us;
+            self.after(wait, Action::Retry { client, series });
+            return Ok(());
+        }
         asked.boot = self.nodes[at].boot;
         let (group, attempt) = (asked.group, asked.attempts);
         let wait = (self.mix.patience_ticks + ANSWER_SLACK_TICKS) * TICK_US;
@@ -65,6 +82,7 @@ impl World {
             return Ok(());
         };
         let deadline_tick = process.tick + self.mix.patience_ticks;
+        asked.deadline_tick = deadline_tick;
         let read = |kind| Event::Read { kind, tickets: vec![ticket], deadline_tick };
         let event = match (&asked.wish, asked.index) {
             (Wish::Write(body), _) => {
@@ -137,7 +155,8 @@ impl World {
             }
             (Wish::StaleRead(question), Answer::ReadReady { .. }) => {
                 if let Some(found) = self.look_up(&asked, question) {
-                    self.checks.read_stale(group, (asked.node, asked.boot), question, &found)?;
+                    let replica = self.replica_at(&asked);
+                    self.checks.read_stale(group, (replica, asked.boot), question, &found)?;
                 }
                 None
             }
@@ -187,6 +206,13 @@ impl World {
         QueryAnswer::decode(&found).ok()
     }
 
+    /// Which replica answers at the node of an operation.
+    fn replica_at(&self, asked: &Asked) -> ReplicaId {
+        let process = self.place_of(asked.node).and_then(|at| self.nodes[at].process.as_ref());
+        let record = process.and_then(|process| process.registry.records().get(&asked.group));
+        record.map_or(ReplicaId::new(0, asked.node), |record| record.replica)
+    }
+
     /// The time is over by which an attempt must have been answered.
     pub(super) fn overdue(&mut self, client: usize, series: u64, attempt: u32) -> Result<(), Broken> {
         let waits = |asked: &&Asked| asked.attempts == attempt;
@@ -194,6 +220,16 @@ impl World {
         if self.clients[client].series != series {
             return Ok(());
         }
+        let Some(at) = self.place_of(asked.node) else { return Ok(()) };
+        // Deadlines are ticks of the process, which may have stood still; and a disk that hangs holds up what is committed.
+        let late_tick = asked.deadline_tick + ANSWER_SLACK_TICKS;
+        let tick = running(&mut self.nodes, at, asked.boot).map_or(u64::MAX, |process| process.tick);
+        let slow_until_us = self.nodes[at].slow.map_or(0, |(until_us, _)| until_us);
+        if tick < late_tick || slow_until_us + ANSWER_SLACK_TICKS * TICK_US > self.now_us {
+            self.after(TICK_US, Action::Overdue { client, series, attempt });
+            return Ok(());
+        }
+        let Some(asked) = self.clients[client].asked.as_ref() else { return Ok(()) };
         Err(Broken::new(
             promise::ANSWERED,
             format!(

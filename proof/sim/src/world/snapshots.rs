@@ -61,6 +61,14 @@ impl World {
         let directory = process.staged;
         let Some(applier) = process.apply.applier(send.of.group) else { return Ok(false) };
         let of = applier.incarnation();
+        let is_for = process
+            .registry
+            .records()
+            .get(&send.of.group)
+            .is_some_and(|record| record.replica == send.order.to && record.uid == send.order.uid);
+        if !is_for {
+            return Ok(false);
+        }
         let staged = applier.machine().stage(directory, &send.meta.encode()).and_then(|mut stage| {
             for chunk in &send.chunks {
                 stage.write_chunk(chunk)?;
@@ -72,7 +80,7 @@ impl World {
         }
         match staged {
             Ok(()) => {}
-            Err(_) if self.nodes[to].faulty.any() => return Ok(false),
+            Err(_) if self.nodes[to].faulty.any() || self.nodes[to].is_hurt => return Ok(false),
             Err(error) => {
                 return Err(Broken { promise: promise::STAGEABLE, how: error.to_string() });
             }

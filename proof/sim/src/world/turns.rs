@@ -13,10 +13,10 @@ use mraft_engine::event::{Event, NodeEvent};
 use mraft_logstore::Fill;
 use mraft_raft::ReadBack;
 use mraft_types::{NodeId, Payload};
-use mraft_wire::{FRAME_HEADER_BYTES, FrameBuilder, Packet, PacketReader};
+use mraft_wire::{FRAME_HEADER_BYTES, FrameBuilder, FrameReader, Packet, PacketReader};
 
 use super::crashes::INSTALL_OPERATIONS;
-use super::{Action, TICK_US, World, running};
+use super::{Action, World, running};
 use crate::check::{Broken, promise};
 use crate::node::SEGMENTS_TARGET;
 
@@ -40,7 +40,7 @@ impl World {
         let tick = process.tick;
         process.core.set_now(mraft_engine::event::Now { tick, ..now });
         process.core.handle(Input::Node(NodeEvent::Tick { random }));
-        self.after(TICK_US, Action::Tick(node, boot));
+        self.after(self.mix.own[node].tick_us, Action::Tick(node, boot));
         if tick.is_multiple_of(BEAT_TICKS) {
             self.beat(node, now.unix_ms)?;
         }
@@ -54,8 +54,16 @@ impl World {
         let own = self.ids[node];
         let life = self.nodes[node].life().filter(|_| self.mix.quiesce_after_ticks.is_some());
         let life = life.map(|life| NodeEvent::PeerLife { node: own, life: Some(life) });
+        let durable_seq = self.nodes[node].process.as_ref().map_or(0, |own| own.log.store().durable_seq());
         for at in (0..self.nodes.len()).filter(|at| *at != node) {
-            for delay in self.network.send(own, self.ids[at], &mut self.random.network) {
+            if !self.are_linked(node, at)? {
+                continue;
+            }
+            if self.network.connected(own, self.ids[at]) {
+                let table = self.nodes[at].process.as_ref().and_then(|process| process.table.as_ref());
+                table.into_iter().for_each(|table| table.heard(own, durable_seq));
+            }
+            for delay in self.network.send(self.now_us, own, self.ids[at], &mut self.random.network) {
                 let event = NodeEvent::PeerClock { node: own, unix_ms };
                 self.after(delay, Action::Told { node: at, event });
                 if let Some(event) = life {
@@ -69,8 +77,11 @@ impl World {
     pub(super) fn deliver(&mut self, to: usize, from: NodeId, frame: &[u8]) -> Result<(), Broken> {
         let own = self.ids[to];
         self.trace_bytes(frame);
+        if self.nodes[to].process.is_none() {
+            return Ok(());
+        }
+        let Some(payload) = self.read_frame(to, from, frame) else { return Ok(()) };
         let Some(process) = self.nodes[to].process.as_mut() else { return Ok(()) };
-        let payload = Payload::copy_from(&frame[FRAME_HEADER_BYTES..]);
         let broken =
             |error: mraft_wire::DecodeError| Broken { promise: promise::UNDERSTOOD, how: error.to_string() };
         for packet in PacketReader::new(&payload, from, own).map_err(broken)? {
@@ -79,6 +90,40 @@ impl World {
             }
         }
         self.pump(to)
+    }
+
+    /// The payload of a frame as it came off the network; what is damaged ends the connection.
+    fn read_frame(&mut self, to: usize, from: NodeId, frame: &[u8]) -> Option<Payload> {
+        let mut frame = frame.to_vec();
+        if !self.network.corrupt(&mut frame, &mut self.random.network) {
+            return Some(Payload::copy_from(&frame[FRAME_HEADER_BYTES..]));
+        }
+        let mut reader = FrameReader::new();
+        reader.hello_is_done();
+        let mut rest = frame.as_slice();
+        let read = loop {
+            match reader.next_frame() {
+                Ok(None) if rest.is_empty() => break None,
+                Ok(None) => {
+                    let buffer = reader.buffer();
+                    let taken = buffer.len().min(rest.len());
+                    buffer[..taken].copy_from_slice(&rest[..taken]);
+                    rest = &rest[taken..];
+                    reader.filled(taken);
+                }
+                Ok(Some(frame)) => break Some(frame.payload),
+                Err(_) => break None,
+            }
+        };
+        if read.is_none() {
+            self.report.frames_refused += 1;
+            let at = self.place_of(from)?;
+            self.links.remove(&(at.min(to), at.max(to)));
+            for (node, lost) in [(to, from), (at, self.ids[to])] {
+                self.after(1, Action::Told { node, event: NodeEvent::PeerLost { node: lost } });
+            }
+        }
+        read
     }
 
     pub(super) fn deliver_report(&mut self, to: usize, report: HashReport) -> Result<(), Broken> {
@@ -151,30 +196,43 @@ impl World {
                 let _ = builder.push_raft(envelope.group, envelope.uid, &envelope.message);
             }
             let Some(frame) = builder.finish() else { continue };
-            let Some(at) = self.ids.iter().position(|id| *id == to) else { continue };
+            let Some(at) = self.place_of(to) else { continue };
+            if !self.are_linked(node, at)? {
+                continue;
+            }
             if self.transcript.is_some() {
                 messages.iter().for_each(|envelope| self.say(|| told(envelope)));
             }
-            for delay in self.network.send(own, to, &mut self.random.network) {
+            for delay in self.network.send(self.now_us, own, to, &mut self.random.network) {
                 self.after(delay, Action::Deliver { to: at, from: own, frame: frame.clone() });
             }
         }
         for report in output.reports {
-            let Some(at) = self.ids.iter().position(|id| *id == report.to.node()) else { continue };
-            for delay in self.network.send(own, report.to.node(), &mut self.random.network) {
+            let Some(at) = self.place_of(report.to.node()) else { continue };
+            if !self.are_linked(node, at)? {
+                continue;
+            }
+            for delay in self.network.send(self.now_us, own, report.to.node(), &mut self.random.network) {
                 self.after(delay, Action::Report { to: at, report });
             }
         }
         for order in output.log_reads {
-            let wait = self.random.time.between(10, self.mix.disk_us_max);
+            let wait = self.disk_us(node);
             self.after(wait, Action::LogRead { node, boot, order });
         }
         for (group, notice) in &output.notices {
-            if let Notice::Panicked { message } = notice {
-                return Err(Broken {
-                    promise: promise::NOTHING_PANICS,
-                    how: format!("group {group} on node {own}: {message}"),
-                });
+            match notice {
+                Notice::Panicked { message } => {
+                    let how = format!("group {group} on node {own}: {message}");
+                    return Err(Broken::new(promise::NOTHING_PANICS, how));
+                }
+                Notice::Removed { replica, .. } => {
+                    let forget = Action::Forget { node, boot, group: *group, replica: *replica };
+                    self.after(1, forget);
+                }
+                Notice::MembershipCommitted(membership) => self.note_membership(*group, membership),
+                Notice::Condemned(_) => self.report.condemned += 1,
+                _ => {}
             }
         }
         for (ticket, answer) in output.answers {
@@ -183,7 +241,7 @@ impl World {
         if output.log.iter().any(|job| matches!(job, LogJob::InstallStep { .. })) {
             self.arm_sometimes(node, self.mix.install_crash_per_mille, INSTALL_OPERATIONS);
         }
-        let disk_us = self.random.time.between(50, self.mix.disk_us_max);
+        let disk_us = self.disk_us(node);
         let Some(process) = self.nodes[node].process.as_mut() else { return Ok(()) };
         process.log_jobs.extend(output.log);
         process.mail.extend(output.applies.into_iter().map(|(of, order)| ApplyMail::Order(of, order)));
@@ -244,10 +302,10 @@ impl World {
         }
         self.log_health(node, health)?;
         if let Some(fill) = fill {
-            let wait = self.random.time.between(1, 4 * self.mix.disk_us_max);
+            let wait = 4 * self.disk_us(node);
             self.after(wait, Action::Filled { node, boot, fill });
         }
-        let disk_us = self.random.time.between(50, self.mix.disk_us_max);
+        let disk_us = self.disk_us(node);
         if let Some(process) = running(&mut self.nodes, node, boot) {
             process.log_busy = false;
         }
@@ -311,7 +369,7 @@ impl World {
     /// What the log thread tells the others about its health, and what must be true of it.
     fn log_health(&mut self, node: usize, health: LogHealth) -> Result<(), Broken> {
         let boot = self.nodes[node].boot;
-        let faulty = self.nodes[node].faulty;
+        let (faulty, may_fail) = (self.nodes[node].faulty, self.nodes[node].may_fail());
         let Some(process) = self.nodes[node].process.as_mut() else { return Ok(()) };
         match health {
             LogHealth::Well if !process.log_full => Ok(()),
@@ -330,7 +388,7 @@ impl World {
                 process.core.handle(Input::LogFull(true));
                 Ok(())
             }
-            LogHealth::Failed(error) if !faulty.failing => Err(Broken {
+            LogHealth::Failed(error) if !may_fail => Err(Broken {
                 promise: promise::LOG_WORKS,
                 how: format!("node {} on a disk that fails nothing: {error}", self.ids[node]),
             }),
@@ -362,7 +420,7 @@ impl World {
         }
     }
 
-    fn call_operator(&mut self, node: usize, boot: u64) {
+    pub(super) fn call_operator(&mut self, node: usize, boot: u64) {
         let Some(process) = self.nodes[node].process.as_mut() else { return };
         if !std::mem::replace(&mut process.needs_restart, true) {
             let wait = self.random.time.between(1, OPERATOR_US_MAX);
@@ -378,7 +436,7 @@ impl World {
     }
 
     pub(super) fn apply_done(&mut self, node: usize, boot: u64) -> Result<(), Broken> {
-        let disk_us = self.random.time.between(50, self.mix.disk_us_max);
+        let disk_us = self.disk_us(node);
         let own = self.ids[node];
         let now_us = self.now_us;
         let Some(process) = running(&mut self.nodes, node, boot) else { return Ok(()) };
@@ -416,7 +474,7 @@ impl World {
             process.core.handle(input);
         }
         for (of, reason) in out.failed {
-            if !self.nodes[node].faulty.failing {
+            if !self.nodes[node].may_fail() {
                 return Err(Broken {
                     promise: promise::NO_ENTRY_STOPS,
                     how: format!("group {} on node {own}: {reason}", of.group),
@@ -457,7 +515,7 @@ impl World {
     }
 
     pub(super) fn run_job(&mut self, node: usize, boot: u64) -> Result<(), Broken> {
-        let disk_us = self.random.time.between(50, self.mix.disk_us_max);
+        let disk_us = self.disk_us(node);
         let Some(process) = running(&mut self.nodes, node, boot) else { return Ok(()) };
         let Some((of, job)) = process.jobs.pop_front() else { return Ok(()) };
         let more = !process.jobs.is_empty();

@@ -8,13 +8,13 @@ use mraft_logstore::LogKey;
 use mraft_raft::Body;
 use mraft_types::{GroupId, ReplicaId};
 
+use super::World;
 use super::turns::BEAT_TICKS;
-use super::{TICK_US, World};
 use crate::check::{Broken, bounds, condemned, durable, promise};
 use crate::node::ELECTION_TICKS;
 
 /// What sleeps behind a leader that is gone hears another life of its node, or nothing for an election timeout. The rest is delay.
-const SLEEP_US_MAX: u64 = (ELECTION_TICKS as u64 + BEAT_TICKS) * TICK_US + 20_000;
+const SLEEP_TICKS_MAX: u64 = ELECTION_TICKS as u64 + BEAT_TICKS + 2;
 
 impl World {
     /// After a turn of a node: who leads and who was condemned.
@@ -23,7 +23,8 @@ impl World {
         let engine = process.core.engine();
         for group in engine.group_ids() {
             let Some(raft) = engine.raft(group) else { continue };
-            if let Some(reason) = raft.condemned() {
+            let is_damaged = self.nodes[node].is_hurt || self.atlas.is_damaged(group, raft.id());
+            if let Some(reason) = raft.condemned().filter(|_| !is_damaged) {
                 let how = format!("group {group} on node {}: {reason}", self.ids[node]);
                 return Err(Broken::new(condemned::ONLY_WITH_CAUSE, how));
             }
@@ -113,8 +114,10 @@ impl World {
                 self.forsaken.remove(&(node, group));
                 continue;
             }
+            // Who stood still heard nothing.
             let since_us = *self.forsaken.entry((node, group)).or_insert(self.now_us);
-            if self.now_us - since_us > SLEEP_US_MAX {
+            let since_us = since_us.max(self.nodes[node].frozen_until_us);
+            if self.now_us - since_us > SLEEP_TICKS_MAX * self.mix.own[node].tick_us {
                 let how = format!("group {group} on node {} sleeps behind {leader:?}", self.ids[node]);
                 return Err(Broken::new(promise::SLEEPERS_WAKE, how));
             }

@@ -6,15 +6,26 @@
 //! `planted` has them. A bug is found when a seed breaks a promise with it and none without it. How many seeds that takes is found out
 //! from several places in the seeds, and the median says it.
 
-use mraft_types::planted::{Bug, plant};
+use std::collections::BTreeMap;
 
-use crate::mix::{Mix, Width};
-use crate::world::{Report, run};
+use mraft_sim::{Mix, Report, Width, run};
+use mraft_types::planted::{Bug, plant};
 
 /// A bug must be found within so many seeds.
 pub const SEEDS_MAX: u64 = 2_000;
 /// Two searches are so far apart, so that none runs into the next.
 const SEARCH_STRIDE: u64 = 1_000_000;
+
+/// Beside the seed that is known to find it, a bug is looked for on so many others.
+pub const FRESH_SEEDS: u64 = 20;
+
+/// By a bug's name, the seed that is known to find it.
+pub fn known_seeds() -> BTreeMap<&'static str, u64> {
+    let lines = include_str!("../planted.txt").lines().filter(|line| !line.starts_with('#'));
+    lines
+        .filter_map(|line| line.split_once(' ').and_then(|(name, seed)| Some((name, seed.parse().ok()?))))
+        .collect()
+}
 
 /// A search's result.
 #[derive(Clone, Debug, PartialEq, Eq)]

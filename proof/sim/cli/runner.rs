@@ -13,10 +13,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::channel;
 use std::time::Instant;
 
-use crate::mix::{Mix, Width};
-use crate::summary::Summary;
-use crate::transcript::Transcript;
-use crate::world::{Report, run, run_with};
+use mraft_sim::summary::Summary;
+use mraft_sim::{Mix, Report, Transcript, Width, run, run_with};
 
 /// Every so many seeds one is run twice.
 const TWICE_EVERY: u64 = 20;
@@ -36,6 +34,7 @@ Runs the simulator: a whole cluster in one thread, under virtual time, from a se
   --jobs J         threads (all cores)
   --keep-going     goes on after a failure
   --planted [NAME] shows that each planted bug (or the named one) is found; only in a build that has them (cargo xtask sim makes one)
+  --known          with --planted: each bug on the seed that is known to find it (proof/sim/planted.txt), and on 20 from --from on
   --searches K     looks for each planted bug from so many places in the seeds (1), through at most --seeds of them each (2000)
   --transcript     writes down what happened in each failing seed, below target/sim (default when it stops at the first)
   --help           this
@@ -52,6 +51,7 @@ pub struct Options {
     keep_going: bool,
     /// Planted bugs are looked for: all, or the named one.
     planted: Option<Option<String>>,
+    is_known: bool,
     searches: u64,
 }
 
@@ -66,6 +66,7 @@ impl Options {
             jobs,
             keep_going: false,
             planted: None,
+            is_known: false,
             searches: 1,
         };
         let mut arguments = arguments.peekable();
@@ -79,6 +80,7 @@ impl Options {
                 "--from" => options.from = number()?,
                 "--jobs" => options.jobs = number()? as usize,
                 "--wide" => options.width = Width::Wide,
+                "--known" => options.is_known = true,
                 "--searches" => options.searches = number()?,
                 "--keep-going" => options.keep_going = true,
                 "--planted" => options.planted = Some(arguments.next_if(|next| !next.starts_with("--"))),
@@ -205,6 +207,9 @@ fn find_planted(name: Option<&str>, options: &Options) -> ExitCode {
 
     let bugs: Vec<Bug> =
         Bug::ALL.iter().copied().filter(|bug| name.is_none_or(|name| bug.name() == name)).collect();
+    if options.is_known {
+        return find_known(&bugs, options);
+    }
     if bugs.is_empty() {
         let names: Vec<&str> = Bug::ALL.iter().map(|bug| bug.name()).collect();
         eprintln!("no such bug; known are {}", names.join(", "));
@@ -222,7 +227,8 @@ fn find_planted(name: Option<&str>, options: &Options) -> ExitCode {
         let mut promises: Vec<&str> = found.iter().flatten().map(|found| found.promise).collect();
         promises.sort_unstable();
         promises.dedup();
-        println!("{:26} {seeds:5} seeds  {}", bug.name(), promises.join("; "));
+        let first = found.iter().flatten().map(|found| found.seed).min().unwrap_or(0);
+        println!("{:26} {seeds:5} seeds  seed {first:8}  {}", bug.name(), promises.join("; "));
         for found in found.iter().flatten().filter(|found| !is_clean(found.seed)) {
             println!(
                 "{:26} IS NOT THE CAUSE: seed {} breaks a promise without it too",
@@ -233,6 +239,43 @@ fn find_planted(name: Option<&str>, options: &Options) -> ExitCode {
         }
     }
     if is_ok { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Each bug that is known to be found, on its seed and on a few others.
+#[cfg(feature = "planted")]
+fn find_known(bugs: &[mraft_types::planted::Bug], options: &Options) -> ExitCode {
+    use crate::planted::{FRESH_SEEDS, find, is_clean, known_seeds};
+
+    let mut missed = 0;
+    let known = known_seeds();
+    for bug in bugs {
+        let Some(seed) = known.get(bug.name()) else { continue };
+        let jobs = options.jobs as u64;
+        let found = find(*bug, *seed, 1, 1).or_else(|| find(*bug, options.from, FRESH_SEEDS, jobs));
+        match found {
+            Some(found) if is_clean(found.seed) => {
+                println!("{:26} seed {:8}  {}", bug.name(), found.seed, found.promise);
+            }
+            Some(found) => {
+                println!(
+                    "{:26} IS NOT THE CAUSE: seed {} breaks a promise without it too",
+                    bug.name(),
+                    found.seed
+                );
+                missed += 1;
+            }
+            None => {
+                println!(
+                    "{:26} NOT FOUND on seed {seed} and {FRESH_SEEDS} from {}",
+                    bug.name(),
+                    options.from
+                );
+                missed += 1;
+            }
+        }
+    }
+    println!("{} planted bugs, {missed} of them missed", known.len());
+    if missed == 0 && !known.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// The command that repeats a seed.

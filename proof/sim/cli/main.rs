@@ -2,9 +2,15 @@
 
 //! The command line of the simulator; `--help` says what there is.
 
+#![forbid(unsafe_code)]
+
+#[cfg(feature = "planted")]
+mod planted;
+mod runner;
+
 use std::process::ExitCode;
 
-use mraft_sim::runner::{self, Options};
+use runner::Options;
 
 fn main() -> ExitCode {
     match Options::parse(std::env::args().skip(1)) {
