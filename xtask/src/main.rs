@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! House chores: `cargo xtask test` is the whole test suite, `cargo xtask tidy` the house's own rules, `cargo xtask sim` the simulator.
+//! House chores: `cargo xtask test` is the whole test suite, `cargo xtask tidy` the house's own rules, `cargo xtask sim` the simulator,
+//! `cargo xtask explore` the small worlds.
 //!
 //! Invariant: no dependencies, so that the first thing a fresh clone builds is small.
 
@@ -20,6 +21,8 @@ usage: cargo xtask COMMAND
   tidy                            the house's own rules (arrows between crates, bans, heads, links)
   sim --seeds N --from S          simulate N clusters; stops at the first broken promise (sim --help: all that it can do)
   sim --planted [NAME]            show that each planted bug is found
+  explore [--world NAME]          explore small worlds of one group, every state of them (--help says more)
+  explore --planted [NAME]        show that each planted bug of the consensus core is found
 ";
 
 fn main() -> ExitCode {
@@ -29,6 +32,7 @@ fn main() -> ExitCode {
         Some("test") => stages::run(&root),
         Some("tidy") => tidy::run(&root),
         Some("sim") => stages::simulate(&root, &arguments[1..]),
+        Some("explore") => stages::explore(&root, &arguments[1..]),
         Some("help" | "--help" | "-h") => {
             print!("{USAGE}");
             ExitCode::SUCCESS

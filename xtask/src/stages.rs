@@ -18,6 +18,9 @@ const FRESH_FROM: &str = "FRESH_FROM";
 /// The first fresh seed where no commit is known; beyond the fixed ones.
 const FRESH_FROM_WITHOUT_COMMIT: u64 = 1_000_000;
 
+/// States of each small world: enough to exhaust the smaller ones.
+const WORLD_STATES_MAX: &str = "400000";
+
 struct Stage {
     name: &'static str,
     command: &'static [&'static str],
@@ -47,6 +50,22 @@ const STAGES: &[Stage] = &[
     Stage {
         name: "embedded example",
         command: &["cargo", "run", "--quiet", "--locked", "--package", "mraft", "--example", "embedded"],
+    },
+    Stage {
+        name: "small worlds",
+        command: &[
+            "cargo",
+            "run",
+            "--quiet",
+            "--locked",
+            "--profile",
+            "sim",
+            "--package",
+            "mraft-explore",
+            "--",
+            "--states-max",
+            WORLD_STATES_MAX,
+        ],
     },
     Stage {
         name: "simulator, the same seeds as always",
@@ -104,6 +123,25 @@ const STAGES: &[Stage] = &[
             "--known",
             "--from",
             FRESH_FROM,
+        ],
+    },
+    Stage {
+        name: "small worlds with planted bugs",
+        command: &[
+            "cargo",
+            "run",
+            "--quiet",
+            "--locked",
+            "--profile",
+            "sim",
+            "--package",
+            "mraft-explore",
+            "--features",
+            "planted",
+            "--target-dir",
+            "target/planted",
+            "--",
+            "--planted",
         ],
     },
     Stage {
@@ -179,8 +217,17 @@ fn close(count: Count, began: Instant) {
 
 /// Runs the simulator with the caller's arguments.
 pub(crate) fn simulate(root: &Path, arguments: &[String]) -> ExitCode {
+    run_proof(root, "mraft-sim", arguments)
+}
+
+/// Explores small worlds with the caller's arguments.
+pub(crate) fn explore(root: &Path, arguments: &[String]) -> ExitCode {
+    run_proof(root, "mraft-explore", arguments)
+}
+
+fn run_proof(root: &Path, package: &str, arguments: &[String]) -> ExitCode {
     let mut command = Command::new("cargo");
-    command.args(["run", "--quiet", "--locked", "--profile", "sim", "--package", "mraft-sim"]);
+    command.args(["run", "--quiet", "--locked", "--profile", "sim", "--package", package]);
     if arguments.iter().any(|argument| argument == "--planted") {
         // In a place of its own: no binary that is used for anything else must come from a build with bugs in it.
         command.args(["--features", "planted", "--target-dir", "target/planted"]);

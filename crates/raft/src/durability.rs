@@ -211,6 +211,21 @@ impl Durability {
         released
     }
 
+    /// Numbers begin anew behind the last durable write; answers its former number.
+    pub(crate) fn count_anew(&mut self) -> u64 {
+        let by = std::mem::take(&mut self.durable);
+        self.issued -= by;
+        self.term_write = self.term_write.saturating_sub(by);
+        self.in_flight.iter_mut().for_each(|(number, _)| *number -= by);
+        self.waiting_acks.iter_mut().for_each(|(number, _)| *number = number.saturating_sub(by));
+        for (after, _) in &mut self.waiting {
+            if let After::Write(number) = after {
+                *number = number.saturating_sub(by);
+            }
+        }
+        by
+    }
+
     /// The invariants above, and that nothing was left for a poll to do.
     pub(crate) fn check(&self, log: &LogView) -> Result<(), String> {
         let numbers = self.in_flight.iter().map(|(number, _)| *number);

@@ -14,7 +14,7 @@ use mraft_types::{Index, LogPosition, NodeId, ReplicaId, Role, Term};
 use crate::admission::{Ignored, POSITION_MAX};
 use crate::durability::After;
 use crate::effect::{Effect, ElectionReason};
-use crate::message::{AppendReply, Body};
+use crate::message::Body;
 use crate::quorum::{Ballot, Outcome};
 use crate::raft::{Raft, Standing};
 use crate::replication::Leader;
@@ -207,14 +207,11 @@ impl Raft {
         true
     }
 
-    /// Tells whoever lives in a former term which one it is, so that a deposed leader learns of it.
+    /// Tells whoever lives in a former term which one it is, so that a deposed leader learns of it. It may lead the present term too, and
+    /// would take a rejection of what it sent then for one of what it sends now: the answer to an append says no more than that.
     pub(crate) fn answer_stale(&mut self, from: ReplicaId, body: &Body) {
         match body {
-            Body::Append { prev, .. } if !self.is_memberless() => {
-                let reply = AppendReply::Rejected { prev: prev.index, hint: LogPosition::default() };
-                self.send(After::Term, from, Body::AppendReply(reply));
-            }
-            Body::Heartbeat { .. } if !self.is_memberless() => {
+            Body::Append { .. } | Body::Heartbeat { .. } if !self.is_memberless() => {
                 self.send(After::Term, from, Body::HeartbeatReply { round: 0 });
             }
             Body::Quiesce { number, .. } if !self.is_memberless() => {

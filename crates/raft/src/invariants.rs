@@ -1,10 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! What is true of a replica between any two steps, for tests and the simulator.
+//! What is true of a replica between any two steps, for tests and the simulator; and what two replicas may differ in and yet always do the
+//! same, for whoever explores all of them.
 
 use crate::raft::{Raft, Standing};
 
 impl Raft {
+    /// Numbers of writes, and of orders to read from the log, tell those that are not answered apart and mean nothing else. Here they
+    /// begin anew, so that replicas which differ only in how much they did before are equal. Answers by how much the numbers of writes
+    /// fell: the caller lowers those of its writes that are not durable. Only for a replica that waits for no answer from the log.
+    pub fn count_anew(&mut self) -> u64 {
+        self.log_order = 0;
+        self.durability.count_anew()
+    }
+
     /// Every invariant that one replica keeps on its own; the first that is broken.
     pub fn check(&self) -> Result<(), String> {
         self.log.check()?;
