@@ -5,7 +5,7 @@
 //! *Writers* have keys of their own, which they overwrite with value after value, so that many writes are under way at any moment and
 //! each key says which of its writes survived. *Rivals* share a few keys, read, write, delete, and compare-and-set what they saw last, so
 //! that the order of operations matters. Both leave it to the typed client to send again what certainly was not applied. *Watchers* read
-//! all keys, each from one node only ([`crate::watch`]).
+//! all keys, each from one node only ([`crate::watch`]), and *probers* measure gaps ([`crate::probe`]).
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,6 +19,7 @@ use tokio::task::JoinSet;
 use crate::acks::Acks;
 use crate::cluster::Cluster;
 use crate::failure::{Failure, Result};
+use crate::probe::{self, Prober};
 use crate::values::{self, Dice};
 use crate::watch::{Watched, Watcher};
 
@@ -43,6 +44,8 @@ const READ_EVERY: u64 = 16;
 const DELETE_EVERY: u64 = 64;
 /// Shared keys have numbers from here on.
 const SHARED_KEYS_FROM: KeyId = 1 << 32;
+/// Keys of probers have numbers from here on, those of each node from a multiple of it on.
+const PROBED_KEYS_FROM: KeyId = 1 << 33;
 /// Answers that break the contract; more than these say nothing new.
 const ODDITIES_MAX: usize = 16;
 
@@ -85,12 +88,13 @@ impl Load {
     pub fn start_paced(cluster: &Cluster, size: Size, pause: Duration) -> Result<Load> {
         let shared = Arc::new(Shared::default());
         let mut clients = JoinSet::new();
-        let mut pools: Vec<Client> = Vec::new();
-        for number in 0..size.writers + size.rivals {
-            if number % CLIENTS_PER_CONNECTION_POOL == 0 {
-                pools.push(cluster.client(pools.len() % cluster.nodes.len())?);
-            }
-            let Some(client) = pools.last().cloned() else { continue };
+        let clients_in_all = size.writers + size.rivals;
+        // Each node is the first choice of some of them, writers and rivals.
+        let pools = (clients_in_all.div_ceil(CLIENTS_PER_CONNECTION_POOL) as usize).max(cluster.nodes.len());
+        let pools: Vec<Client> =
+            (0..pools).map(|pool| cluster.client(pool % cluster.nodes.len())).collect::<Result<_>>()?;
+        for number in 0..clients_in_all {
+            let client = pools[number as usize % pools.len()].clone();
             let dice = Dice::new(u64::from(number));
             let worker = Worker { number, client, dice, pause, shared: Arc::clone(&shared) };
             match number.checked_sub(size.writers) {
@@ -104,7 +108,7 @@ impl Load {
                 }
             }
         }
-        Ok(Load { shared, clients, size, watched: Vec::new(), next_client: size.writers + size.rivals })
+        Ok(Load { shared, clients, size, watched: Vec::new(), next_client: clients_in_all })
     }
 
     /// Adds so many watchers to each of the cluster's nodes.
@@ -129,6 +133,19 @@ impl Load {
                 self.clients.spawn(watcher.watch());
             }
         }
+    }
+
+    /// Adds a prober for each node and group.
+    pub async fn probe(&mut self, cluster: &Cluster) -> Result<()> {
+        let groups = cluster.client(0)?.groups().await?;
+        for (place, node) in cluster.nodes.iter().enumerate() {
+            for key in probe::keys_of(&groups, PROBED_KEYS_FROM * (place as u64 + 1))? {
+                let (number, shared) = (self.next_client, Arc::clone(&self.shared));
+                self.next_client += 1;
+                self.clients.spawn(Prober { number, at: node.http, key, shared }.probe());
+            }
+        }
+        Ok(())
     }
 
     /// What the watchers of a node count; it has some.
@@ -185,6 +202,16 @@ impl Shared {
 
     pub(crate) fn complete(&self, id: OperationId, outcome: Outcome) {
         lock(&self.history).complete(id, outcome);
+    }
+
+    pub(crate) fn new_value(&self) -> ValueId {
+        self.next_value.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// A write to this group is acknowledged.
+    pub(crate) fn acknowledged(&self, group: u64) {
+        self.writes_acknowledged.fetch_add(1, Ordering::Relaxed);
+        self.acks.add(group);
     }
 
     /// Something that no node may answer.
@@ -262,7 +289,7 @@ impl Worker {
 
     /// Writes a new value, if asked to only over what it expects; the value, if it was acknowledged.
     async fn put(&self, key: KeyId, expected: Option<Option<Seen>>) -> Option<Seen> {
-        let value: ValueId = self.shared.next_value.fetch_add(1, Ordering::Relaxed) + 1;
+        let value = self.shared.new_value();
         let (call, condition) = match expected {
             None => (Call::Put(value), Condition::None),
             Some(None) => (Call::CompareAndSet { expected: None, value }, Condition::Absent),

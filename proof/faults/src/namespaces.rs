@@ -170,7 +170,8 @@ impl Network {
 
     /// Asked of the kernel, so that nothing here can believe something else.
     fn is_cut(&self, from: usize, to: usize) -> Result<bool> {
-        let rules = run("ip", &["-n", &self.at(to), "rule", "list", "pref", &CUT_PREFERENCE.to_string()], "")?;
+        let rules =
+            run("ip", &["-n", &self.at(to), "rule", "list", "pref", &CUT_PREFERENCE.to_string()], "")?;
         let source = self.ip(from).to_string();
         Ok(rules.lines().any(|line| line.split_whitespace().any(|word| word == source)))
     }
@@ -198,7 +199,10 @@ impl Drop for Network {
 }
 
 /// Runs a scenario to its end on threads that are clients of this network, and on none of the caller's.
-pub fn run_as_client(network: &Arc<Network>, scenario: impl AsyncFnOnce() -> Result<()> + Send) -> Result<()> {
+pub fn run_as_client(
+    network: &Arc<Network>,
+    scenario: impl AsyncFnOnce() -> Result<()> + Send,
+) -> Result<()> {
     let on_threads = Arc::clone(network);
     let ended = std::thread::scope(|scope| {
         let main = scope.spawn(|| {

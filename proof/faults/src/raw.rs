@@ -57,10 +57,8 @@ impl Wire {
         let odd = |what: &str, line: &str| Failure::new(format_args!("{what}: {line:?}"));
         let status = self.line().await?;
         let code = status.split(' ').nth(1).and_then(|code| code.parse().ok());
-        let mut answer = Answer {
-            status: code.ok_or_else(|| odd("no status line", &status))?,
-            ..Answer::default()
-        };
+        let mut answer =
+            Answer { status: code.ok_or_else(|| odd("no status line", &status))?, ..Answer::default() };
         loop {
             let line = self.line().await?;
             if line.is_empty() {

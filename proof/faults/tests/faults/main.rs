@@ -6,6 +6,7 @@ mod kills;
 mod long_stop;
 mod partitions;
 mod replacement;
+mod signals;
 mod stages;
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -35,7 +36,9 @@ fn run_in_namespaces(nodes: usize, scenario: impl AsyncFnOnce(Ground) -> Result<
         Ok(network) => Arc::new(network),
         Err(why) => return skipped(format_args!("no scenario in network namespaces: {why}")),
     };
-    let ended = namespaces::run_as_client(&network, async || scenario(Ground::Namespaces(Arc::clone(&network))).await);
+    let ended = namespaces::run_as_client(&network, async || {
+        scenario(Ground::Namespaces(Arc::clone(&network))).await
+    });
     if let Err(failure) = ended {
         panic!("{failure}");
     }

@@ -1,17 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! Partitions of every shape between real nodes, each in a network namespace of its own.
+//! Links between real nodes, each in a network namespace of its own: partitions of every shape, and little bandwidth.
+
+use std::time::Duration;
 
 use mraft_api::Consistency;
 use mraft_faults::cluster::{Cluster, Shape};
 use mraft_faults::counts::Counts;
 use mraft_faults::failure::Result;
-use mraft_faults::ground::Ground;
+use mraft_faults::fault::Fault;
+use mraft_faults::kinds::links::{Narrow, Partitioned, Whose};
 use mraft_faults::load::{Load, Size};
-use mraft_faults::partition::Cuts;
-use mraft_faults::{binary, judge};
-
-use super::stages;
+use mraft_faults::rounds::{self, Done, Pace};
+use mraft_faults::skips::skipped;
+use mraft_faults::{binary, judge, report};
 
 const NODES: usize = 5;
 const SHAPE: Shape = Shape {
@@ -21,10 +23,11 @@ const SHAPE: Shape = Shape {
     compaction_overhead: 100,
     snapshot_bytes_per_second: 64 << 20,
 };
-const SIZE: Size = Size { writers: 64, keys_per_writer: 16, rivals: 16, shared_keys: 4 };
+const SIZE: Size = Size { writers: 60, keys_per_writer: 16, rivals: 15, shared_keys: 5 };
+const PACE: Pace = Pace { writes_per_group: 50, reads_per_node: 3, halt: Duration::from_secs(3) };
 
 #[test]
-fn a_minority_that_is_cut_off_serves_nothing_old() {
+fn no_partition_shows_anything_old_or_loses_anything() {
     super::run_in_namespaces(NODES, async |ground| {
         let mut cluster = Cluster::start_on(ground, &binary::find()?, SHAPE).await?;
         let ended = scenario(&mut cluster).await;
@@ -33,19 +36,27 @@ fn a_minority_that_is_cut_off_serves_nothing_old() {
 }
 
 async fn scenario(cluster: &mut Cluster) -> Result<()> {
-    let Ground::Namespaces(network) = cluster.ground().clone() else { return Ok(()) };
+    let mut faults: Vec<Box<dyn Fault>> =
+        Partitioned::all().map(|fault| Box::new(fault) as Box<dyn Fault>).collect();
+    match cluster.ground().network().map(|network| Narrow::is_possible(network)) {
+        Some(Err(why)) => skipped(format_args!("no limits of bandwidth: {why}")),
+        _ => faults
+            .extend([Whose::Leader, Whose::All].map(|whose| Box::new(Narrow::new(whose)) as Box<dyn Fault>)),
+    }
     let mut load = Load::start(cluster, SIZE)?;
     load.watch(cluster, 1, Consistency::Linearizable);
-    stages::progress_everywhere(cluster, &load, "all nodes run", 100).await?;
-    network.cut(&Cuts::apart(NODES, &[0, 1]))?;
-    load.acks().begin();
-    stages::progress_everywhere(cluster, &load, "two nodes are cut off", 100).await?;
-    network.heal()?;
-    println!("{:?}", load.acks().gap());
-    cluster.serves().await?;
-    stages::progress_everywhere(cluster, &load, "they are back", 100).await?;
+    load.probe(cluster).await?;
+    let mut done = Done::default();
+    for fault in &mut faults {
+        rounds::round(cluster, &load, &mut **fault, PACE, &[], &mut done).await?;
+    }
     let recorded = load.finish().await?;
-    let mut counts = Counts::new("a partition");
+    report::tell("links", &done.rows)?;
+    let mut counts = Counts::new("links cut and narrowed");
+    counts.at_least(faults.len() as u64, "faults", done.rows.len() as u64);
+    counts.at_least(1, "groups led by nodes when they were cut off", done.groups_led);
+    counts.at_least(1, "reads asked of nodes that did not know", done.reads_of_deceived);
+    counts.at_least(1, "reads that they answered afterwards", done.answered_by_deceived);
     let judged = judge::judge(cluster, &recorded, &mut counts).await;
     let enough = counts.close();
     judged?;

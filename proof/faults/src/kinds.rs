@@ -1,0 +1,6 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! The kinds of faults.
+
+pub mod links;
+pub mod signals;
