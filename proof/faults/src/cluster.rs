@@ -44,6 +44,7 @@ pub struct Cluster {
     pub shape: Shape,
     binary: PathBuf,
     ground: Ground,
+    has_proxies: bool,
     directory: Option<TempDir>,
 }
 
@@ -55,12 +56,22 @@ impl Cluster {
 
     /// The same somewhere else.
     pub async fn start_on(ground: Ground, binary: &Path, shape: Shape) -> Result<Cluster> {
+        Cluster::start_with(ground, false, binary, shape).await
+    }
+
+    /// The same with a proxy before every node's Raft port.
+    pub async fn start_behind_proxies(ground: Ground, binary: &Path, shape: Shape) -> Result<Cluster> {
+        Cluster::start_with(ground, true, binary, shape).await
+    }
+
+    async fn start_with(ground: Ground, has_proxies: bool, binary: &Path, shape: Shape) -> Result<Cluster> {
         let directory = TempDir::with_prefix("mraft-faults-")?;
         let mut cluster = Cluster {
             nodes: Vec::new(),
             shape,
             binary: binary.to_owned(),
             ground,
+            has_proxies,
             directory: Some(directory),
         };
         for _ in 0..shape.nodes {
@@ -80,7 +91,7 @@ impl Cluster {
         };
         let place = self.nodes.len();
         let home = directory.path().join(format!("node-{}", place + 1));
-        self.nodes.push(Node::new(self.ground.clone(), place, home)?);
+        self.nodes.push(Node::new(self.ground.clone(), place, home, self.has_proxies)?);
         Ok(place)
     }
 
@@ -186,8 +197,9 @@ impl Cluster {
         let data = data.to_str().ok_or_else(|| Failure::new("the directory's name is no UTF-8"))?;
         // A JSON string is a TOML string, too. A `String` takes whatever is written to it.
         let _ = writeln!(text, "data_dir = {}", serde_json::Value::from(data));
-        let _ = writeln!(text, "ip = \"{0}\"\nhttp_listen = \"{0}\"", node.http.ip());
-        let _ = writeln!(text, "raft_port = {}\nhttp_port = {}", node.raft.port(), node.http.port());
+        let _ = writeln!(text, "http_listen = \"{}\"", node.http.ip());
+        let _ = writeln!(text, "raft_address = \"{}\"\nlisten_address = \"{}\"", node.raft, node.listens);
+        let _ = writeln!(text, "http_port = {}", node.http.port());
         let _ = writeln!(text, "memory_ceiling_bytes = \"256MiB\"\nlog_segment_bytes = \"64MiB\"");
         let _ = writeln!(text, "snapshot_entries = {}", shape.snapshot_entries);
         let _ = writeln!(text, "compaction_overhead = {}", shape.compaction_overhead);

@@ -32,6 +32,7 @@ pub struct Addresses {
 /// Ports of every node that has an address of its own.
 const RAFT_PORT: u16 = 7000;
 const HTTP_PORT: u16 = 7001;
+const PROXY_PORT: u16 = 7002;
 
 impl Ground {
     /// Loopback, at an address in 127.0.0.0/8 that another run at the same time does not use.
@@ -62,9 +63,25 @@ impl Ground {
 
     /// Starts a process at this place.
     pub fn spawn(&self, place: usize, command: &mut Command) -> Result<Child> {
+        self.within(place, || Ok(command.spawn()?))
+    }
+
+    /// Where a proxy before the node at this place listens.
+    pub(crate) fn listen_before(&self, place: usize) -> Result<(TcpListener, SocketAddrV4)> {
+        let (ip, port) = match self {
+            Ground::Loopback(ip) => (*ip, 0),
+            Ground::Namespaces(network) => (network.ip(place), PROXY_PORT),
+        };
+        let listener = self.within(place, || Ok(TcpListener::bind((ip, port))?))?;
+        let port = listener.local_addr()?.port();
+        Ok((listener, SocketAddrV4::new(ip, port)))
+    }
+
+    /// Does something where the node at this place lives. A socket that is made there stays there, whoever uses it.
+    pub(crate) fn within<T: Send>(&self, place: usize, act: impl FnOnce() -> Result<T> + Send) -> Result<T> {
         match self {
-            Ground::Loopback(_) => Ok(command.spawn()?),
-            Ground::Namespaces(network) => network.within(place, || Ok(command.spawn()?)),
+            Ground::Loopback(_) => act(),
+            Ground::Namespaces(network) => network.within(place, act),
         }
     }
 

@@ -4,3 +4,4 @@
 
 pub mod links;
 pub mod signals;
+pub mod weathers;

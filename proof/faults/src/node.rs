@@ -13,6 +13,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::failure::{Failure, Result};
 use crate::ground::{Addresses, Ground};
+use crate::proxy::Proxy;
 
 /// How much of a node's last words is shown.
 const LAST_WORDS_BYTES_MAX: i64 = 4 << 10;
@@ -24,6 +25,10 @@ pub struct Node {
     pub id: NodeId,
     /// Where its peers reach it.
     pub raft: SocketAddrV4,
+    /// Where it listens for them: there, or behind its proxy.
+    pub listens: SocketAddrV4,
+    /// Between its peers and it, if something is.
+    pub proxy: Option<Proxy>,
     /// Where its clients reach it.
     pub http: SocketAddrV4,
     home: PathBuf,
@@ -37,11 +42,25 @@ pub struct Node {
 
 impl Node {
     /// A node that was never started, living in `home`, with addresses of its own at this place.
-    pub fn new(ground: Ground, place: usize, home: PathBuf) -> Result<Node> {
-        let Addresses { raft, http, reserved } = ground.addresses(place)?;
+    pub fn new(ground: Ground, place: usize, home: PathBuf, has_proxy: bool) -> Result<Node> {
+        let Addresses { raft: listens, http, reserved } = ground.addresses(place)?;
+        let proxy = has_proxy.then(|| Proxy::before(&ground, place, listens)).transpose()?;
+        let raft = proxy.as_ref().map_or(listens, |proxy| proxy.at);
         let id = NodeId::from_address(raft).ok_or_else(|| Failure::new(format_args!("{raft} is no node")))?;
         fs::create_dir_all(&home)?;
-        Ok(Node { id, raft, http, home, ground, place, reserved, process: None, is_paused: false })
+        Ok(Node {
+            id,
+            raft,
+            listens,
+            proxy,
+            http,
+            home,
+            ground,
+            place,
+            reserved,
+            process: None,
+            is_paused: false,
+        })
     }
 
     /// Where it keeps what it must not lose.

@@ -8,6 +8,7 @@ mod partitions;
 mod replacement;
 mod signals;
 mod stages;
+mod weathers;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
