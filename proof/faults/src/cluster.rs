@@ -35,6 +35,23 @@ pub struct Shape {
     pub snapshot_bytes_per_second: u64,
 }
 
+/// How the nodes live.
+#[derive(Clone, Debug)]
+pub struct Manner {
+    /// Where.
+    pub ground: Ground,
+    /// Whether a proxy stands before every node's Raft port.
+    pub has_proxies: bool,
+    /// How many file descriptors each may have; `None`: as many as the run itself.
+    pub descriptors_max: Option<u64>,
+}
+
+impl Default for Manner {
+    fn default() -> Manner {
+        Manner { ground: Ground::loopback(), has_proxies: false, descriptors_max: None }
+    }
+}
+
 /// A cluster.
 #[derive(Debug)]
 pub struct Cluster {
@@ -43,35 +60,24 @@ pub struct Cluster {
     /// How they are configured.
     pub shape: Shape,
     binary: PathBuf,
-    ground: Ground,
-    has_proxies: bool,
+    manner: Manner,
     directory: Option<TempDir>,
 }
 
 impl Cluster {
     /// Starts a cluster on loopback and waits until it serves.
     pub async fn start(binary: &Path, shape: Shape) -> Result<Cluster> {
-        Cluster::start_on(Ground::loopback(), binary, shape).await
+        Cluster::start_as(Manner::default(), binary, shape).await
     }
 
-    /// The same somewhere else.
-    pub async fn start_on(ground: Ground, binary: &Path, shape: Shape) -> Result<Cluster> {
-        Cluster::start_with(ground, false, binary, shape).await
-    }
-
-    /// The same with a proxy before every node's Raft port.
-    pub async fn start_behind_proxies(ground: Ground, binary: &Path, shape: Shape) -> Result<Cluster> {
-        Cluster::start_with(ground, true, binary, shape).await
-    }
-
-    async fn start_with(ground: Ground, has_proxies: bool, binary: &Path, shape: Shape) -> Result<Cluster> {
+    /// The same in another way.
+    pub async fn start_as(manner: Manner, binary: &Path, shape: Shape) -> Result<Cluster> {
         let directory = TempDir::with_prefix("mraft-faults-")?;
         let mut cluster = Cluster {
             nodes: Vec::new(),
             shape,
             binary: binary.to_owned(),
-            ground,
-            has_proxies,
+            manner,
             directory: Some(directory),
         };
         for _ in 0..shape.nodes {
@@ -91,7 +97,7 @@ impl Cluster {
         };
         let place = self.nodes.len();
         let home = directory.path().join(format!("node-{}", place + 1));
-        self.nodes.push(Node::new(self.ground.clone(), place, home, self.has_proxies)?);
+        self.nodes.push(Node::new(&self.manner, place, home)?);
         Ok(place)
     }
 
@@ -103,7 +109,7 @@ impl Cluster {
 
     /// Where its nodes live.
     pub fn ground(&self) -> &Ground {
-        &self.ground
+        &self.manner.ground
     }
 
     /// The binary that all this is about.

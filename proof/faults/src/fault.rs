@@ -38,11 +38,54 @@ pub trait Fault: Send {
     /// Brings it about. Called on a Tokio runtime; what it spawns ends when it is lifted.
     fn inflict(&mut self, scene: &mut Scene<'_>) -> Result<()>;
 
+    /// An error while it has not done to the cluster what it is for; it is not lifted before.
+    fn has_hit(&self, _cluster: &Cluster) -> Result<()> {
+        Ok(())
+    }
+
     /// Ends it.
     fn lift(&mut self, scene: &mut Scene<'_>) -> Result<()>;
 
     /// Nodes that can still be asked, or can be again when it ends, and may believe what is no longer true.
     fn deceived(&self) -> &[usize] {
         &[]
+    }
+}
+
+/// Several faults that come and go together.
+pub struct Together {
+    name: &'static str,
+    parts: Vec<Box<dyn Fault>>,
+}
+
+impl Together {
+    /// These, under this name.
+    pub fn new(name: &'static str, parts: Vec<Box<dyn Fault>>) -> Together {
+        Together { name, parts }
+    }
+}
+
+impl Fault for Together {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn meanwhile(&self) -> Meanwhile {
+        match self.parts.iter().any(|part| part.meanwhile() == Meanwhile::MayHalt) {
+            true => Meanwhile::MayHalt,
+            false => Meanwhile::GoesOn,
+        }
+    }
+
+    fn inflict(&mut self, scene: &mut Scene<'_>) -> Result<()> {
+        self.parts.iter_mut().try_for_each(|part| part.inflict(scene))
+    }
+
+    fn has_hit(&self, cluster: &Cluster) -> Result<()> {
+        self.parts.iter().try_for_each(|part| part.has_hit(cluster))
+    }
+
+    fn lift(&mut self, scene: &mut Scene<'_>) -> Result<()> {
+        self.parts.iter_mut().try_for_each(|part| part.lift(scene))
     }
 }

@@ -2,6 +2,8 @@
 
 //! The kinds of faults.
 
+pub mod greedy;
 pub mod links;
 pub mod signals;
+pub mod starved;
 pub mod weathers;

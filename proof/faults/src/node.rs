@@ -11,6 +11,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use mraft_types::NodeId;
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::cluster::Manner;
 use crate::failure::{Failure, Result};
 use crate::ground::{Addresses, Ground};
 use crate::proxy::Proxy;
@@ -33,6 +34,7 @@ pub struct Node {
     pub http: SocketAddrV4,
     home: PathBuf,
     ground: Ground,
+    descriptors_max: Option<u64>,
     place: usize,
     /// Keep its ports from everybody else until it is started for the first time.
     reserved: Vec<TcpListener>,
@@ -42,9 +44,10 @@ pub struct Node {
 
 impl Node {
     /// A node that was never started, living in `home`, with addresses of its own at this place.
-    pub fn new(ground: Ground, place: usize, home: PathBuf, has_proxy: bool) -> Result<Node> {
+    pub fn new(manner: &Manner, place: usize, home: PathBuf) -> Result<Node> {
+        let ground = manner.ground.clone();
         let Addresses { raft: listens, http, reserved } = ground.addresses(place)?;
-        let proxy = has_proxy.then(|| Proxy::before(&ground, place, listens)).transpose()?;
+        let proxy = manner.has_proxies.then(|| Proxy::before(&ground, place, listens)).transpose()?;
         let raft = proxy.as_ref().map_or(listens, |proxy| proxy.at);
         let id = NodeId::from_address(raft).ok_or_else(|| Failure::new(format_args!("{raft} is no node")))?;
         fs::create_dir_all(&home)?;
@@ -56,6 +59,7 @@ impl Node {
             http,
             home,
             ground,
+            descriptors_max: manner.descriptors_max,
             place,
             reserved,
             process: None,
@@ -86,7 +90,15 @@ impl Node {
         let file = self.home.join("node.toml");
         fs::write(&file, configuration)?;
         let words = File::options().create(true).append(true).open(self.words())?;
-        let mut command = Command::new(binary);
+        let mut command = match self.descriptors_max {
+            None => Command::new(binary),
+            // A limit that is there from the beginning; the process's id stays the same.
+            Some(most) => {
+                let mut shell = Command::new("sh");
+                shell.args(["-c", &format!("ulimit -n {most} && exec \"$0\" \"$@\"")]).arg(binary);
+                shell
+            }
+        };
         // It stops by itself when our end of its standard input closes, also if we are killed.
         command.arg("node").arg("--config").arg(file).arg("--exit-with-stdin");
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::from(words));

@@ -6,7 +6,7 @@
 use std::net::SocketAddrV4;
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 use crate::failure::{Failure, Result};
 
@@ -38,6 +38,14 @@ impl Wire {
     pub async fn open(to: SocketAddrV4) -> Result<Wire> {
         let stream = TcpStream::connect(to).await?;
         stream.set_nodelay(true)?;
+        Ok(Wire { stream: BufReader::new(stream) })
+    }
+
+    /// Connects with as little room for answers as the system allows.
+    pub async fn open_narrow(to: SocketAddrV4) -> Result<Wire> {
+        let socket = TcpSocket::new_v4()?;
+        socket.set_recv_buffer_size(1)?;
+        let stream = socket.connect(to.into()).await?;
         Ok(Wire { stream: BufReader::new(stream) })
     }
 

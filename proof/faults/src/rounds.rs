@@ -66,6 +66,7 @@ pub async fn round(
         }
         Meanwhile::MayHalt => wait::pass(pace.halt).await,
     }
+    wait::until(&doing("it does what it is for"), async || fault.has_hit(scene.cluster)).await?;
     // Their watchers give up soon and ask again, so these reads began after the others had gone on.
     let begun = |node: &usize| load.watched(*node).begun.load(Ordering::Relaxed);
     let answered = |node: &usize| load.watched(*node).answered.load(Ordering::Relaxed);

@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use tokio::task::JoinHandle;
 
+use crate::cluster::Cluster;
 use crate::failure::{Failure, Result};
 use crate::fault::{Fault, Scene};
 use crate::proxy::{Proxy, Weather};
+use crate::wait;
 
 /// Kinds of bad weather.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,7 +88,7 @@ impl Fault for Weathered {
             Kind::Stalled => scene.by_groups_led[..1].to_vec(),
             _ => scene.by_groups_led.clone(),
         };
-        self.harm_before = harm(scene);
+        self.harm_before = harm(scene.cluster);
         let weather = self.weather();
         for proxy in proxies(scene, &self.hit)? {
             proxy.set(weather);
@@ -114,10 +116,11 @@ impl Fault for Weathered {
         for proxy in proxies(scene, &self.hit)? {
             proxy.set(Weather::default());
         }
-        match harm(scene) > self.harm_before {
-            true => Ok(()),
-            false => Err(Failure::new(format_args!("{}: it did no harm to anything", self.name()))),
-        }
+        Ok(())
+    }
+
+    fn has_hit(&self, cluster: &Cluster) -> Result<()> {
+        wait::is(harm(cluster) > self.harm_before, || "it did no harm to anything".to_owned())
     }
 
     fn deceived(&self) -> &[usize] {
@@ -136,6 +139,6 @@ fn proxies<'a>(scene: &'a Scene<'_>, nodes: &[usize]) -> Result<Vec<&'a Proxy>> 
     nodes.iter().map(proxy).collect()
 }
 
-fn harm(scene: &Scene<'_>) -> u64 {
-    scene.cluster.nodes.iter().filter_map(|node| Some(node.proxy.as_ref()?.harm.total())).sum()
+fn harm(cluster: &Cluster) -> u64 {
+    cluster.nodes.iter().filter_map(|node| Some(node.proxy.as_ref()?.harm.total())).sum()
 }

@@ -6,6 +6,7 @@ mod kills;
 mod long_stop;
 mod partitions;
 mod replacement;
+mod resources;
 mod signals;
 mod stages;
 mod weathers;

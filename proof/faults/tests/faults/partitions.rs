@@ -5,15 +5,16 @@
 use std::time::Duration;
 
 use mraft_api::Consistency;
-use mraft_faults::cluster::{Cluster, Shape};
-use mraft_faults::counts::Counts;
-use mraft_faults::failure::Result;
+use mraft_faults::cluster::{Cluster, Manner, Shape};
+use mraft_faults::counts::{Counts, say};
+use mraft_faults::failure::{Failure, Result};
 use mraft_faults::fault::Fault;
-use mraft_faults::kinds::links::{Narrow, Partitioned, Whose};
+use mraft_faults::kinds::links::{Narrow, Partition, Partitioned, Whose};
 use mraft_faults::load::{Load, Size};
 use mraft_faults::rounds::{self, Done, Pace};
 use mraft_faults::skips::skipped;
 use mraft_faults::{binary, judge, report};
+use mraft_history::linearizability;
 
 const NODES: usize = 5;
 const SHAPE: Shape = Shape {
@@ -29,10 +30,39 @@ const PACE: Pace = Pace { writes_per_group: 50, reads_per_node: 3, halt: Duratio
 #[test]
 fn no_partition_shows_anything_old_or_loses_anything() {
     super::run_in_namespaces(NODES, async |ground| {
-        let mut cluster = Cluster::start_on(ground, &binary::find()?, SHAPE).await?;
+        let mut cluster =
+            Cluster::start_as(Manner { ground, ..Manner::default() }, &binary::find()?, SHAPE).await?;
         let ended = scenario(&mut cluster).await;
         ended.map_err(|failure| super::explained(&mut cluster, failure))
     });
+}
+
+/// The same, with readers that take what a node has: it shows that the judge would see a node that answers with what is no longer true.
+#[test]
+fn a_node_that_answers_with_what_is_old_would_be_found_out() {
+    super::run_in_namespaces(SMALL.nodes, async |ground| {
+        let mut cluster =
+            Cluster::start_as(Manner { ground, ..Manner::default() }, &binary::find()?, SMALL).await?;
+        let ended = stale_scenario(&mut cluster).await;
+        ended.map_err(|failure| super::explained(&mut cluster, failure))
+    });
+}
+
+const SMALL: Shape = Shape { nodes: 3, groups: 2, ..SHAPE };
+
+async fn stale_scenario(cluster: &mut Cluster) -> Result<()> {
+    let mut load = Load::start(cluster, SIZE)?;
+    load.watch(cluster, 4, Consistency::Stale);
+    load.probe(cluster).await?;
+    let mut fault = Partitioned::new(Partition::Symmetric);
+    let pace = Pace { reads_per_node: 200, ..PACE };
+    rounds::round(cluster, &load, &mut fault, pace, &[], &mut Done::default()).await?;
+    let recorded = load.finish().await?;
+    match linearizability::check(&recorded.history) {
+        Err(broken) => say(&format!("found, as it must be: {broken}")),
+        Ok(_) => return Err(Failure::new("stale reads of a node that was cut off were taken for true")),
+    }
+    cluster.stop()
 }
 
 async fn scenario(cluster: &mut Cluster) -> Result<()> {

@@ -6,10 +6,9 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use mraft_api::Consistency;
-use mraft_faults::cluster::{Cluster, Shape};
+use mraft_faults::cluster::{Cluster, Manner, Shape};
 use mraft_faults::counts::Counts;
 use mraft_faults::failure::Result;
-use mraft_faults::ground::Ground;
 use mraft_faults::kinds::weathers::Weathered;
 use mraft_faults::load::{Load, Size};
 use mraft_faults::proxy::Harm;
@@ -30,7 +29,8 @@ const PACE: Pace = Pace { writes_per_group: 50, reads_per_node: 3, halt: Duratio
 #[test]
 fn no_weather_shows_anything_old_or_loses_anything() {
     super::run(async || {
-        let mut cluster = Cluster::start_behind_proxies(Ground::loopback(), &binary::find()?, SHAPE).await?;
+        let manner = Manner { has_proxies: true, ..Manner::default() };
+        let mut cluster = Cluster::start_as(manner, &binary::find()?, SHAPE).await?;
         let ended = scenario(&mut cluster).await;
         ended.map_err(|failure| super::explained(&mut cluster, failure))
     });
