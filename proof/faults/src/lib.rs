@@ -24,6 +24,8 @@ pub mod binary;
 pub mod cluster;
 pub mod control_group;
 pub mod counts;
+pub mod curve;
+pub mod endurance;
 pub mod failure;
 pub mod fault;
 pub mod ground;

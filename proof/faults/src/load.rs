@@ -55,6 +55,7 @@ pub struct Load {
     shared: Arc<Shared>,
     clients: JoinSet<()>,
     size: Size,
+    pause: Duration,
     /// Of each node what its watchers count.
     watched: Vec<Arc<Watched>>,
     next_client: ClientId,
@@ -108,7 +109,7 @@ impl Load {
                 }
             }
         }
-        Ok(Load { shared, clients, size, watched: Vec::new(), next_client: clients_in_all })
+        Ok(Load { shared, clients, size, pause, watched: Vec::new(), next_client: clients_in_all })
     }
 
     /// Adds so many watchers to each of the cluster's nodes.
@@ -126,6 +127,7 @@ impl Load {
                     at: node.http,
                     consistency,
                     keys: keys.clone(),
+                    pause: self.pause,
                     watched: Arc::clone(&self.watched[place]),
                     shared: Arc::clone(&self.shared),
                 };
@@ -142,7 +144,8 @@ impl Load {
             for key in probe::keys_of(&groups, PROBED_KEYS_FROM * (place as u64 + 1))? {
                 let (number, shared) = (self.next_client, Arc::clone(&self.shared));
                 self.next_client += 1;
-                self.clients.spawn(Prober { number, at: node.http, key, shared }.probe());
+                let prober = Prober { number, at: node.http, key, pause: self.pause, shared };
+                self.clients.spawn(prober.probe());
             }
         }
         Ok(())

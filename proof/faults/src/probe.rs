@@ -30,6 +30,7 @@ pub(crate) struct Prober {
     pub(crate) number: ClientId,
     pub(crate) at: SocketAddrV4,
     pub(crate) key: KeyId,
+    pub(crate) pause: Duration,
     pub(crate) shared: Arc<Shared>,
 }
 
@@ -48,7 +49,7 @@ impl Prober {
                 }
             };
             self.shared.complete(id, outcome);
-            tokio::time::sleep(PAUSE).await;
+            tokio::time::sleep(self.pause.max(PAUSE)).await;
         }
     }
 

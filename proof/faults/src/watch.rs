@@ -40,6 +40,7 @@ pub(crate) struct Watcher {
     pub(crate) at: SocketAddrV4,
     pub(crate) consistency: Consistency,
     pub(crate) keys: Vec<KeyId>,
+    pub(crate) pause: Duration,
     pub(crate) watched: Arc<Watched>,
     pub(crate) shared: Arc<Shared>,
 }
@@ -61,7 +62,13 @@ impl Watcher {
                 Ok(None) | Err(_) => self.shared.complete(id, Outcome::Unknown),
             }
             match read {
-                Ok(Some(_)) => _ = self.watched.answered.fetch_add(1, Ordering::Relaxed),
+                Ok(Some(_)) => {
+                    self.watched.answered.fetch_add(1, Ordering::Relaxed);
+                    // A timer of no time would still wait for its next tick.
+                    if !self.pause.is_zero() {
+                        tokio::time::sleep(self.pause).await;
+                    }
+                }
                 Ok(None) => tokio::time::sleep(PAUSE).await,
                 Err(_) => {
                     wire = None;

@@ -2,6 +2,7 @@
 
 //! Real nodes, real kills. Every scenario prints its figures.
 
+mod endurance;
 mod kills;
 mod long_stop;
 mod partitions;
@@ -11,7 +12,7 @@ mod signals;
 mod stages;
 mod weathers;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use mraft_faults::cluster::Cluster;
 use mraft_faults::failure::{Failure, Result};
@@ -22,9 +23,13 @@ use mraft_faults::skips::skipped;
 /// One cluster has the machine for itself.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
+fn alone() -> MutexGuard<'static, ()> {
+    ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Runs a scenario to its end.
 fn run(scenario: impl AsyncFnOnce() -> Result<()>) {
-    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = alone();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::from);
     if let Err(failure) = runtime.and_then(|runtime| runtime.block_on(scenario())) {
         panic!("{failure}");
@@ -33,7 +38,7 @@ fn run(scenario: impl AsyncFnOnce() -> Result<()>) {
 
 /// Runs a scenario whose nodes live in namespaces; says so where there can be none.
 fn run_in_namespaces(nodes: usize, scenario: impl AsyncFnOnce(Ground) -> Result<()> + Send) {
-    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = alone();
     let network = match Network::new(nodes) {
         Ok(network) => Arc::new(network),
         Err(why) => return skipped(format_args!("no scenario in network namespaces: {why}")),
