@@ -20,6 +20,7 @@ usage: cargo xtask COMMAND
   tidy                            the house's own rules (arrows between crates, bans, heads, links)
   sim --seeds N --from S          simulate N clusters; stops at the first broken promise
   sim --planted [NAME]            show that each planted bug is found
+  endurance --minutes N           hurt real nodes in every way in turn, until a cycle of faults ends after that time
 ";
 
 fn main() -> ExitCode {
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
         Some("test") => stages::run(&root),
         Some("tidy") => tidy::run(&root),
         Some("sim") => stages::simulate(&root, &arguments[1..]),
+        Some("endurance") => stages::endure(&root, &arguments[1..]),
         Some("help" | "--help" | "-h") => {
             print!("{USAGE}");
             ExitCode::SUCCESS

@@ -172,8 +172,17 @@ fn close(count: Count, began: Instant) {
 
 /// Runs the simulator with the caller's arguments.
 pub(crate) fn simulate(root: &Path, arguments: &[String]) -> ExitCode {
+    run_package(root, "mraft-sim", arguments)
+}
+
+/// Runs the long run of process faults with the caller's arguments.
+pub(crate) fn endure(root: &Path, arguments: &[String]) -> ExitCode {
+    run_package(root, "mraft-faults", arguments)
+}
+
+fn run_package(root: &Path, package: &str, arguments: &[String]) -> ExitCode {
     let status = Command::new("cargo")
-        .args(["run", "--quiet", "--locked", "--profile", "sim", "--package", "mraft-sim", "--"])
+        .args(["run", "--quiet", "--locked", "--profile", "sim", "--package", package, "--"])
         .args(arguments)
         .current_dir(root)
         .status();

@@ -74,14 +74,16 @@ const FIGURES: [Figure; 4] = [
 ];
 
 impl Curve {
-    /// How many whole cycles there are after the warm-up.
-    pub fn cycles(&self) -> u64 {
-        self.0.iter().map(|sample| sample.cycle).max().unwrap_or(0)
+    /// How many whole cycles there are after the warm-up: as many quiet moments as it has.
+    pub fn whole_cycles(&self) -> u64 {
+        let quiet_moments = |cycle| self.quiet_sums(|_| 0, None, |sample| sample.cycle == cycle).len();
+        let warm_up = quiet_moments(0);
+        (1..).take_while(|cycle| warm_up > 0 && quiet_moments(*cycle) >= warm_up).last().unwrap_or(0)
     }
 
     /// Every figure of all nodes together, and of the one that lived through everything; nothing if there are too few cycles.
     pub fn drifts(&self, survivor: usize) -> Vec<Drift> {
-        let cycles = self.cycles();
+        let cycles = self.whole_cycles();
         if cycles < CYCLES_MIN {
             return Vec::new();
         }
@@ -187,6 +189,10 @@ mod tests {
         let warms_up = curve(8, |cycle, _| if cycle == 0 { 10 } else { 1000 });
         assert!(warms_up.drifts(0).iter().all(|drift| !drift.is_growth()));
         assert!(curve(3, |_, _| 1).drifts(0).is_empty(), "too short to say");
+        let mut ends_early = curve(4, |_, _| 1);
+        assert_eq!(ends_early.whole_cycles(), 4);
+        ends_early.0.truncate(ends_early.0.len() - 3);
+        assert_eq!(ends_early.whole_cycles(), 3);
     }
 
     #[test]

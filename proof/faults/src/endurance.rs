@@ -84,47 +84,25 @@ async fn endure(cluster: &mut Cluster, bound: Bound) -> Result<()> {
     let mut load = Load::start_paced(cluster, SIZE, CLIENT_PAUSE)?;
     load.watch(cluster, 1, Consistency::Linearizable);
     load.probe(cluster).await?;
-    let (mut faults, missing) = kinds::in_turn(cluster);
-    missing.iter().for_each(skipped);
     let mut all_killed = Signalled::new(Who::All, How::Killed);
-    let began = Instant::now();
     let mut done = Done::default();
     rounds::round(cluster, &load, &mut all_killed, PACE, &[], &mut done).await?;
-    let sampler = Sampler::start(cluster, began);
-    let kinds_per_cycle = faults.len() as u64;
-    for round in 0.. {
-        let (cycle, place) = (round / kinds_per_cycle, round % kinds_per_cycle);
-        let is_over = match bound {
-            Bound::Rounds(rounds) => round >= rounds,
-            Bound::Time(time) => place == 0 && began.elapsed() >= time,
-        };
-        if is_over {
-            break;
-        }
-        let fault = &mut faults[place as usize];
-        sampler.begin(cluster, cycle, fault.name());
-        rounds::round(cluster, &load, &mut **fault, PACE, &[SURVIVOR], &mut done).await?;
-        wait::pass(SETTLE).await;
-        sampler.quiet(cluster)?;
-        let seconds = began.elapsed().as_secs();
-        say(&format!(
-            "{seconds:>5} s, cycle {cycle}: {}, {} writes",
-            fault.name(),
-            load.writes_acknowledged()
-        ));
-    }
+    let sampler = Sampler::start(cluster);
+    let went_on = in_turn(cluster, &load, bound, &sampler, &mut done).await;
     let curve = sampler.finish();
-    rounds::round(cluster, &load, &mut all_killed, PACE, &[], &mut done).await?;
-    let recorded = load.finish().await?;
-
+    // Also of a run that failed.
     let file = report::directory()?.join("endurance.csv");
     curve.write_csv(&file)?;
     report::tell("endurance", &longest_of_each(&done))?;
     say(&format!("the curve is in {}", file.display()));
+    went_on?;
+    rounds::round(cluster, &load, &mut all_killed, PACE, &[], &mut done).await?;
+    let recorded = load.finish().await?;
+
     let flat = judge_drift(&curve);
     let mut counts = Counts::new("endurance");
     counts.at_least(1, "rounds", done.rows.len() as u64);
-    counts.tell("whole cycles after the warm-up", curve.cycles());
+    counts.tell("whole cycles after the warm-up", curve.whole_cycles());
     counts.tell("reads asked of nodes that did not know", done.reads_of_deceived);
     let judged = judge::judge(cluster, &recorded, &mut counts).await;
     let enough = counts.close();
@@ -132,6 +110,37 @@ async fn endure(cluster: &mut Cluster, bound: Bound) -> Result<()> {
     enough?;
     flat?;
     cluster.stop()
+}
+
+/// All faults in turn, until it is enough.
+async fn in_turn(
+    cluster: &mut Cluster,
+    load: &Load,
+    bound: Bound,
+    sampler: &Sampler,
+    done: &mut Done,
+) -> Result<()> {
+    let (mut faults, missing) = kinds::in_turn(cluster);
+    missing.iter().for_each(skipped);
+    let kinds_per_cycle = faults.len() as u64;
+    for round in 0.. {
+        let (cycle, place) = (round / kinds_per_cycle, round % kinds_per_cycle);
+        let is_over = match bound {
+            Bound::Rounds(rounds) => round >= rounds,
+            Bound::Time(time) => place == 0 && sampler.began.elapsed() >= time,
+        };
+        if is_over {
+            break;
+        }
+        let fault = &mut faults[place as usize];
+        sampler.begin(cluster, cycle, fault.name());
+        rounds::round(cluster, load, &mut **fault, PACE, &[SURVIVOR], done).await?;
+        wait::pass(SETTLE).await;
+        sampler.quiet(cluster)?;
+        let (seconds, writes) = (sampler.began.elapsed().as_secs(), load.writes_acknowledged());
+        say(&format!("{seconds:>5} s, cycle {cycle}: {}, {writes} writes", fault.name()));
+    }
+    Ok(())
 }
 
 fn longest_of_each(done: &Done) -> Vec<report::Row> {
@@ -152,7 +161,7 @@ fn longest_of_each(done: &Done) -> Vec<report::Row> {
 fn judge_drift(curve: &Curve) -> Result<()> {
     let drifts = curve.drifts(SURVIVOR);
     if drifts.is_empty() {
-        let cycles = curve.cycles();
+        let cycles = curve.whole_cycles();
         say(&format!(
             "drift: not judged, {cycles} whole cycles after the warm-up, at least {CYCLES_MIN} needed"
         ));
@@ -195,7 +204,8 @@ struct Sampling {
 }
 
 impl Sampler {
-    fn start(cluster: &Cluster, began: Instant) -> Sampler {
+    fn start(cluster: &Cluster) -> Sampler {
+        let began = Instant::now();
         let shared: Arc<Mutex<Sampling>> = Arc::default();
         let of_task = Arc::clone(&shared);
         let sampling = tokio::spawn(async move {

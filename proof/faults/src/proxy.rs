@@ -273,9 +273,8 @@ impl Lane {
             // Its end is nothing to wait for: whoever ends the proxy ends this task.
             let _ = self.weather.wait_for(|weather| !weather.is_stalled).await;
         }
-        if weather.bytes_per_second > 0 {
+        if let Some(micros) = (piece.len() as u64 * 1_000_000).checked_div(weather.bytes_per_second) {
             self.harm.delayed.fetch_add(1, Ordering::Relaxed);
-            let micros = piece.len() as u64 * 1_000_000 / weather.bytes_per_second;
             tokio::time::sleep(Duration::from_micros(micros)).await;
         }
         let mut late = weather.delay;

@@ -54,7 +54,8 @@ pub async fn round(
     let mut by_groups_led: Vec<usize> = (0..cluster.nodes.len()).collect();
     by_groups_led.sort_by_key(|node| std::cmp::Reverse(led[*node]));
     done.groups_led += led[by_groups_led[0]];
-    let terms_before = terms(cluster).await?;
+    let everybody: Vec<usize> = (0..cluster.nodes.len()).collect();
+    let terms_before = terms(cluster, &everybody).await?;
     let mortal = by_groups_led.iter().copied().filter(|node| !spared.contains(node)).collect();
     let mut scene = Scene { cluster, by_groups_led, mortal };
 
@@ -92,7 +93,7 @@ pub async fn round(
     cluster.serves().await?;
     progress_everywhere(cluster, load, &doing("afterwards"), pace.writes_per_group).await?;
 
-    let terms = terms(cluster).await?;
+    let terms = terms(cluster, &everybody).await?;
     let growth = terms.iter().zip(&terms_before).map(|(after, before)| after.saturating_sub(*before));
     done.rows.push(Row { fault: name, gap: load.acks().gap(), terms: growth.max().unwrap_or(0) });
     Ok(())
@@ -122,11 +123,11 @@ async fn groups_led(cluster: &Cluster) -> Result<Vec<u64>> {
     Ok(led.into_iter().map(|status| status.groups_leading).collect())
 }
 
-/// The highest term of each group that any node knows.
-pub async fn terms(cluster: &Cluster) -> Result<Vec<u64>> {
+/// The highest term of each group that any of these nodes knows.
+pub async fn terms(cluster: &Cluster, nodes: &[usize]) -> Result<Vec<u64>> {
     let mut terms = vec![0; cluster.shape.groups as usize];
-    for node in 0..cluster.nodes.len() {
-        let client = cluster.client_of_one(node)?;
+    for node in nodes {
+        let client = cluster.client_of_one(*node)?;
         let groups = wait::until("a node says its terms", async || Ok(client.groups().await?)).await?;
         for group in groups.groups {
             if let Some(term) = terms.get_mut(group.group as usize) {

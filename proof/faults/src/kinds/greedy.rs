@@ -147,7 +147,7 @@ impl Fault for Greedy {
                 Greed::HalfBodies => self.clients.spawn(client.sends_half()),
                 Greed::Endless => self.clients.spawn(client.does_not_end()),
                 Greed::Scans => self.clients.spawn(client.scans()),
-                Greed::Heavy => self.clients.spawn(client.is_heavy()),
+                Greed::Heavy => self.clients.spawn(client.writes_large_values()),
             };
         }
         Ok(())
@@ -248,7 +248,7 @@ impl Client {
         self.sends_over_and_over(&head("GET", &target, 0), &[]).await;
     }
 
-    async fn is_heavy(self) {
+    async fn writes_large_values(self) {
         const ONE_READS_OF: usize = 4;
         let key = paths::kv(&[FOREIGN, b"heavy-", self.number.to_string().as_bytes()].concat());
         let sent = match self.number.is_multiple_of(ONE_READS_OF) {

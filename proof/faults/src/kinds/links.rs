@@ -109,7 +109,8 @@ pub enum Whose {
     All,
 }
 
-/// A slow line: too little for the load, enough for heartbeats.
+/// A slow line: far too little for the load. Clients that do not wait for a minute may then see nothing succeed, since what they wrote is
+/// committed when they have gone; what is shown is that everything works again afterwards, and that what they were told was true.
 const NARROW_BITS_PER_SECOND: u64 = 1_000_000;
 
 impl Narrow {
@@ -131,6 +132,10 @@ impl Fault for Narrow {
             Whose::Leader => "1 Mbit/s for the leader",
             Whose::All => "1 Mbit/s for all",
         }
+    }
+
+    fn meanwhile(&self) -> Meanwhile {
+        Meanwhile::MayHalt
     }
 
     fn inflict(&mut self, scene: &mut Scene<'_>) -> Result<()> {

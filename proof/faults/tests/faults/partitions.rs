@@ -11,9 +11,10 @@ use mraft_faults::failure::{Failure, Result};
 use mraft_faults::fault::Fault;
 use mraft_faults::kinds::links::{Narrow, Partition, Partitioned, Whose};
 use mraft_faults::load::{Load, Size};
+use mraft_faults::partition::Cuts;
 use mraft_faults::rounds::{self, Done, Pace};
 use mraft_faults::skips::skipped;
-use mraft_faults::{binary, judge, report};
+use mraft_faults::{binary, judge, report, wait};
 use mraft_history::linearizability;
 
 const NODES: usize = 5;
@@ -35,6 +36,32 @@ fn no_partition_shows_anything_old_or_loses_anything() {
         let ended = scenario(&mut cluster).await;
         ended.map_err(|failure| super::explained(&mut cluster, failure))
     });
+}
+
+/// So many election timeouts last cuts that are to show that terms do not grow: a storm has one in one or two of them.
+const LONG_TIMEOUTS: u32 = 6;
+
+/// Terms that nodes went through that were cut off, and the whole cluster while two halves could not see each other. Whoever reaches no
+/// majority must not raise its term, or it would disturb the others when it comes back; whoever hears a leader must not let another one up.
+async fn terms_of_long_cuts(cluster: &mut Cluster) -> Result<(u64, u64)> {
+    let mut growths = Vec::new();
+    let everybody = [0, 1, 2, 3, 4];
+    for (cuts, whose) in
+        [(Cuts::apart(NODES, &[0, 1]), &everybody[..2]), (Cuts::bridge(NODES, 2), &everybody[..])]
+    {
+        cluster.serves().await?;
+        let before = rounds::terms(cluster, whose).await?;
+        if let Some(network) = cluster.ground().network() {
+            network.cut(&cuts)?;
+        }
+        wait::pass(LONG_TIMEOUTS * report::ELECTION_TIMEOUT).await;
+        let after = rounds::terms(cluster, whose).await?;
+        if let Some(network) = cluster.ground().network() {
+            network.heal()?;
+        }
+        growths.push(after.iter().zip(&before).map(|(after, before)| after - before).max().unwrap_or(0));
+    }
+    Ok((growths[0], growths[1]))
 }
 
 /// The same, with readers that take what a node has: it shows that the judge would see a node that answers with what is no longer true.
@@ -80,10 +107,13 @@ async fn scenario(cluster: &mut Cluster) -> Result<()> {
     for fault in &mut faults {
         rounds::round(cluster, &load, &mut **fault, PACE, &[], &mut done).await?;
     }
+    let (minority, halves) = terms_of_long_cuts(cluster).await?;
     let recorded = load.finish().await?;
     report::tell("links", &done.rows)?;
     let mut counts = Counts::new("links cut and narrowed");
     counts.at_least(faults.len() as u64, "faults", done.rows.len() as u64);
+    counts.at_most(1, "terms of nodes that were cut off for long", minority);
+    counts.at_most(2, "terms of two halves with one bridge for long", halves);
     counts.at_least(1, "groups led by nodes when they were cut off", done.groups_led);
     counts.at_least(1, "reads asked of nodes that did not know", done.reads_of_deceived);
     counts.at_least(1, "reads that they answered afterwards", done.answered_by_deceived);
