@@ -44,11 +44,13 @@ pub struct Manner {
     pub has_proxies: bool,
     /// How many file descriptors each may have; `None`: as many as the run itself.
     pub descriptors_max: Option<u64>,
+    /// How many bytes of memory the kernel gives each (`RLIMIT_DATA`); `None`: as many as it has.
+    pub data_bytes_max: Option<u64>,
 }
 
 impl Default for Manner {
     fn default() -> Manner {
-        Manner { ground: Ground::loopback(), has_proxies: false, descriptors_max: None }
+        Manner { ground: Ground::loopback(), has_proxies: false, descriptors_max: None, data_bytes_max: None }
     }
 }
 

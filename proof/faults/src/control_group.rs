@@ -37,14 +37,6 @@ impl ControlGroup {
         Ok(group)
     }
 
-    /// A group whose processes have so many bytes of memory together, the page cache included; beyond them the kernel kills.
-    pub fn of_memory(bytes: u64) -> Result<ControlGroup> {
-        let group = ControlGroup::make("memory")?;
-        let file = if group.is_second_version { "memory.max" } else { "memory.limit_in_bytes" };
-        group.set(file, &bytes.to_string())?;
-        Ok(group)
-    }
-
     /// Puts a process into it.
     pub fn take(&self, process: Pid) -> Result<()> {
         self.set("cgroup.procs", &process.as_raw_nonzero().to_string())

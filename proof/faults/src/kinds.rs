@@ -13,7 +13,7 @@ use crate::fault::Fault;
 use crate::kinds::greedy::Greedy;
 use crate::kinds::links::{Narrow, Partitioned, Whose};
 use crate::kinds::signals::{How, Signalled, Who};
-use crate::kinds::starved::Starved;
+use crate::kinds::starved::{By, Starved};
 use crate::kinds::weathers::Weathered;
 
 /// Every kind that this cluster can be hurt with but the death of all nodes at once, so ordered that neighbours are of different
@@ -24,11 +24,16 @@ pub fn in_turn(cluster: &Cluster) -> (Vec<Box<dyn Fault>>, Vec<String>) {
     }
     let all_killed = Signalled::new(Who::All, How::Killed);
     let mut missing = Vec::new();
-    let mut families = vec![
-        boxed(Signalled::all().filter(|fault| fault.name() != all_killed.name())),
-        boxed(Greedy::all()),
-        boxed([Starved::default()]),
-    ];
+    let mut families =
+        vec![boxed(Signalled::all().filter(|fault| fault.name() != all_killed.name())), boxed(Greedy::all())];
+    let mut starved = Vec::new();
+    for by in [By::ControlGroup, By::Neighbours] {
+        match Starved::is_possible(by) {
+            Ok(()) => starved.push(Starved::new(by)),
+            Err(why) => missing.push(format!("no node is starved of CPU: {why}")),
+        }
+    }
+    families.push(boxed(starved));
     match cluster.nodes.iter().all(|node| node.proxy.is_some()) {
         true => families.push(boxed(Weathered::all())),
         false => missing.push("no bad connections: the nodes have no proxies".to_owned()),

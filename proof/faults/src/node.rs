@@ -35,6 +35,7 @@ pub struct Node {
     home: PathBuf,
     ground: Ground,
     descriptors_max: Option<u64>,
+    data_bytes_max: Option<u64>,
     place: usize,
     /// Keep its ports from everybody else until it is started for the first time.
     reserved: Vec<TcpListener>,
@@ -60,6 +61,7 @@ impl Node {
             home,
             ground,
             descriptors_max: manner.descriptors_max,
+            data_bytes_max: manner.data_bytes_max,
             place,
             reserved,
             process: None,
@@ -90,12 +92,17 @@ impl Node {
         let file = self.home.join("node.toml");
         fs::write(&file, configuration)?;
         let words = File::options().create(true).append(true).open(self.words())?;
-        let mut command = match self.descriptors_max {
-            None => Command::new(binary),
-            // A limit that is there from the beginning; the process's id stays the same.
-            Some(most) => {
+        let limits = [
+            self.descriptors_max.map(|most| format!("ulimit -n {most}")),
+            self.data_bytes_max.map(|most| format!("ulimit -d {}", most >> 10)),
+        ];
+        let limits: Vec<String> = limits.into_iter().flatten().collect();
+        let mut command = match limits.is_empty() {
+            true => Command::new(binary),
+            // Limits that are there from the beginning; the process's id stays the same.
+            false => {
                 let mut shell = Command::new("sh");
-                shell.args(["-c", &format!("ulimit -n {most} && exec \"$0\" \"$@\"")]).arg(binary);
+                shell.args(["-c", &format!("{} && exec \"$0\" \"$@\"", limits.join(" && "))]).arg(binary);
                 shell
             }
         };

@@ -44,6 +44,14 @@ impl Vitals {
     }
 }
 
+/// The limit that the kernel sets a process, by the name that `/proc` has for it; `None`: there is no limit.
+pub fn limit(process: Pid, name: &str) -> Result<Option<u64>> {
+    let limits = fs::read_to_string(format!("/proc/{}/limits", process.as_raw_nonzero()))?;
+    let line = limits.lines().find_map(|line| line.strip_prefix(name));
+    let line = line.ok_or_else(|| Failure::new(format_args!("there is no limit called {name}")))?;
+    Ok(line.split_whitespace().next().and_then(|soft| soft.parse().ok()))
+}
+
 /// Bytes that a directory takes on its disk.
 pub fn disk_bytes(directory: &Path) -> Result<u64> {
     let mut bytes = 0;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! A node that hardly gets any CPU: by a control group, or else with busy neighbours on the one CPU that it is bound to.
+//! A node that hardly gets any CPU: by a control group, or with busy neighbours on the one CPU that it is bound to.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,10 +20,35 @@ const CPU_THOUSANDTHS: u64 = 20;
 const NEIGHBOURS: usize = 4;
 
 /// The node that leads most groups is starved.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Starved {
+    by: By,
     means: Option<Means>,
     hit: Vec<usize>,
+}
+
+/// By what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum By {
+    /// The kernel gives it a small part of one CPU.
+    ControlGroup,
+    /// Others want the same CPU, and want it more.
+    Neighbours,
+}
+
+impl Starved {
+    /// By this.
+    pub fn new(by: By) -> Starved {
+        Starved { by, means: None, hit: Vec::new() }
+    }
+
+    /// Whether control groups of CPUs can be made here; why not.
+    pub fn is_possible(by: By) -> Result<()> {
+        match by {
+            By::ControlGroup => ControlGroup::of_cpu(CPU_THOUSANDTHS).map(drop),
+            By::Neighbours => Ok(()),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -42,19 +67,23 @@ struct Neighbours {
 
 impl Fault for Starved {
     fn name(&self) -> &'static str {
-        "leader starved of CPU"
+        match self.by {
+            By::ControlGroup => "leader with 2 % of a CPU",
+            By::Neighbours => "leader with busy neighbours",
+        }
     }
 
     fn inflict(&mut self, scene: &mut Scene<'_>) -> Result<()> {
         self.hit = scene.by_groups_led[..1].to_vec();
         let process = scene.cluster.nodes[self.hit[0]].pid();
         let process = process.ok_or_else(|| Failure::new("the node has no process"))?;
-        self.means = Some(match ControlGroup::of_cpu(CPU_THOUSANDTHS) {
-            Ok(group) => {
+        self.means = Some(match self.by {
+            By::ControlGroup => {
+                let group = ControlGroup::of_cpu(CPU_THOUSANDTHS)?;
                 group.take(process)?;
                 Means::Group(group)
             }
-            Err(_) => Means::Neighbours(Neighbours::beside(process)?),
+            By::Neighbours => Means::Neighbours(Neighbours::beside(process)?),
         });
         Ok(())
     }

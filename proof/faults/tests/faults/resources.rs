@@ -11,10 +11,11 @@ use mraft_faults::counts::Counts;
 use mraft_faults::failure::Result;
 use mraft_faults::fault::{Fault, Together};
 use mraft_faults::kinds::greedy::{self, Greed, Greedy};
-use mraft_faults::kinds::starved::Starved;
+use mraft_faults::kinds::starved::{By, Starved};
 use mraft_faults::load::{Load, Size};
 use mraft_faults::rounds::{self, Done, Pace};
-use mraft_faults::vitals::Peaks;
+use mraft_faults::skips::skipped;
+use mraft_faults::vitals::{self, Peaks};
 use mraft_faults::{binary, judge, report};
 
 const NODES: usize = 3;
@@ -30,13 +31,17 @@ const PACE: Pace = Pace { writes_per_group: 50, reads_per_node: 3, halt: Duratio
 /// The ceiling of every node here, and what its code, its threads' stacks and the allocator may take beside it.
 const CEILING_MEGABYTES: u64 = 256;
 const SLACK_MEGABYTES: u64 = 160;
+/// The kernel gives no more, beside what is mapped and never used: a node that wanted it would end.
+const DATA_BYTES_MAX: u64 = 768 << 20;
+const DESCRIPTORS_MAX: u64 = 512;
 /// A term for each election that has a reason; a storm has one after the other.
 const TERMS_MAX: u64 = 6;
 
 #[test]
 fn a_node_that_is_short_of_something_refuses_and_recovers() {
     super::run(async || {
-        let mut cluster = Cluster::start(&binary::find()?, SHAPE).await?;
+        let manner = Manner { data_bytes_max: Some(DATA_BYTES_MAX), ..Manner::default() };
+        let mut cluster = Cluster::start_as(manner, &binary::find()?, SHAPE).await?;
         let ended = scenario(&mut cluster).await;
         ended.map_err(|failure| super::explained(&mut cluster, failure))
     });
@@ -45,11 +50,19 @@ fn a_node_that_is_short_of_something_refuses_and_recovers() {
 #[test]
 fn a_node_with_few_descriptors_keeps_what_it_needs_itself() {
     super::run(async || {
-        let manner = Manner { descriptors_max: Some(512), ..Manner::default() };
+        let manner = Manner { descriptors_max: Some(DESCRIPTORS_MAX), ..Manner::default() };
         let mut cluster = Cluster::start_as(manner, &binary::find()?, SHAPE).await?;
         let ended = few_descriptors(&mut cluster).await;
         ended.map_err(|failure| super::explained(&mut cluster, failure))
     });
+}
+
+/// Nodes of which the kernel says that they have this limit.
+fn limited(cluster: &Cluster, name: &str, wanted: u64) -> Result<u64> {
+    let limits =
+        cluster.nodes.iter().filter_map(|node| node.pid()).map(|process| vitals::limit(process, name));
+    let limits = limits.collect::<Result<Vec<Option<u64>>>>()?;
+    Ok(limits.into_iter().filter(|limit| *limit == Some(wanted)).count() as u64)
 }
 
 async fn few_descriptors(cluster: &mut Cluster) -> Result<()> {
@@ -61,7 +74,9 @@ async fn few_descriptors(cluster: &mut Cluster) -> Result<()> {
     let mut done = Done::default();
     rounds::round(cluster, &load, &mut fault, PACE, &[], &mut done).await?;
     let recorded = load.finish().await?;
-    let mut counts = Counts::new("nodes with 512 file descriptors");
+    let mut counts = Counts::new("nodes with few file descriptors");
+    let limited = limited(cluster, "Max open files", DESCRIPTORS_MAX)?;
+    counts.at_least(NODES as u64, "nodes with a limit of descriptors", limited);
     let judged = judge::judge(cluster, &recorded, &mut counts).await;
     let enough = counts.close();
     judged?;
@@ -72,7 +87,12 @@ async fn few_descriptors(cluster: &mut Cluster) -> Result<()> {
 async fn scenario(cluster: &mut Cluster) -> Result<()> {
     let mut faults: Vec<Box<dyn Fault>> =
         Greedy::all().map(|fault| Box::new(fault) as Box<dyn Fault>).collect();
-    faults.push(Box::new(Starved::default()));
+    for by in [By::ControlGroup, By::Neighbours] {
+        match Starved::is_possible(by) {
+            Ok(()) => faults.push(Box::new(Starved::new(by))),
+            Err(why) => skipped(format_args!("no node is starved of CPU: {why}")),
+        }
+    }
     greedy::prepare(cluster).await?;
     let mut load = Load::start(cluster, SIZE)?;
     load.watch(cluster, 1, Consistency::Linearizable);
@@ -81,12 +101,16 @@ async fn scenario(cluster: &mut Cluster) -> Result<()> {
     let mut done = Done::default();
     for fault in &mut faults {
         rounds::round(cluster, &load, &mut **fault, PACE, &[], &mut done).await?;
-        mraft_faults::counts::say(&format!("{}: {:?}", fault.name(), peaks.bytes()));
     }
     let recorded = load.finish().await?;
     report::tell("resources", &done.rows)?;
     let mut counts = Counts::new("nodes short of resources");
     counts.at_least(faults.len() as u64, "faults", done.rows.len() as u64);
+    counts.at_least(
+        NODES as u64,
+        "nodes with a limit of memory",
+        limited(cluster, "Max data size", DATA_BYTES_MAX)?,
+    );
     let resident = peaks.bytes().into_iter().max().unwrap_or(0) >> 20;
     counts.at_least(1, "megabytes resident at most, as seen", resident);
     counts.at_most(
