@@ -3,6 +3,7 @@
 //! Real nodes, real kills. Every scenario prints its figures.
 
 mod endurance;
+mod explore;
 mod kills;
 mod long_stop;
 mod partitions;
