@@ -3,7 +3,6 @@
 //! Real nodes, real kills. Every scenario prints its figures.
 
 mod endurance;
-mod explore;
 mod kills;
 mod long_stop;
 mod partitions;
