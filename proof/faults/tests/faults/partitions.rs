@@ -55,6 +55,7 @@ async fn terms_of_long_cuts(cluster: &mut Cluster) -> Result<(u64, u64)> {
             network.cut(&cuts)?;
         }
         wait::pass(LONG_TIMEOUTS * report::ELECTION_TIMEOUT).await;
+        knows_what_it_cannot_reach(cluster, &cuts).await?;
         let after = rounds::terms(cluster, whose).await?;
         if let Some(network) = cluster.ground().network() {
             network.heal()?;
@@ -62,6 +63,20 @@ async fn terms_of_long_cuts(cluster: &mut Cluster) -> Result<(u64, u64)> {
         growths.push(after.iter().zip(&before).map(|(after, before)| after - before).max().unwrap_or(0));
     }
     Ok((growths[0], growths[1]))
+}
+
+/// A connection that carries nothing any more must be given up, or it would still be silent long after the network is whole.
+async fn knows_what_it_cannot_reach(cluster: &Cluster, cuts: &Cuts) -> Result<()> {
+    for (from, to) in cuts.pairs() {
+        let (client, peer) = (cluster.client_of_one(from)?, cluster.nodes[to].id.get());
+        wait::until("a node knows that it does not reach another one", async || {
+            let status = client.status().await?;
+            let is_connected = status.peers.iter().any(|row| row.node == peer && row.connected);
+            wait::is(!is_connected, || format!("{from} thinks that it reaches {to}"))
+        })
+        .await?;
+    }
+    Ok(())
 }
 
 /// The same, with readers that take what a node has: it shows that the judge would see a node that answers with what is no longer true.
