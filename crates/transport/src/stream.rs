@@ -64,23 +64,6 @@ impl From<rustls::Error> for Broken {
     }
 }
 
-/// How long bytes may be under way that the peer's system has not acknowledged. TCP itself sends them again for a quarter of an hour and
-/// ever more seldom, so that after a partition of a minute a connection would stay silent for most of another one, although the network is
-/// whole and a new connection would be made at once. Longer than a queue on a slow line, and than what a lost packet takes.
-const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(5);
-
-/// The system breaks the connection then; other systems than Linux are as patient as they are.
-#[cfg(target_os = "linux")]
-fn give_up_unacknowledged(socket: &TcpStream) -> io::Result<()> {
-    let millis = u32::try_from(UNACKNOWLEDGED_MAX.as_millis()).unwrap_or(u32::MAX);
-    Ok(rustix::net::sockopt::set_tcp_user_timeout(socket, millis)?)
-}
-
-#[cfg(not(target_os = "linux"))]
-fn give_up_unacknowledged(_: &TcpStream) -> io::Result<()> {
-    Ok(())
-}
-
 pub(crate) struct Stream {
     io: Io,
     frames: FrameReader,
@@ -100,7 +83,6 @@ impl Stream {
         timeout: Duration,
     ) -> Result<Stream, Broken> {
         socket.set_nodelay(true)?;
-        give_up_unacknowledged(&socket)?;
         socket.set_nonblocking(false)?;
         let deadline = Some(Instant::now() + timeout);
         let mut io = Io { socket, tls: tls.map(Box::new), deadline };
