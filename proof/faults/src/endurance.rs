@@ -170,11 +170,12 @@ fn judge_drift(curve: &Curve) -> Result<()> {
     let mut grown = Vec::new();
     for drift in &drifts {
         say(&format!(
-            "{:>34}: {:>12.0} then {:>12.0}, {:+.1} %",
+            "{:>34}: {:>12.0} then {:>12.0}, {:+.1} %{}",
             drift.what,
             drift.first,
             drift.last,
-            drift.percent()
+            drift.percent(),
+            if drift.is_judged { "" } else { " (only told)" }
         ));
         grown.extend(drift.is_growth().then(|| drift.what.clone()));
     }
