@@ -23,6 +23,7 @@ usage: cargo xtask COMMAND
   sim --planted [NAME]            show that each planted bug is found
   explore [--world NAME]          explore small worlds of one group, every state of them (--help says more)
   explore --planted [NAME]        show that each planted bug of the consensus core is found
+  endurance --minutes N           hurt real nodes in every way in turn, until a cycle of faults ends after that time
 ";
 
 fn main() -> ExitCode {
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
         Some("tidy") => tidy::run(&root),
         Some("sim") => stages::simulate(&root, &arguments[1..]),
         Some("explore") => stages::explore(&root, &arguments[1..]),
+        Some("endurance") => stages::endure(&root, &arguments[1..]),
         Some("help" | "--help" | "-h") => {
             print!("{USAGE}");
             ExitCode::SUCCESS

@@ -225,6 +225,11 @@ pub(crate) fn explore(root: &Path, arguments: &[String]) -> ExitCode {
     run_proof(root, "mraft-explore", arguments)
 }
 
+/// Runs the long run of process faults with the caller's arguments.
+pub(crate) fn endure(root: &Path, arguments: &[String]) -> ExitCode {
+    run_proof(root, "mraft-faults", arguments)
+}
+
 fn run_proof(root: &Path, package: &str, arguments: &[String]) -> ExitCode {
     let mut command = Command::new("cargo");
     command.args(["run", "--quiet", "--locked", "--profile", "sim", "--package", package]);

@@ -18,6 +18,7 @@ mod door;
 mod errors;
 mod http;
 pub mod limits;
+mod metered;
 pub mod needs;
 pub mod server;
 mod stats;

@@ -2,6 +2,8 @@
 
 //! How much at once, and for how long. Whatever a client can make grow has a name here, and a reason.
 
+use std::borrow::Borrow;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -22,6 +24,9 @@ pub struct Limits {
     pub concurrent_requests_max: usize,
     /// Bytes of request bodies that are held at once, counted as they come: what the door adds to the node's memory.
     pub request_bytes_max: usize,
+    /// Bytes of answers that their clients have not taken yet. A small answer is counted with its connection; a larger one holds its
+    /// bytes until the socket has taken them, so that whoever does not read what it asked for keeps nobody's memory but these.
+    pub answer_bytes_max: usize,
     /// Scans at once: each holds up to 1 MiB of answer and some pages of groups.
     pub concurrent_scans_max: usize,
     /// Scans that wait, in their order, until one of those has ended or their time is over. Each costs a connection and a request, which
@@ -29,6 +34,8 @@ pub struct Limits {
     pub waiting_scans_max: usize,
     /// Connections: each holds a socket and read and write buffers.
     pub connections_max: usize,
+    /// Bytes that connections hold, whatever is asked on them: so much for each, and more while the head of a request comes in.
+    pub connection_bytes_max: usize,
     /// Header fields of one request.
     pub headers_max: usize,
     /// Bytes of one request's head, which is also the read buffer of a connection. A key of 4 KiB may be 12 KiB escaped, twice in a
@@ -36,6 +43,8 @@ pub struct Limits {
     pub head_bytes_max: usize,
     /// How long a connection may take to send the head of its next request: what a slow or idle client can hold a connection for.
     pub head_timeout: Duration,
+    /// How long a connection may take nothing of its answer: what a client that does not read can hold memory for.
+    pub write_timeout: Duration,
     /// How long a TLS handshake may take.
     pub tls_accept_timeout: Duration,
     /// Time for one request, its body included, when it does not say `timeout_ms`.
@@ -48,12 +57,15 @@ impl Default for Limits {
             value_bytes_max: VALUE_BYTES_DEFAULT,
             concurrent_requests_max: 16_384,
             request_bytes_max: 64 << 20,
+            answer_bytes_max: 64 << 20,
             concurrent_scans_max: 8,
             waiting_scans_max: 1_024,
             connections_max: 8_192,
+            connection_bytes_max: 256 << 20,
             headers_max: 64,
             head_bytes_max: 64 << 10,
             head_timeout: Duration::from_secs(30),
+            write_timeout: Duration::from_secs(30),
             tls_accept_timeout: Duration::from_secs(5),
             timeout_default: Duration::from_millis(TIMEOUT_MS_DEFAULT),
         }
@@ -81,6 +93,16 @@ pub const SCAN_BYTES_MAX: usize = 1 << 20;
 /// Groups that one scan asks at once: bounds the pages it holds beside its answer.
 pub(crate) const SCAN_GROUPS_AT_ONCE: usize = 16;
 
+/// What a connection costs that is open: its task, its buffers while they are small, and an answer of [`SMALL_ANSWER_BYTES`]. Measured
+/// at 8 to 15 KiB.
+pub(crate) const CONNECTION_BYTES: usize = 16 << 10;
+/// What the first bytes of a request's head cost beside that: a read buffer.
+pub(crate) const HEAD_BYTES: usize = 16 << 10;
+/// How long a head may be before its bytes count beside the buffer.
+pub(crate) const SMALL_HEAD_BYTES: usize = 8 << 10;
+/// An answer up to this size is counted with its connection.
+pub(crate) const SMALL_ANSWER_BYTES: usize = 16 << 10;
+
 /// A bounded amount of something; who does not fit is refused at once, with its name.
 #[derive(Debug)]
 pub(crate) struct Gate {
@@ -92,8 +114,8 @@ pub(crate) struct Gate {
 
 /// An amount that is held until this is dropped.
 #[derive(Debug)]
-pub(crate) struct Pass<'a> {
-    gate: &'a Gate,
+pub(crate) struct Pass<G: Borrow<Gate>> {
+    gate: G,
     amount: usize,
 }
 
@@ -103,13 +125,31 @@ impl Gate {
     }
 
     /// Takes an amount, or refuses with `overloaded`.
-    pub(crate) fn enter(&self, amount: usize) -> Result<Pass<'_>, Box<Refused>> {
+    pub(crate) fn enter(&self, amount: usize) -> Result<Pass<&Gate>, Box<Refused>> {
         let mut pass = Pass { gate: self, amount: 0 };
         pass.add(amount)?;
         Ok(pass)
     }
 
-    fn refuse(&self) -> Box<Refused> {
+    /// The same for somebody who outlives the caller.
+    pub(crate) fn hold(self: &Arc<Gate>, amount: usize) -> Result<Pass<Arc<Gate>>, Box<Refused>> {
+        let mut pass = Pass { gate: Arc::clone(self), amount: 0 };
+        pass.add(amount)?;
+        Ok(pass)
+    }
+
+    /// Takes an amount whether it fits or not.
+    pub(crate) fn hold_anyway(self: &Arc<Gate>, amount: usize) -> Pass<Arc<Gate>> {
+        self.used.fetch_add(amount, Ordering::Relaxed);
+        Pass { gate: Arc::clone(self), amount }
+    }
+
+    /// Refuses if there is no room at all.
+    pub(crate) fn is_open(&self) -> Result<(), Box<Refused>> {
+        if self.used() < self.max { Ok(()) } else { Err(self.refuse()) }
+    }
+
+    pub(crate) fn refuse(&self) -> Box<Refused> {
         self.refused.fetch_add(1, Ordering::Relaxed);
         let queue = format!("{} ({})", self.name, self.max);
         Refused::by_node(NodeError::Overloaded { queue, retry_after: RETRY_AFTER }.into(), true)
@@ -117,6 +157,10 @@ impl Gate {
 
     pub(crate) fn name(&self) -> &'static str {
         self.name
+    }
+
+    pub(crate) fn max(&self) -> usize {
+        self.max
     }
 
     pub(crate) fn used(&self) -> usize {
@@ -128,16 +172,24 @@ impl Gate {
     }
 }
 
-impl Pass<'_> {
+impl<G: Borrow<Gate>> Pass<G> {
     /// Takes more, or refuses; what is held stays held.
     pub(crate) fn add(&mut self, amount: usize) -> Result<(), Box<Refused>> {
+        let gate = self.gate.borrow();
         // In one step, so that who is refused never takes the room of who would fit.
-        let fits = |used: usize| used.checked_add(amount).filter(|sum| *sum <= self.gate.max);
-        if self.gate.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).is_err() {
-            return Err(self.gate.refuse());
+        let fits = |used: usize| used.checked_add(amount).filter(|sum| *sum <= gate.max);
+        if gate.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).is_err() {
+            return Err(gate.refuse());
         }
         self.amount += amount;
         Ok(())
+    }
+
+    /// Gives back what goes beyond this amount.
+    pub(crate) fn shrink_to(&mut self, amount: usize) {
+        let back = self.amount.saturating_sub(amount);
+        self.gate.borrow().used.fetch_sub(back, Ordering::Relaxed);
+        self.amount -= back;
     }
 
     pub(crate) fn amount(&self) -> usize {
@@ -145,9 +197,9 @@ impl Pass<'_> {
     }
 }
 
-impl Drop for Pass<'_> {
+impl<G: Borrow<Gate>> Drop for Pass<G> {
     fn drop(&mut self) {
-        self.gate.used.fetch_sub(self.amount, Ordering::Relaxed);
+        self.shrink_to(0);
     }
 }
 
@@ -162,7 +214,7 @@ pub(crate) struct Line {
 /// A place inside. The fields are dropped in this order: whoever gets the place finds room in the gate.
 #[derive(Debug)]
 pub(crate) struct Place<'a> {
-    _pass: Pass<'a>,
+    _pass: Pass<&'a Gate>,
     _permit: SemaphorePermit<'a>,
 }
 

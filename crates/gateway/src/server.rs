@@ -14,6 +14,7 @@ use std::future::Future;
 use std::io::{self, Write};
 use std::net::{TcpListener, ToSocketAddrs};
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::response::IntoResponse;
@@ -27,8 +28,9 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
-use crate::door::Door;
+use crate::door::{Admitted, Door};
 use crate::errors::Refused;
+use crate::metered::{Meter, Metered};
 use crate::tls::ServerTls;
 
 /// How a door ended.
@@ -71,9 +73,15 @@ pub async fn serve(
             () = &mut stop => break,
             Some(ended) = connections.join_next() => hand_on_panic(ended),
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => {
-                    connections.spawn(connection(stream, acceptor.clone(), door.clone(), told_to_stop.clone()));
-                }
+                // Decided here, so that those who are turned away do not pile up before their tasks run.
+                Ok((stream, _)) => match door.admit() {
+                    Ok(admitted) => {
+                        let (acceptor, door) = (acceptor.clone(), door.clone());
+                        connections.spawn(connection(stream, acceptor, door, admitted, told_to_stop.clone()));
+                    }
+                    Err(refused) if acceptor.is_none() => turn_away(stream, refused),
+                    Err(_) => {}
+                },
                 Err(error) => {
                     tracing::warn!(%error, "a connection could not be accepted");
                     sleep(ACCEPT_PAUSE).await;
@@ -104,26 +112,19 @@ async fn connection(
     stream: TcpStream,
     acceptor: Option<TlsAcceptor>,
     door: Door,
+    admitted: Admitted,
     told_to_stop: watch::Receiver<()>,
 ) {
-    let _held = match door.shared.stats.connections.enter(1) {
-        Ok(held) => held,
-        Err(refused) => {
-            if acceptor.is_none() {
-                turn_away(stream, refused);
-            }
-            return;
-        }
-    };
+    let meter = admitted.meter;
     // Answers are small and each is waited for.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "a connection cannot be set to send at once");
     }
     match acceptor {
-        None => exchange(stream, &door, told_to_stop).await,
+        None => exchange(stream, &door, &meter, told_to_stop).await,
         Some(acceptor) => {
             match timeout(door.shared.limits.tls_accept_timeout, acceptor.accept(stream)).await {
-                Ok(Ok(stream)) => exchange(stream, &door, told_to_stop).await,
+                Ok(Ok(stream)) => exchange(stream, &door, &meter, told_to_stop).await,
                 Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
                 Err(_) => tracing::debug!("a TLS handshake took too long"),
             }
@@ -131,12 +132,18 @@ async fn connection(
     }
 }
 
-async fn exchange<S>(stream: S, door: &Door, mut told_to_stop: watch::Receiver<()>)
+async fn exchange<S>(stream: S, door: &Door, meter: &Arc<Meter>, mut told_to_stop: watch::Receiver<()>)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let limits = &door.shared.limits;
-    let service = service_fn(|request| async move { Ok::<_, Infallible>(door.answer(request).await) });
+    let service = service_fn(|request| async move {
+        meter.head_is_complete();
+        let response = door.answer(request).await;
+        meter.is_answered();
+        Ok::<_, Infallible>(response)
+    });
+    let stream = Metered::new(stream, Arc::clone(meter), limits.write_timeout);
     let mut connection = pin!(
         http1::Builder::new()
             .timer(TokioTimer::new())
@@ -144,6 +151,8 @@ where
             .max_headers(limits.headers_max)
             .max_header_size(limits.head_bytes_max)
             .max_buf_size(limits.head_bytes_max)
+            // Answers are written from where they are, and counted until then; otherwise they would be copied, and the copies not counted.
+            .writev(true)
             .serve_connection(TokioIo::new(stream), service)
     );
     let ended = tokio::select! {

@@ -3,6 +3,7 @@
 //! What the door counts of itself, in the OpenMetrics text format.
 
 use std::fmt::Write;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -30,7 +31,7 @@ const STATUSES: usize = 600;
 pub(crate) struct Stats {
     answered: Box<[AtomicU64]>,
     latency: [Histogram; 3],
-    pub(crate) connections: Gate,
+    pub(crate) connections: Arc<Gate>,
 }
 
 #[derive(Debug, Default)]
@@ -45,7 +46,7 @@ impl Stats {
         Stats {
             answered: (0..STATUSES).map(|_| AtomicU64::new(0)).collect(),
             latency: Default::default(),
-            connections: Gate::new("connections at once", connections_max),
+            connections: Arc::new(Gate::new("connections at once", connections_max)),
         }
     }
 

@@ -134,6 +134,9 @@ fn greet(
     socket: TcpStream,
     deadline: Instant,
 ) -> Result<Dialed, DialFailure> {
+    if purpose == Purpose::Messages {
+        give_up_unacknowledged(&socket).map_err(|error| failure(HelloFailed::Broken(error.into())))?;
+    }
     let socket = Arc::new(socket);
     let registered = shared.sockets.register(&socket);
     let tls = match &shared.tls {
@@ -146,6 +149,24 @@ fn greet(
     let mut stream = Stream::new(socket, tls, left).map_err(|broken| failure(HelloFailed::Broken(broken)))?;
     let connected = say_hello(&mut stream, &*shared.handler, node, purpose).map_err(failure)?;
     Ok(Dialed { stream, connected, registered })
+}
+
+/// How long bytes of messages may be under way that the peer's system has not taken. TCP itself sends them again for a quarter of an hour
+/// and ever more seldom, so that after a partition of a minute a connection would stay silent for most of another one, although the network
+/// is whole and a new connection would be made at once. Longer than a queue on a slow line, and than what a lost packet takes.
+#[cfg(target_os = "linux")]
+const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(5);
+
+/// The system breaks the connection then; other systems are as patient as they are.
+#[cfg(target_os = "linux")]
+fn give_up_unacknowledged(socket: &TcpStream) -> io::Result<()> {
+    let millis = u32::try_from(UNACKNOWLEDGED_MAX.as_millis()).unwrap_or(u32::MAX);
+    Ok(rustix::net::sockopt::set_tcp_user_timeout(socket, millis)?)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn give_up_unacknowledged(_: &TcpStream) -> io::Result<()> {
+    Ok(())
 }
 
 fn failure(failed: HelloFailed) -> DialFailure {

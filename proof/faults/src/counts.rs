@@ -7,12 +7,13 @@ use std::io::Write;
 use crate::autopsy::Hit;
 use crate::failure::{Failure, Result};
 
-/// One figure: its name, what it came to, and the least it must come to.
+/// One figure: its name, what it came to, and the least and the most that it may come to.
 #[derive(Clone, Debug)]
 struct Row {
     name: &'static str,
     value: u64,
     least: u64,
+    most: u64,
 }
 
 /// The figures of a run.
@@ -75,7 +76,12 @@ impl Counts {
 
     /// Adds a figure that must come to `least`.
     pub fn at_least(&mut self, least: u64, name: &'static str, value: u64) {
-        self.rows.push(Row { name, value, least });
+        self.rows.push(Row { name, value, least, most: u64::MAX });
+    }
+
+    /// Adds a figure that must not come to more than `most`.
+    pub fn at_most(&mut self, most: u64, name: &'static str, value: u64) {
+        self.rows.push(Row { name, value, least: 0, most });
     }
 
     /// Adds a figure that may come to anything.
@@ -86,20 +92,26 @@ impl Counts {
     /// Prints the figures where the test runner does not hide them, and fails if one of them is too small.
     pub fn close(&self) -> Result<()> {
         let mut text = format!("== {}\n", self.scenario);
-        for Row { name, value, least } in &self.rows {
-            let verdict = match (*least, value < least) {
-                (0, _) => String::new(),
-                (_, false) => format!("   (at least {least})"),
-                (_, true) => format!("   TOO FEW: at least {least}"),
+        for Row { name, value, least, most } in &self.rows {
+            let verdict = match (*least, *most) {
+                (0, u64::MAX) => String::new(),
+                (least, _) if *value < least => format!("   TOO FEW: at least {least}"),
+                (_, most) if *value > most => format!("   TOO MANY: at most {most}"),
+                (0, most) => format!("   (at most {most})"),
+                (least, _) => format!("   (at least {least})"),
             };
             text.push_str(&format!("{value:>10}  {name}{verdict}\n"));
         }
         say(text.trim_end());
-        let too_few: Vec<&str> =
-            self.rows.iter().filter(|row| row.value < row.least).map(|row| row.name).collect();
-        match too_few.is_empty() {
-            true => Ok(()),
-            false => Err(Failure::new(format_args!("the run did too little of: {}", too_few.join(", ")))),
+        let names = |is_wrong: fn(&&Row) -> bool| {
+            let names: Vec<&str> = self.rows.iter().filter(is_wrong).map(|row| row.name).collect();
+            names.join(", ")
+        };
+        let (too_few, too_many) = (names(|row| row.value < row.least), names(|row| row.value > row.most));
+        match (too_few.is_empty(), too_many.is_empty()) {
+            (true, true) => Ok(()),
+            (false, _) => Err(Failure::new(format_args!("the run did too little of: {too_few}"))),
+            (true, false) => Err(Failure::new(format_args!("too much of: {too_many}"))),
         }
     }
 }
@@ -116,5 +128,14 @@ mod tests {
         assert_eq!(counts.close(), Ok(()));
         counts.at_least(1, "recycles interrupted", 0);
         assert!(counts.close().is_err_and(|failure| failure.to_string().contains("recycles interrupted")));
+    }
+
+    #[test]
+    fn what_is_too_much_fails_the_run() {
+        let mut counts = Counts::new("a run");
+        counts.at_most(10, "terms", 10);
+        assert_eq!(counts.close(), Ok(()));
+        counts.at_most(10, "megabytes", 11);
+        assert!(counts.close().is_err_and(|failure| failure.to_string().contains("too much of: megabytes")));
     }
 }

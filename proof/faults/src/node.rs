@@ -4,13 +4,17 @@
 
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
-use std::net::{Ipv4Addr, SocketAddrV4, TcpListener};
+use std::net::{SocketAddrV4, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
 use mraft_types::NodeId;
+use rustix::process::{Pid, Signal, kill_process};
 
+use crate::cluster::Manner;
 use crate::failure::{Failure, Result};
+use crate::ground::{Addresses, Ground};
+use crate::proxy::Proxy;
 
 /// How much of a node's last words is shown.
 const LAST_WORDS_BYTES_MAX: i64 = 4 << 10;
@@ -22,24 +26,47 @@ pub struct Node {
     pub id: NodeId,
     /// Where its peers reach it.
     pub raft: SocketAddrV4,
+    /// Where it listens for them: there, or behind its proxy.
+    pub listens: SocketAddrV4,
+    /// Between its peers and it, if something is.
+    pub proxy: Option<Proxy>,
     /// Where its clients reach it.
     pub http: SocketAddrV4,
     home: PathBuf,
+    ground: Ground,
+    descriptors_max: Option<u64>,
+    data_bytes_max: Option<u64>,
+    place: usize,
     /// Keep its ports from everybody else until it is started for the first time.
-    reserved: Option<(TcpListener, TcpListener)>,
+    reserved: Vec<TcpListener>,
     process: Option<Child>,
+    is_paused: bool,
 }
 
 impl Node {
-    /// A node that was never started, living in `home`, with ports of its own at this address.
-    pub fn new(ip: Ipv4Addr, home: PathBuf) -> Result<Node> {
-        let reserved = (TcpListener::bind((ip, 0))?, TcpListener::bind((ip, 0))?);
-        let at =
-            |listener: &TcpListener| Ok::<_, Failure>(SocketAddrV4::new(ip, listener.local_addr()?.port()));
-        let (raft, http) = (at(&reserved.0)?, at(&reserved.1)?);
+    /// A node that was never started, living in `home`, with addresses of its own at this place.
+    pub fn new(manner: &Manner, place: usize, home: PathBuf) -> Result<Node> {
+        let ground = manner.ground.clone();
+        let Addresses { raft: listens, http, reserved } = ground.addresses(place)?;
+        let proxy = manner.has_proxies.then(|| Proxy::before(&ground, place, listens)).transpose()?;
+        let raft = proxy.as_ref().map_or(listens, |proxy| proxy.at);
         let id = NodeId::from_address(raft).ok_or_else(|| Failure::new(format_args!("{raft} is no node")))?;
         fs::create_dir_all(&home)?;
-        Ok(Node { id, raft, http, home, reserved: Some(reserved), process: None })
+        Ok(Node {
+            id,
+            raft,
+            listens,
+            proxy,
+            http,
+            home,
+            ground,
+            descriptors_max: manner.descriptors_max,
+            data_bytes_max: manner.data_bytes_max,
+            place,
+            reserved,
+            process: None,
+            is_paused: false,
+        })
     }
 
     /// Where it keeps what it must not lose.
@@ -65,7 +92,20 @@ impl Node {
         let file = self.home.join("node.toml");
         fs::write(&file, configuration)?;
         let words = File::options().create(true).append(true).open(self.words())?;
-        let mut command = Command::new(binary);
+        let limits = [
+            self.descriptors_max.map(|most| format!("ulimit -n {most}")),
+            self.data_bytes_max.map(|most| format!("ulimit -d {}", most >> 10)),
+        ];
+        let limits: Vec<String> = limits.into_iter().flatten().collect();
+        let mut command = match limits.is_empty() {
+            true => Command::new(binary),
+            // Limits that are there from the beginning; the process's id stays the same.
+            false => {
+                let mut shell = Command::new("sh");
+                shell.args(["-c", &format!("{} && exec \"$0\" \"$@\"", limits.join(" && "))]).arg(binary);
+                shell
+            }
+        };
         // It stops by itself when our end of its standard input closes, also if we are killed.
         command.arg("node").arg("--config").arg(file).arg("--exit-with-stdin");
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::from(words));
@@ -74,10 +114,34 @@ impl Node {
                 command.env_remove(name);
             }
         }
-        self.reserved = None;
-        let started = command.spawn();
-        self.process =
-            Some(started.map_err(|error| Failure::new(format_args!("{}: {error}", binary.display())))?);
+        self.reserved.clear();
+        let started = self.ground.spawn(self.place, &mut command);
+        self.process = Some(started.map_err(|failure| failure.while_doing(binary.display()))?);
+        self.is_paused = false;
+        Ok(())
+    }
+
+    /// The process's id, while it has one.
+    pub fn pid(&self) -> Option<Pid> {
+        self.process.as_ref().and_then(|process| Pid::from_raw(i32::try_from(process.id()).ok()?))
+    }
+
+    /// Whether it was paused and did not go on.
+    pub fn is_paused(&self) -> bool {
+        self.is_paused
+    }
+
+    /// SIGSTOP: it does nothing until it goes on; its connections stand, and what is sent to it waits in the system.
+    pub fn pause(&mut self) -> Result<()> {
+        self.signal(Signal::STOP)?;
+        self.is_paused = true;
+        Ok(())
+    }
+
+    /// SIGCONT.
+    pub fn go_on(&mut self) -> Result<()> {
+        self.signal(Signal::CONT)?;
+        self.is_paused = false;
         Ok(())
     }
 
@@ -91,15 +155,26 @@ impl Node {
         }
         process.kill()?;
         process.wait()?;
+        self.is_paused = false;
         Ok(())
     }
 
     /// Asks it to drain and stop, and waits for its end.
     pub fn stop(&mut self) -> Result<()> {
+        if self.is_paused {
+            self.go_on()?;
+        }
         let Some(mut process) = self.process.take() else { return Ok(()) };
         drop(process.stdin.take());
         let status = process.wait()?;
         if status.success() { Ok(()) } else { Err(self.ended_by_itself(status)) }
+    }
+
+    /// Only to a process that was not buried, so that its id is nobody else's.
+    fn signal(&mut self, signal: Signal) -> Result<()> {
+        self.must_be_well()?;
+        let pid = self.pid().ok_or_else(|| Failure::new(format_args!("node {} has no process", self.id)))?;
+        kill_process(pid, signal).map_err(|error| Failure::new(format_args!("node {}: {error}", self.id)))
     }
 
     /// An error if its process ended although nobody killed it.

@@ -10,6 +10,9 @@ const NUMBER_BYTES: usize = 16;
 /// Lengths of values: enough to fill segments and to make snapshots last, and different, so that one cannot be taken for another.
 const VALUE_BYTES: std::ops::Range<u64> = 64..2048;
 
+/// What keys begin with that belong to no history.
+pub const FOREIGN: &[u8] = b"foreign-";
+
 /// The bytes of a key.
 pub fn key(key: KeyId) -> Vec<u8> {
     format!("key-{key}").into_bytes()

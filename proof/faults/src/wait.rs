@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! Waiting for a condition, never for time: the bound only ends runs that would not end by themselves, and says what they waited for.
+//! Waiting for a condition, never for time, unless a fault is made of it: the bound only ends runs that would not end by themselves, and says what they waited for.
 
 use std::time::{Duration, Instant};
 
@@ -24,6 +24,11 @@ pub async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Result<T>) -> R
         }
         tokio::time::sleep(LOOK_INTERVAL).await;
     }
+}
+
+/// Lets time pass: for faults that have a length, and for nothing else.
+pub async fn pass(time: Duration) {
+    tokio::time::sleep(time).await;
 }
 
 /// For conditions that are or are not: an error that says what is.

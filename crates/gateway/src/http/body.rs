@@ -23,7 +23,7 @@ pub(crate) async fn read<'g, B>(
     bytes_max: usize,
     gate: &'g Gate,
     deadline: Instant,
-) -> Result<(Bytes, Pass<'g>), Box<Refused>>
+) -> Result<(Bytes, Pass<&'g Gate>), Box<Refused>>
 where
     B: Body<Data = Bytes> + Unpin,
 {

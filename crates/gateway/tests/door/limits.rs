@@ -3,6 +3,7 @@
 //! How much at once.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use mraft_api::Outcome;
 use mraft_gateway::Limits;
@@ -197,3 +198,68 @@ async fn a_connection_too_many_is_turned_away_and_a_closed_one_makes_room() {
         }
     }
 }
+
+/// Requests for a large value, more than the system's buffers take answers of.
+fn greedy() -> Vec<u8> {
+    b"GET /v1/kv/large HTTP/1.1\r\nhost: door\r\n\r\n".repeat(32)
+}
+
+#[tokio::test]
+async fn t2_answers_that_are_not_taken_are_bounded_together() {
+    let house = door_with(Limits { answer_bytes_max: 1 << 20, ..Limits::default() }).await;
+    assert_eq!(house.put("/v1/kv/large", &[1; 1 << 20]).await.status, 200);
+    assert_eq!(house.put("/v1/kv/small", b"v").await.status, 200);
+    assert_eq!(house.get("/v1/kv/large").await.body.len(), 1 << 20, "one alone always finds room");
+    let mut slow = house.connect().await;
+    slow.write_all(&greedy()).await.expect("sent");
+    // Until the system has taken what it takes, the door gives more.
+    let refused = loop {
+        let said = house.get("/v1/kv/large").await;
+        if said.status != 200 {
+            break said;
+        }
+    };
+    assert_eq!((refused.refused(), refused.header("retry-after")), (code(429, "overloaded"), "1"));
+    assert_eq!(refused.problem().outcome, Outcome::NotApplied);
+    let detail = refused.problem().detail;
+    assert!(detail.contains(ANSWER_BYTES), "{detail}");
+    assert_eq!(
+        house.put("/v1/kv/small", b"w").await.status,
+        429,
+        "nothing is begun that could not be answered"
+    );
+    assert_eq!(house.get("/livez").await.status, 200);
+    drop(slow);
+    while house.used(ANSWER_BYTES).await > 0 {}
+    assert_eq!(house.get("/v1/kv/large").await.status, 200);
+    assert_eq!(house.put("/v1/kv/small", b"w").await.status, 200);
+}
+
+#[tokio::test]
+async fn t2_a_client_that_takes_nothing_is_cut_off() {
+    let house = door_with(Limits { write_timeout: Duration::from_millis(5), ..Limits::default() }).await;
+    assert_eq!(house.put("/v1/kv/large", &[1; 1 << 20]).await.status, 200);
+    let mut slow = house.connect().await;
+    slow.write_all(&greedy()).await.expect("sent");
+    // The one that asks is counted, too.
+    while house.used("connections at once").await > 1 {}
+    assert_eq!(house.used(ANSWER_BYTES).await, 0);
+    assert!(rest(&mut slow).await.matches("HTTP/1.1 200").count() < 32);
+}
+
+#[tokio::test]
+async fn t2_heads_that_are_not_complete_are_bounded_together() {
+    let house = door_with(Limits { connection_bytes_max: 160 << 10, ..Limits::default() }).await;
+    let head = format!("GET /v1/kv/{}", "a".repeat(60 << 10));
+    let mut unfinished = [house.connect().await, house.connect().await];
+    unfinished[0].write_all(head.as_bytes()).await.expect("sent");
+    while house.used(CONNECTION_BYTES).await < 84 << 10 {}
+    unfinished[1].write_all(head.as_bytes()).await.expect("sent");
+    assert_eq!(rest(&mut unfinished[1]).await, "", "there is no room for it");
+    assert_eq!(house.get("/livez").await.status, 200, "for a small one there is");
+    drop(unfinished);
+    while house.used(CONNECTION_BYTES).await > 64 << 10 {}
+}
+
+const ANSWER_BYTES: &str = "bytes of answers at once";
+const CONNECTION_BYTES: &str = "bytes of connections at once";

@@ -21,6 +21,7 @@
 mod admin;
 mod certificates;
 mod conflict;
+mod descriptors;
 mod doors;
 mod exchange;
 mod failure;

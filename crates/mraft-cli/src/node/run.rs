@@ -21,6 +21,7 @@ use mraft_types::GroupId;
 use mraft_types::limits::FRAME_BYTES_MAX;
 
 use super::certificates::{Certificates, of_peers};
+use super::descriptors::Descriptors;
 use super::doors::Doors;
 use super::founding::Founding;
 use super::service::{Answerer, Service};
@@ -38,8 +39,8 @@ const DOOR_THREADS_MAX: usize = 4;
 const FLUSH_BYTES: std::ops::RangeInclusive<usize> = 256 << 10..=8 << 20;
 /// A store that is only opened reads little more than its meta.
 const STOPPED_CACHE_BYTES: u64 = 1 << 20;
-/// Files that all trees of a node keep open.
-const OPEN_FILES_MAX: usize = 512;
+/// And keeps few files open.
+const STOPPED_FILES_MAX: usize = 64;
 /// A group's queue must take a command of the largest size beside some others.
 const PENDING_BYTES: std::ops::RangeInclusive<usize> = 6 << 20..=32 << 20;
 
@@ -69,8 +70,9 @@ pub fn run_node(config: NodeConfig, shutdown: &Shutdown) -> Result<Exit, Command
     let answerer = Arc::new(Answerer::default());
     let listed = GroupList::read(&disk, &config.data_dir).map_err(|error| host_failed(error, &config))?;
     let budget = Budget::of(&config, &listed);
+    let descriptors = Descriptors::of_process();
     let requests = Some(Arc::clone(&answerer) as Arc<_>);
-    let host = NodeHost::open(host_config(&config, &budget), machines(budget), requests)
+    let host = NodeHost::open(host_config(&config, &budget), machines(budget, descriptors), requests)
         .map_err(|error| host_failed(error, &config))?;
     kept::write(&disk, &config).map_err(CommandError::failed)?;
     let (topology, founding) = routing_table(&config, kept)?;
@@ -84,7 +86,7 @@ pub fn run_node(config: NodeConfig, shutdown: &Shutdown) -> Result<Exit, Command
         data = %config.data_dir.display(), groups = service.host.groups().len(), "the node is up"
     );
 
-    let door = Door::new(Arc::new(Doors(Arc::clone(&service))), limits(config, &budget));
+    let door = Door::new(Arc::new(Doors(Arc::clone(&service))), limits(config, &budget, descriptors));
     let grace = config.shutdown_grace;
     let serving = Serving::start(&runtime, door, listener, tls, grace / 2, shutdown);
     let reason = shutdown.wait();
@@ -199,6 +201,8 @@ struct Budget {
     send_bytes: usize,
     receive_bytes: usize,
     request_bytes: usize,
+    answer_bytes: usize,
+    connection_bytes: usize,
 }
 
 impl Budget {
@@ -223,22 +227,24 @@ impl Budget {
             held_bytes: ceiling / 4,
             send_bytes: (ceiling / 16).max(PEERS_BYTES_MIN),
             receive_bytes: (ceiling / 16).max(PEERS_BYTES_MIN),
-            request_bytes: (ceiling / 8).clamp(8 << 20, 256 << 20),
+            request_bytes: (ceiling / 16).clamp(8 << 20, 256 << 20),
+            answer_bytes: (ceiling / 24).min(256 << 20),
+            connection_bytes: (ceiling / 24).min(512 << 20),
         }
     }
 }
 
-fn machines(budget: Budget) -> Machines {
-    of_kv(budget.block_cache_bytes, budget.flush_bytes)
+fn machines(budget: Budget, descriptors: Descriptors) -> Machines {
+    of_kv(budget.block_cache_bytes, descriptors.files, budget.flush_bytes)
 }
 
 /// For whoever opens the stores of a stopped node one by one, and writes nothing to them.
 pub(crate) fn stopped_machines() -> Machines {
-    of_kv(STOPPED_CACHE_BYTES, *FLUSH_BYTES.start())
+    of_kv(STOPPED_CACHE_BYTES, STOPPED_FILES_MAX, *FLUSH_BYTES.start())
 }
 
-fn of_kv(block_cache_bytes: u64, flush_bytes: usize) -> Machines {
-    let caches = Caches::new(block_cache_bytes, OPEN_FILES_MAX);
+fn of_kv(block_cache_bytes: u64, files_max: usize, flush_bytes: usize) -> Machines {
+    let caches = Caches::new(block_cache_bytes, files_max);
     Machines::new().with(KV, move |context| {
         let hash_seed = getrandom::u64().map_err(|error| std::io::Error::other(error.to_string()))?;
         let options = KvOptions { flush_bytes, hash_seed };
@@ -246,10 +252,13 @@ fn of_kv(block_cache_bytes: u64, flush_bytes: usize) -> Machines {
     })
 }
 
-fn limits(config: &NodeConfig, budget: &Budget) -> Limits {
+fn limits(config: &NodeConfig, budget: &Budget, descriptors: Descriptors) -> Limits {
     Limits {
         value_bytes_max: usize::try_from(config.raft.value_bytes_max).unwrap_or(usize::MAX),
         request_bytes_max: budget.request_bytes,
+        answer_bytes_max: budget.answer_bytes,
+        connection_bytes_max: budget.connection_bytes,
+        connections_max: descriptors.clients,
         timeout_default: config.http.request_timeout,
         ..Limits::default()
     }
@@ -389,6 +398,8 @@ mod tests {
                     + budget.send_bytes
                     + budget.receive_bytes
                     + budget.request_bytes
+                    + budget.answer_bytes
+                    + budget.connection_bytes
                     + usize::try_from(budget.block_cache_bytes).expect("it fits");
                 assert!(all <= ceiling - ceiling / 16, "{ceiling} bytes for {held} groups: {budget:?}");
                 assert!(budget.pending_bytes_per_group <= budget.held_bytes, "{budget:?}");

@@ -10,7 +10,7 @@ use mraft_faults::cluster::{Cluster, Shape};
 use mraft_faults::counts::{Counts, Kills, say};
 use mraft_faults::failure::{Failure, Result};
 use mraft_faults::load::{Load, Size};
-use mraft_faults::{binary, judge, wait};
+use mraft_faults::{binary, judge, metrics, wait};
 
 use super::stages;
 
@@ -167,7 +167,7 @@ impl Run<'_> {
         for node in nodes {
             // A node that is hardly up may not have its door open yet.
             let told = self.cluster.client_of_one(*node)?.metrics().await.unwrap_or_default();
-            self.kills.recycles += metric(&told, "mraft_log_segments_recycled_total");
+            self.kills.recycles += metrics::value(&told, "mraft_log_segments_recycled_total");
         }
         let load = &self.load;
         let in_flight = wait::until("enough writes are in flight", async || {
@@ -197,12 +197,6 @@ impl Run<'_> {
         })
         .await
     }
-}
-
-/// The value of a metric without labels; 0 when it is not there.
-fn metric(text: &str, name: &str) -> u64 {
-    let value = |line: &str| line.strip_prefix(name)?.trim().parse::<f64>().ok();
-    text.lines().find_map(value).unwrap_or(0.0) as u64
 }
 
 fn asked_for(variable: &str, least: u64) -> Result<u64> {

@@ -1,0 +1,226 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! What every node took of the machine over a long run, and whether it took more and more.
+//!
+//! *Quiet* samples are taken between two faults, when everything works again. Faults come in cycles, and each leaves something behind
+//! for a while, so whole cycles are compared: the median over the quiet samples of the first quarter of cycles after the warm-up with
+//! that of the last quarter. Only growth counts.
+//!
+//! What a process takes is judged of the one that survives. The others are young, each of another age in every cycle; of them it is told.
+//! What is on disk outlives processes, so all directories together are judged.
+
+use std::fmt::Write;
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use crate::failure::Result;
+use crate::vitals::Vitals;
+
+/// What may be grown to be called flat.
+pub const DRIFT_PERCENT_MAX: f64 = 5.0;
+/// Cycles in which caches of blocks and of open files fill, and the log gets the number of files that it uses in turn.
+pub const WARM_UP_CYCLES: u64 = 4;
+/// With fewer cycles after the warm-up nothing is judged: a quarter of them would be none.
+pub const CYCLES_MIN: u64 = 4;
+
+/// One moment of one node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sample {
+    /// Since the run began.
+    pub at: Duration,
+    /// Which cycle of faults; the first ones are the warm-up.
+    pub cycle: u64,
+    /// The fault that lasts or was the last one.
+    pub fault: &'static str,
+    /// Whether everything was well.
+    pub is_quiet: bool,
+    /// The node's place.
+    pub node: usize,
+    /// Of its process.
+    pub vitals: Vitals,
+    /// Of its directory.
+    pub disk_bytes: u64,
+}
+
+/// Samples in the order of time. Bounded by the run: some per second and node.
+#[derive(Clone, Debug, Default)]
+pub struct Curve(pub Vec<Sample>);
+
+/// How one figure of some nodes changed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Drift {
+    /// Which figure of whom.
+    pub what: String,
+    /// Its median in the first quarter, …
+    pub first: f64,
+    /// … and in the last one.
+    pub last: f64,
+    /// Whether it must not grow.
+    pub is_judged: bool,
+}
+
+impl Drift {
+    /// By how many per cent it grew; negative when it shrank.
+    pub fn percent(&self) -> f64 {
+        if self.first > 0.0 { (self.last / self.first - 1.0) * 100.0 } else { 0.0 }
+    }
+
+    /// Whether it grew too much.
+    pub fn is_growth(&self) -> bool {
+        self.is_judged && self.percent() > DRIFT_PERCENT_MAX
+    }
+}
+
+const DISK: &str = "disk bytes";
+type Figure = (&'static str, fn(&Sample) -> u64);
+const FIGURES: [Figure; 4] = [
+    ("resident bytes", |sample| sample.vitals.resident_bytes),
+    ("descriptors", |sample| sample.vitals.descriptors),
+    ("threads", |sample| sample.vitals.threads),
+    (DISK, |sample| sample.disk_bytes),
+];
+
+impl Curve {
+    /// How many whole cycles there are after the warm-up: with as many quiet moments as the first one.
+    pub fn whole_cycles(&self) -> u64 {
+        let quiet_moments = |cycle| self.quiet_sums(|_| 0, None, |sample| sample.cycle == cycle).len();
+        let whole = quiet_moments(0);
+        let after = WARM_UP_CYCLES..;
+        after.take_while(|cycle| whole > 0 && quiet_moments(*cycle) >= whole).count() as u64
+    }
+
+    /// Every figure of all nodes together, and of the one that lived through everything; nothing if there are too few cycles.
+    pub fn drifts(&self, survivor: usize) -> Vec<Drift> {
+        let cycles = self.whole_cycles();
+        if cycles < CYCLES_MIN {
+            return Vec::new();
+        }
+        let quarter = cycles / 4;
+        let mut drifts = Vec::new();
+        for (name, figure) in FIGURES {
+            for (whose, only) in [("the survivor", Some(survivor)), ("all nodes", None)] {
+                let median_of = |cycles: std::ops::RangeInclusive<u64>| {
+                    median(self.quiet_sums(figure, only, |sample| cycles.contains(&sample.cycle)))
+                };
+                drifts.push(Drift {
+                    what: format!("{name} of {whose}"),
+                    first: median_of(WARM_UP_CYCLES..=WARM_UP_CYCLES + quarter - 1),
+                    last: median_of(WARM_UP_CYCLES + cycles - quarter..=WARM_UP_CYCLES + cycles - 1),
+                    is_judged: only.is_some() != (name == DISK),
+                });
+            }
+        }
+        drifts
+    }
+
+    /// One figure at each quiet moment, added up over nodes.
+    fn quiet_sums(
+        &self,
+        figure: fn(&Sample) -> u64,
+        only: Option<usize>,
+        counts: impl Fn(&Sample) -> bool,
+    ) -> Vec<u64> {
+        let is_wanted = |sample: &&Sample| {
+            sample.is_quiet && counts(sample) && only.is_none_or(|node| node == sample.node)
+        };
+        let wanted: Vec<&Sample> = self.0.iter().filter(is_wanted).collect();
+        wanted
+            .chunk_by(|left, right| left.at == right.at)
+            .map(|now| now.iter().map(|sample| figure(sample)).sum())
+            .collect()
+    }
+
+    /// Writes all samples, a line each.
+    pub fn write_csv(&self, file: &Path) -> Result<()> {
+        let mut text =
+            "seconds,cycle,fault,quiet,node,resident_bytes,descriptors,threads,disk_bytes\n".to_owned();
+        for Sample { at, cycle, fault, is_quiet, node, vitals, disk_bytes } in &self.0 {
+            let Vitals { resident_bytes, descriptors, threads } = vitals;
+            // A `String` takes whatever is written to it.
+            let _ = writeln!(
+                text,
+                "{:.1},{cycle},\"{fault}\",{},{node},{resident_bytes},{descriptors},{threads},{disk_bytes}",
+                at.as_secs_f64(),
+                u8::from(*is_quiet)
+            );
+        }
+        Ok(fs::write(file, text)?)
+    }
+}
+
+fn median(mut numbers: Vec<u64>) -> f64 {
+    numbers.sort_unstable();
+    match (numbers.len(), numbers.len() / 2) {
+        (0, _) => 0.0,
+        (length, middle) if length % 2 == 1 => numbers[middle] as f64,
+        (_, middle) => (numbers[middle - 1] + numbers[middle]) as f64 / 2.0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two nodes over so many cycles of three rounds; the first one's memory is what is said of the cycle and round.
+    fn curve(cycles: u64, resident: impl Fn(u64, u64) -> u64) -> Curve {
+        let mut samples = Vec::new();
+        for (cycle, round) in (0..=cycles).flat_map(|cycle| (0..3).map(move |round| (cycle, round))) {
+            for (node, is_quiet) in [(0, true), (1, true), (0, false)] {
+                let resident_bytes = match (node, is_quiet) {
+                    (0, true) => resident(cycle, round),
+                    (_, true) => 1000,
+                    // What faults take meanwhile is no drift.
+                    _ => 1_000_000 * cycle,
+                };
+                samples.push(Sample {
+                    at: Duration::from_secs(10 * (3 * cycle + round) + u64::from(!is_quiet)),
+                    cycle,
+                    fault: "a fault",
+                    is_quiet,
+                    node,
+                    vitals: Vitals { resident_bytes, descriptors: 50, threads: 20 },
+                    disk_bytes: 7,
+                });
+            }
+        }
+        Curve(samples)
+    }
+
+    #[test]
+    fn what_grows_is_found_and_what_only_moves_is_not() {
+        let grown = |curve: &Curve| {
+            let drifts = curve.drifts(0).into_iter();
+            drifts.filter(Drift::is_growth).map(|drift| drift.what).collect::<Vec<_>>()
+        };
+        let flat = curve(11, |_, round| 1000 + 300 * round);
+        assert_eq!((flat.drifts(0).len(), flat.whole_cycles()), (8, 8));
+        assert_eq!(grown(&flat), Vec::<String>::new());
+        let leaks = curve(11, |cycle, round| 1000 + 300 * round + 20 * cycle);
+        assert_eq!(grown(&leaks), ["resident bytes of the survivor"]);
+        let mut fills = flat.clone();
+        fills.0.iter_mut().for_each(|sample| sample.disk_bytes = 100 + 2 * sample.cycle);
+        assert_eq!(grown(&fills), ["disk bytes of all nodes"]);
+        let warms_up = curve(11, |cycle, _| if cycle < WARM_UP_CYCLES { 10 } else { 1000 });
+        assert_eq!(grown(&warms_up), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_run_that_is_too_short_says_nothing() {
+        assert!(curve(WARM_UP_CYCLES + CYCLES_MIN - 2, |_, _| 1).drifts(0).is_empty());
+        let mut ends_early = curve(8, |_, _| 1);
+        assert_eq!(ends_early.whole_cycles(), 5);
+        ends_early.0.truncate(ends_early.0.len() - 3);
+        assert_eq!(ends_early.whole_cycles(), 4);
+    }
+
+    #[test]
+    fn a_curve_is_a_line_per_sample() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = directory.path().join("curve.csv");
+        curve(0, |_, _| 9).write_csv(&file).expect("written");
+        let text = fs::read_to_string(file).expect("read");
+        assert_eq!(text.lines().count(), 1 + 9);
+        assert_eq!(text.lines().nth(1), Some("0.0,0,\"a fault\",1,0,9,50,20,7"));
+    }
+}

@@ -1,0 +1,257 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! A long run: every kind of fault in turn, over and over, under a load on a fixed set of keys. In the end everything that was said must
+//! have been true, as always, and no node may take more of the machine than after the warm-up.
+//!
+//! One node survives: while the others are killed in turn, its process is there from the warm-up to the end, so what it does not give
+//! back adds up. All nodes are killed at once before the first cycle and after the last one.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use mraft_api::Consistency;
+use rustix::process::Pid;
+use tokio::task::JoinHandle;
+
+use crate::cluster::{Cluster, Manner, Shape};
+use crate::counts::{Counts, say};
+use crate::curve::{CYCLES_MIN, Curve, DRIFT_PERCENT_MAX, Sample};
+use crate::failure::{Failure, Result};
+use crate::ground::Ground;
+use crate::kinds::signals::{How, Signalled, Who};
+use crate::kinds::{self, greedy};
+use crate::load::{Load, Size};
+use crate::namespaces::{self, Network};
+use crate::rounds::{self, Done, Pace};
+use crate::skips::skipped;
+use crate::vitals::{Vitals, disk_bytes};
+use crate::{binary, judge, report, wait};
+
+/// When it ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bound {
+    /// After so many rounds, wherever they are in a cycle.
+    Rounds(u64),
+    /// With the first cycle that ends after this time.
+    Time(Duration),
+}
+
+const NODES: usize = 5;
+const SHAPE: Shape = Shape {
+    nodes: NODES,
+    groups: 8,
+    snapshot_entries: 1000,
+    compaction_overhead: 100,
+    snapshot_bytes_per_second: 64 << 20,
+};
+const SIZE: Size = Size { writers: 40, keys_per_writer: 16, rivals: 10, shared_keys: 5 };
+/// Of each client: what an hour writes down must be judged in the end.
+const CLIENT_PAUSE: Duration = Duration::from_millis(100);
+const PACE: Pace = Pace { writes_per_group: 20, reads_per_node: 3, halt: Duration::from_secs(3) };
+/// Between a fault and a quiet sample: connections that were left are closed, and memory is given back.
+const SETTLE: Duration = Duration::from_secs(2);
+const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
+/// The node that is never killed, and which figures of it count alone.
+const SURVIVOR: usize = 0;
+
+/// Runs it, in network namespaces where there can be some.
+pub fn run(bound: Bound) -> Result<()> {
+    let binary = binary::find()?;
+    let scenario = async |ground: Ground| {
+        let manner = Manner { ground, has_proxies: true, ..Manner::default() };
+        let mut cluster = Cluster::start_as(manner, &binary, SHAPE).await?;
+        let ended = endure(&mut cluster, bound).await;
+        ended.map_err(|failure| {
+            failure.while_doing(format_args!("{}\n--- the run failed", cluster.last_words()))
+        })
+    };
+    match Network::new(NODES) {
+        Ok(network) => {
+            let network = Arc::new(network);
+            let ground = Ground::Namespaces(Arc::clone(&network));
+            namespaces::run_as_client(&network, async || scenario(ground).await)
+        }
+        Err(why) => {
+            skipped(format_args!("no partitions in the long run: {why}"));
+            let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+            runtime.block_on(scenario(Ground::loopback()))
+        }
+    }
+}
+
+async fn endure(cluster: &mut Cluster, bound: Bound) -> Result<()> {
+    greedy::prepare(cluster).await?;
+    let mut load = Load::start_paced(cluster, SIZE, CLIENT_PAUSE)?;
+    load.watch(cluster, 1, Consistency::Linearizable);
+    load.probe(cluster).await?;
+    let mut all_killed = Signalled::new(Who::All, How::Killed);
+    let mut done = Done::default();
+    rounds::round(cluster, &load, &mut all_killed, PACE, &[], &mut done).await?;
+    let sampler = Sampler::start(cluster);
+    let went_on = in_turn(cluster, &load, bound, &sampler, &mut done).await;
+    let curve = sampler.finish();
+    // Also of a run that failed.
+    let file = report::directory()?.join("endurance.csv");
+    curve.write_csv(&file)?;
+    report::tell("endurance", &longest_of_each(&done))?;
+    say(&format!("the curve is in {}", file.display()));
+    went_on?;
+    rounds::round(cluster, &load, &mut all_killed, PACE, &[], &mut done).await?;
+    let recorded = load.finish().await?;
+
+    let flat = judge_drift(&curve);
+    let mut counts = Counts::new("endurance");
+    counts.at_least(1, "rounds", done.rows.len() as u64);
+    counts.tell("whole cycles after the warm-up", curve.whole_cycles());
+    counts.tell("reads asked of nodes that did not know", done.reads_of_deceived);
+    let judged = judge::judge(cluster, &recorded, &mut counts).await;
+    let enough = counts.close();
+    judged?;
+    enough?;
+    flat?;
+    cluster.stop()
+}
+
+/// All faults in turn, until it is enough.
+async fn in_turn(
+    cluster: &mut Cluster,
+    load: &Load,
+    bound: Bound,
+    sampler: &Sampler,
+    done: &mut Done,
+) -> Result<()> {
+    let (mut faults, missing) = kinds::in_turn(cluster);
+    missing.iter().for_each(skipped);
+    let kinds_per_cycle = faults.len() as u64;
+    for round in 0.. {
+        let (cycle, place) = (round / kinds_per_cycle, round % kinds_per_cycle);
+        let is_over = match bound {
+            Bound::Rounds(rounds) => round >= rounds,
+            Bound::Time(time) => place == 0 && sampler.began.elapsed() >= time,
+        };
+        if is_over {
+            break;
+        }
+        let fault = &mut faults[place as usize];
+        sampler.begin(cluster, cycle, fault.name());
+        rounds::round(cluster, load, &mut **fault, PACE, &[SURVIVOR], done).await?;
+        wait::pass(SETTLE).await;
+        sampler.quiet(cluster)?;
+        let (seconds, writes) = (sampler.began.elapsed().as_secs(), load.writes_acknowledged());
+        say(&format!("{seconds:>5} s, cycle {cycle}: {}, {writes} writes", fault.name()));
+    }
+    Ok(())
+}
+
+fn longest_of_each(done: &Done) -> Vec<report::Row> {
+    let mut rows: Vec<report::Row> = Vec::new();
+    for row in &done.rows {
+        match rows.iter_mut().find(|longest| longest.fault == row.fault) {
+            None => rows.push(*row),
+            Some(longest) => {
+                longest.gap.of_all = longest.gap.of_all.max(row.gap.of_all);
+                longest.gap.of_one = longest.gap.of_one.max(row.gap.of_one);
+                longest.terms = longest.terms.max(row.terms);
+            }
+        }
+    }
+    rows
+}
+
+fn judge_drift(curve: &Curve) -> Result<()> {
+    let drifts = curve.drifts(SURVIVOR);
+    if drifts.is_empty() {
+        let cycles = curve.whole_cycles();
+        say(&format!(
+            "drift: not judged, {cycles} whole cycles after the warm-up, at least {CYCLES_MIN} needed"
+        ));
+        return Ok(());
+    }
+    let mut grown = Vec::new();
+    for drift in &drifts {
+        say(&format!(
+            "{:>34}: {:>12.0} then {:>12.0}, {:+.1} %{}",
+            drift.what,
+            drift.first,
+            drift.last,
+            drift.percent(),
+            if drift.is_judged { "" } else { " (only told)" }
+        ));
+        grown.extend(drift.is_growth().then(|| drift.what.clone()));
+    }
+    match grown.is_empty() {
+        true => Ok(()),
+        false => {
+            let what = grown.join(", ");
+            Err(Failure::new(format_args!("grown by more than {DRIFT_PERCENT_MAX} %: {what}")))
+        }
+    }
+}
+
+/// Samples every node, every second and when it is told that all is quiet.
+struct Sampler {
+    shared: Arc<Mutex<Sampling>>,
+    sampling: JoinHandle<()>,
+    began: Instant,
+}
+
+#[derive(Debug, Default)]
+struct Sampling {
+    curve: Curve,
+    cycle: u64,
+    fault: &'static str,
+    /// Processes and directories.
+    nodes: Vec<(Option<Pid>, std::path::PathBuf)>,
+}
+
+impl Sampler {
+    fn start(cluster: &Cluster) -> Sampler {
+        let began = Instant::now();
+        let shared: Arc<Mutex<Sampling>> = Arc::default();
+        let of_task = Arc::clone(&shared);
+        let sampling = tokio::spawn(async move {
+            loop {
+                // A process that just died has no vitals.
+                let _ = lock(&of_task).take(began.elapsed(), false);
+                tokio::time::sleep(SAMPLE_INTERVAL).await;
+            }
+        });
+        let sampler = Sampler { shared, sampling, began };
+        sampler.begin(cluster, 0, "");
+        sampler
+    }
+
+    fn begin(&self, cluster: &Cluster, cycle: u64, fault: &'static str) {
+        let mut sampling = lock(&self.shared);
+        (sampling.cycle, sampling.fault) = (cycle, fault);
+        sampling.nodes = cluster.nodes.iter().map(|node| (node.pid(), node.data())).collect();
+    }
+
+    /// Everything works: a sample that counts.
+    fn quiet(&self, cluster: &Cluster) -> Result<()> {
+        let mut sampling = lock(&self.shared);
+        sampling.nodes = cluster.nodes.iter().map(|node| (node.pid(), node.data())).collect();
+        sampling.take(self.began.elapsed(), true)
+    }
+
+    fn finish(self) -> Curve {
+        self.sampling.abort();
+        std::mem::take(&mut lock(&self.shared).curve)
+    }
+}
+
+impl Sampling {
+    fn take(&mut self, at: Duration, is_quiet: bool) -> Result<()> {
+        for (node, (process, directory)) in self.nodes.iter().enumerate() {
+            let Some(vitals) = process.map(Vitals::of).transpose()? else { continue };
+            let disk_bytes = disk_bytes(directory)?;
+            let (cycle, fault) = (self.cycle, self.fault);
+            self.curve.0.push(Sample { at, cycle, fault, is_quiet, node, vitals, disk_bytes });
+        }
+        Ok(())
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
