@@ -24,6 +24,8 @@ pub struct Node {
     pub raft: SocketAddrV4,
     /// Where its clients reach it.
     pub http: SocketAddrV4,
+    /// Lines of its configuration beside those that every node has, each with its end.
+    pub settings: String,
     home: PathBuf,
     /// Keep its ports from everybody else until it is started for the first time.
     reserved: Option<(TcpListener, TcpListener)>,
@@ -39,7 +41,12 @@ impl Node {
         let (raft, http) = (at(&reserved.0)?, at(&reserved.1)?);
         let id = NodeId::from_address(raft).ok_or_else(|| Failure::new(format_args!("{raft} is no node")))?;
         fs::create_dir_all(&home)?;
-        Ok(Node { id, raft, http, home, reserved: Some(reserved), process: None })
+        Ok(Node { id, raft, http, settings: String::new(), home, reserved: Some(reserved), process: None })
+    }
+
+    /// Where everything of it is.
+    pub fn home(&self) -> &Path {
+        &self.home
     }
 
     /// Where it keeps what it must not lose.
@@ -83,14 +90,24 @@ impl Node {
 
     /// SIGKILL, and waits until it is dead.
     pub fn kill(&mut self) -> Result<()> {
-        let Some(mut process) = self.process.take() else {
+        self.strike()?;
+        self.bury()
+    }
+
+    /// SIGKILL. It is dead when it was buried: what its disk keeps waiting has to be let go first.
+    pub fn strike(&mut self) -> Result<()> {
+        self.must_be_well()?;
+        let Some(process) = &mut self.process else {
             return Err(Failure::new(format_args!("node {} has no process to kill", self.id)));
         };
-        if let Some(status) = process.try_wait()? {
-            return Err(self.ended_by_itself(status));
+        Ok(process.kill()?)
+    }
+
+    /// Waits until a node that was struck is dead.
+    pub fn bury(&mut self) -> Result<()> {
+        if let Some(mut process) = self.process.take() {
+            process.wait()?;
         }
-        process.kill()?;
-        process.wait()?;
         Ok(())
     }
 
