@@ -91,10 +91,10 @@ impl Content {
     }
 
     /// The power fails: each unsynced sector by itself is kept or lost, and so is a new length.
-    pub fn lose_power(&mut self, draw: &mut Draw) -> Sectors {
-        let share = Share::of(draw);
+    pub fn lose_power(&mut self, mut draw: Option<&mut Draw>) -> Sectors {
+        let share = Share::of(draw.as_deref_mut());
         let old_len = self.durable.len;
-        let keeps_len = self.present.len == old_len || share.keeps(draw);
+        let keeps_len = self.present.len == old_len || share.keeps(draw.as_deref_mut());
         let mut sectors = Sectors::default();
         let mut after = self.durable.clone();
         if keeps_len {
@@ -108,7 +108,7 @@ impl Content {
                 }
                 // What lies behind the end is not on the disk, and what a cut took away that got lost was never touched.
                 let is_inside = part.offset() < after.len.min(self.present.len);
-                if is_inside && share.keeps(draw) {
+                if is_inside && share.keeps(draw.as_deref_mut()) {
                     let bytes = self.present.part(part).to_vec();
                     after.put(part, &bytes);
                     sectors.kept += 1;
@@ -231,7 +231,7 @@ mod tests {
         (0..200)
             .map(|seed| {
                 let mut content = content.clone();
-                content.lose_power(&mut Draw::new(seed));
+                content.lose_power(Some(&mut Draw::new(seed)));
                 all(&content)
             })
             .collect()

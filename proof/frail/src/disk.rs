@@ -47,6 +47,8 @@ pub enum Trouble {
     Takes(Duration),
     /// It does not end until it is let go.
     Hangs,
+    /// A sync answers that all is well and makes nothing durable: a disk that lies, or a program that forgot to sync.
+    Lies,
 }
 
 /// How often.
@@ -130,14 +132,26 @@ pub(crate) struct Fate {
     /// The same, or when the time is over.
     slow: Vec<TroubleId>,
     takes: Duration,
-    refusal: Option<Refusal>,
+    end: End,
+}
+
+/// What comes of it in the end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum End {
+    /// It is done.
+    #[default]
+    Done,
+    /// It fails.
+    Fails(Refusal),
+    /// It seems to be done.
+    Lie,
 }
 
 /// How an operation goes on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Passage {
-    /// At once, and whether it is to fail.
-    Now(Option<Refusal>),
+    /// At once.
+    Now(End),
     /// When [`Disk::wait`] says so; the caller should not wait on a thread that others need.
     Later(Fate),
 }
@@ -215,9 +229,18 @@ impl Disk {
     /// The power is back, after the last process died. What was not durable is lost, torn or there after all, as the seed decides. What
     /// goes wrong otherwise, still does.
     pub fn restore_power(&self, seed: u64) -> Cut {
+        self.power_is_back(Some(seed))
+    }
+
+    /// The same, and nothing survives that was not durable.
+    pub fn restore_power_with_nothing_else(&self) -> Cut {
+        self.power_is_back(None)
+    }
+
+    fn power_is_back(&self, seed: Option<u64>) -> Cut {
         let mut state = self.lock();
         state.handles.clear();
-        let cut = state.volume.lose_power(&mut Draw::new(seed));
+        let cut = state.volume.lose_power(seed.map(Draw::new).as_mut());
         state.power = Power::On;
         cut
     }
@@ -284,32 +307,32 @@ impl Disk {
         let mut state = self.lock();
         let fate = if state.rules.is_empty() { Fate::default() } else { state.fate(kind, target) };
         match fate.hangs.is_empty() && fate.slow.is_empty() && state.power == Power::On {
-            true => Passage::Now(fate.refusal),
+            true => Passage::Now(fate.end),
             false => Passage::Later(fate),
         }
     }
 
-    /// Waits until it may go on, and tells whether it is to fail.
-    pub(crate) fn wait(&self, fate: &Fate) -> Option<Refusal> {
+    /// Waits until it may go on.
+    pub(crate) fn wait(&self, fate: &Fate) -> End {
         let until = Instant::now() + fate.takes;
         let mut state = self.lock();
         state.waiting += 1;
-        let refusal = loop {
+        let end = loop {
             let is_there = |ids: &[TroubleId]| ids.iter().any(|id| state.rules.contains_key(id));
             let left = until.saturating_duration_since(Instant::now());
             if state.power == Power::Released {
-                break Some(Refusal::Io);
+                break End::Fails(Refusal::Io);
             } else if state.power == Power::Off || is_there(&fate.hangs) {
                 state = self.0.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
             } else if !left.is_zero() && is_there(&fate.slow) {
                 let waited = self.0.changed.wait_timeout(state, left);
                 state = waited.unwrap_or_else(PoisonError::into_inner).0;
             } else {
-                break fate.refusal;
+                break fate.end;
             }
         };
         state.waiting -= 1;
-        refusal
+        end
     }
 
     pub(crate) fn look_up(&self, parent: Ino, name: &OsStr) -> Result<Attributes> {
@@ -395,12 +418,13 @@ impl State {
         let paths = self.paths(target);
         let mut fate = Fate::default();
         for (id, rule) in &mut self.rules {
-            if !rule.concerns(kind, &paths) || (rule.trouble.refusal().is_some() && fate.refusal.is_some()) {
+            let end = rule.trouble.end();
+            if !rule.concerns(kind, &paths) || (end != End::Done && fate.end != End::Done) {
                 continue;
             }
             rule.hits += 1;
             match rule.trouble {
-                Trouble::Fails | Trouble::NoRoom => fate.refusal = rule.trouble.refusal(),
+                Trouble::Fails | Trouble::NoRoom | Trouble::Lies => fate.end = end,
                 Trouble::Hangs => fate.hangs.push(*id),
                 Trouble::Takes(long) => {
                     fate.slow.push(*id);
@@ -434,11 +458,12 @@ impl Rule {
 }
 
 impl Trouble {
-    fn refusal(self) -> Option<Refusal> {
+    fn end(self) -> End {
         match self {
-            Trouble::Fails => Some(Refusal::Io),
-            Trouble::NoRoom => Some(Refusal::Full),
-            Trouble::Takes(_) | Trouble::Hangs => None,
+            Trouble::Fails => End::Fails(Refusal::Io),
+            Trouble::NoRoom => End::Fails(Refusal::Full),
+            Trouble::Lies => End::Lie,
+            Trouble::Takes(_) | Trouble::Hangs => End::Done,
         }
     }
 }
@@ -461,20 +486,20 @@ mod tests {
         let disk = Disk::new();
         let (bad, good) = (file(&disk, "bad").0, file(&disk, "good").0);
         let once = disk.trouble(&[Kind::Sync], "bad", Trouble::Fails, Times::Once);
-        assert_eq!(disk.enter(Kind::Sync, Target::Inode(good)), Passage::Now(None));
-        assert_eq!(disk.enter(Kind::Read, Target::Inode(bad)), Passage::Now(None));
+        assert_eq!(disk.enter(Kind::Sync, Target::Inode(good)), Passage::Now(End::Done));
+        assert_eq!(disk.enter(Kind::Read, Target::Inode(bad)), Passage::Now(End::Done));
         assert_eq!(disk.hits(once), 0);
-        assert_eq!(disk.enter(Kind::Sync, Target::Inode(bad)), Passage::Now(Some(Refusal::Io)));
-        assert_eq!(disk.enter(Kind::Sync, Target::Inode(bad)), Passage::Now(None));
+        assert_eq!(disk.enter(Kind::Sync, Target::Inode(bad)), Passage::Now(End::Fails(Refusal::Io)));
+        assert_eq!(disk.enter(Kind::Sync, Target::Inode(bad)), Passage::Now(End::Done));
         assert_eq!(disk.hits(once), 1);
         let always = disk.trouble(&[Kind::Names], "new", Trouble::NoRoom, Times::Always);
         let rename = Target::Rename(ROOT, OsStr::new("good"), OsStr::new("new"));
         for _ in 0..3 {
-            assert_eq!(disk.enter(Kind::Names, rename), Passage::Now(Some(Refusal::Full)));
+            assert_eq!(disk.enter(Kind::Names, rename), Passage::Now(End::Fails(Refusal::Full)));
         }
         assert_eq!(disk.hits(always), 3);
         disk.mend(always);
-        assert_eq!(disk.enter(Kind::Names, rename), Passage::Now(None));
+        assert_eq!(disk.enter(Kind::Names, rename), Passage::Now(End::Done));
     }
 
     #[test]
@@ -491,9 +516,12 @@ mod tests {
         }
         assert!(ended.try_recv().is_err());
         disk.mend(hangs);
-        assert_eq!(ended.recv(), Ok(None));
+        assert_eq!(ended.recv(), Ok(End::Done));
         thread.join().expect("no panic");
-        assert_eq!((disk.waiting(), disk.enter(Kind::Sync, Target::Inode(ino))), (0, Passage::Now(None)));
+        assert_eq!(
+            (disk.waiting(), disk.enter(Kind::Sync, Target::Inode(ino))),
+            (0, Passage::Now(End::Done))
+        );
     }
 
     #[test]
@@ -507,12 +535,12 @@ mod tests {
         disk.cut_power();
         let Passage::Later(fate) = disk.enter(Kind::Sync, Target::Inode(ino)) else { panic!("no power") };
         disk.let_go();
-        assert_eq!(disk.wait(&fate), Some(Refusal::Io));
+        assert_eq!(disk.wait(&fate), End::Fails(Refusal::Io));
         disk.restore_power(1);
         assert_eq!(disk.read_at(handle, 0, 9), Err(Refusal::Io));
         let found = disk.read(Path::new("f")).expect("durable");
         assert!(found == b"bytes" || found == b"BYTES", "{found:?}");
-        assert_eq!(disk.enter(Kind::Sync, Target::Inode(ino)), Passage::Now(None));
+        assert_eq!(disk.enter(Kind::Sync, Target::Inode(ino)), Passage::Now(End::Done));
     }
 
     #[test]

@@ -33,8 +33,9 @@ pub(crate) enum Share {
 }
 
 impl Share {
-    pub fn of(draw: &mut Draw) -> Share {
-        match draw.below(4) {
+    /// Without chance nothing does.
+    pub fn of(draw: Option<&mut Draw>) -> Share {
+        match draw.map_or(0, |draw| draw.below(4)) {
             0 => Share::Nothing,
             1 => Share::Half,
             2 => Share::NearlyAll,
@@ -42,11 +43,12 @@ impl Share {
         }
     }
 
-    pub fn keeps(self, draw: &mut Draw) -> bool {
+    pub fn keeps(self, draw: Option<&mut Draw>) -> bool {
+        let below = |bound| draw.map_or(0, |draw| draw.below(bound));
         match self {
             Share::Nothing => false,
-            Share::Half => draw.below(2) == 0,
-            Share::NearlyAll => draw.below(16) != 0,
+            Share::Half => below(2) == 0,
+            Share::NearlyAll => below(16) != 0,
             Share::All => true,
         }
     }

@@ -20,7 +20,7 @@ use fuser::{
     WriteFlags,
 };
 
-use crate::disk::{Disk, Kind, Passage, Target};
+use crate::disk::{Disk, End, Kind, Passage, Target};
 use crate::volume::{Attributes, Refusal, Result};
 
 const DEVICE: &str = "/dev/fuse";
@@ -92,16 +92,16 @@ impl Drop for Mounted {
 struct Front(Disk);
 
 impl Front {
-    /// Carries an operation out, here or where it may wait. `act` gets the disk, and why it has to fail if it has to.
-    fn run(&self, kind: Kind, target: Target<'_>, act: impl FnOnce(&Disk, Option<Refusal>) + Send + 'static) {
+    /// Carries an operation out, here or where it may wait. `act` gets the disk, and what is to come of it.
+    fn run(&self, kind: Kind, target: Target<'_>, act: impl FnOnce(&Disk, End) + Send + 'static) {
         match self.0.enter(kind, target) {
-            Passage::Now(refusal) => act(&self.0, refusal),
+            Passage::Now(end) => act(&self.0, end),
             Passage::Later(fate) => {
                 let disk = self.0.clone();
                 // Without a thread the operation is dropped, which the kernel is told as EIO.
                 let _ = thread::Builder::new().name("frail-waits".to_owned()).spawn(move || {
-                    let refusal = disk.wait(&fate);
-                    act(&disk, refusal);
+                    let end = disk.wait(&fate);
+                    act(&disk, end);
                 });
             }
         }
@@ -112,21 +112,24 @@ fn named(parent: INodeNo, name: &OsStr) -> Target<'_> {
     Target::Name(parent.0, name)
 }
 
-fn allowed(refusal: Option<Refusal>) -> Result<()> {
-    refusal.map_or(Ok(()), Err)
+fn allowed(end: End) -> Result<()> {
+    match end {
+        End::Done | End::Lie => Ok(()),
+        End::Fails(refusal) => Err(refusal),
+    }
 }
 
 impl Filesystem for Front {
     fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let owned = name.to_owned();
-        self.run(Kind::Look, named(parent, name), move |disk, refusal| {
-            entry(reply, allowed(refusal).and_then(|()| disk.look_up(parent.0, &owned)));
+        self.run(Kind::Look, named(parent, name), move |disk, end| {
+            entry(reply, allowed(end).and_then(|()| disk.look_up(parent.0, &owned)));
         });
     }
 
     fn getattr(&self, _: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
-        self.run(Kind::Look, Target::Inode(ino.0), move |disk, refusal| {
-            attributes(reply, allowed(refusal).and_then(|()| disk.attributes(ino.0)));
+        self.run(Kind::Look, Target::Inode(ino.0), move |disk, end| {
+            attributes(reply, allowed(end).and_then(|()| disk.attributes(ino.0)));
         });
     }
 
@@ -149,8 +152,8 @@ impl Filesystem for Front {
         reply: ReplyAttr,
     ) {
         let kind = if size.is_some() { Kind::Write } else { Kind::Look };
-        self.run(kind, Target::Inode(ino.0), move |disk, refusal| {
-            let done = allowed(refusal).and_then(|()| match size {
+        self.run(kind, Target::Inode(ino.0), move |disk, end| {
+            let done = allowed(end).and_then(|()| match size {
                 Some(size) => disk.set_len(ino.0, size),
                 None => Ok(()),
             });
@@ -160,22 +163,22 @@ impl Filesystem for Front {
 
     fn mkdir(&self, _: &Request, parent: INodeNo, name: &OsStr, _: u32, _: u32, reply: ReplyEntry) {
         let owned = name.to_owned();
-        self.run(Kind::Names, named(parent, name), move |disk, refusal| {
-            entry(reply, allowed(refusal).and_then(|()| disk.make(parent.0, &owned, true)));
+        self.run(Kind::Names, named(parent, name), move |disk, end| {
+            entry(reply, allowed(end).and_then(|()| disk.make(parent.0, &owned, true)));
         });
     }
 
     fn unlink(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let owned = name.to_owned();
-        self.run(Kind::Names, named(parent, name), move |disk, refusal| {
-            empty(reply, allowed(refusal).and_then(|()| disk.remove(parent.0, &owned, false)));
+        self.run(Kind::Names, named(parent, name), move |disk, end| {
+            empty(reply, allowed(end).and_then(|()| disk.remove(parent.0, &owned, false)));
         });
     }
 
     fn rmdir(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let owned = name.to_owned();
-        self.run(Kind::Names, named(parent, name), move |disk, refusal| {
-            empty(reply, allowed(refusal).and_then(|()| disk.remove(parent.0, &owned, true)));
+        self.run(Kind::Names, named(parent, name), move |disk, end| {
+            empty(reply, allowed(end).and_then(|()| disk.remove(parent.0, &owned, true)));
         });
     }
 
@@ -191,20 +194,20 @@ impl Filesystem for Front {
     ) {
         let (from, to) = (name.to_owned(), newname.to_owned());
         let target = Target::Rename(parent.0, name, newname);
-        self.run(Kind::Names, target, move |disk, refusal| {
+        self.run(Kind::Names, target, move |disk, end| {
             if flags.contains(RenameFlags::RENAME_NOREPLACE) && disk.look_up(newparent.0, &to).is_ok() {
                 return reply.error(Errno::EEXIST);
             }
             if !RenameFlags::RENAME_NOREPLACE.contains(flags) {
                 return reply.error(Errno::EINVAL);
             }
-            empty(reply, allowed(refusal).and_then(|()| disk.rename(parent.0, &from, newparent.0, &to)));
+            empty(reply, allowed(end).and_then(|()| disk.rename(parent.0, &from, newparent.0, &to)));
         });
     }
 
     fn open(&self, _: &Request, ino: INodeNo, _: OpenFlags, reply: ReplyOpen) {
-        self.run(Kind::Look, Target::Inode(ino.0), move |disk, refusal| {
-            match allowed(refusal).and_then(|()| disk.open(ino.0)) {
+        self.run(Kind::Look, Target::Inode(ino.0), move |disk, end| {
+            match allowed(end).and_then(|()| disk.open(ino.0)) {
                 Ok(handle) => reply.opened(FileHandle(handle), FILE_FLAGS),
                 Err(refusal) => reply.error(errno(refusal)),
             }
@@ -222,8 +225,8 @@ impl Filesystem for Front {
         reply: ReplyCreate,
     ) {
         let owned = name.to_owned();
-        self.run(Kind::Names, named(parent, name), move |disk, refusal| {
-            let made = allowed(refusal).and_then(|()| {
+        self.run(Kind::Names, named(parent, name), move |disk, end| {
+            let made = allowed(end).and_then(|()| {
                 let made = disk.make(parent.0, &owned, false)?;
                 Ok((made, disk.open(made.ino)?))
             });
@@ -262,8 +265,8 @@ impl Filesystem for Front {
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        self.run(Kind::Read, Target::Handle(fh.0), move |disk, refusal| {
-            match allowed(refusal).and_then(|()| disk.read_at(fh.0, offset, size as usize)) {
+        self.run(Kind::Read, Target::Handle(fh.0), move |disk, end| {
+            match allowed(end).and_then(|()| disk.read_at(fh.0, offset, size as usize)) {
                 Ok(bytes) => reply.data(&bytes),
                 Err(refusal) => reply.error(errno(refusal)),
             }
@@ -283,12 +286,12 @@ impl Filesystem for Front {
         reply: ReplyWrite,
     ) {
         let bytes = data.to_vec();
-        self.run(Kind::Write, Target::Handle(fh.0), move |disk, refusal| {
-            if refusal == Some(Refusal::Io) {
+        self.run(Kind::Write, Target::Handle(fh.0), move |disk, end| {
+            if end == End::Fails(Refusal::Io) {
                 // It fails either way.
                 let _ = disk.write_at(fh.0, offset, &bytes[..bytes.len() / 2]);
             }
-            match allowed(refusal).and_then(|()| disk.write_at(fh.0, offset, &bytes)) {
+            match allowed(end).and_then(|()| disk.write_at(fh.0, offset, &bytes)) {
                 Ok(()) => reply.written(u32::try_from(bytes.len()).unwrap_or(u32::MAX)),
                 Err(refusal) => reply.error(errno(refusal)),
             }
@@ -308,26 +311,26 @@ impl Filesystem for Front {
         if mode != 0 {
             return reply.error(Errno::EOPNOTSUPP);
         }
-        self.run(Kind::Write, Target::Handle(fh.0), move |disk, refusal| {
-            empty(reply, allowed(refusal).and_then(|()| disk.reserve(fh.0, offset.saturating_add(length))));
+        self.run(Kind::Write, Target::Handle(fh.0), move |disk, end| {
+            empty(reply, allowed(end).and_then(|()| disk.reserve(fh.0, offset.saturating_add(length))));
         });
     }
 
     fn fsync(&self, _: &Request, ino: INodeNo, _: FileHandle, _datasync: bool, reply: ReplyEmpty) {
-        self.run(Kind::Sync, Target::Inode(ino.0), move |disk, refusal| {
-            empty(reply, synced(disk, ino.0, refusal));
+        self.run(Kind::Sync, Target::Inode(ino.0), move |disk, end| {
+            empty(reply, synced(disk, ino.0, end));
         });
     }
 
     fn fsyncdir(&self, _: &Request, ino: INodeNo, _: FileHandle, _datasync: bool, reply: ReplyEmpty) {
-        self.run(Kind::SyncNames, Target::Inode(ino.0), move |disk, refusal| {
-            empty(reply, synced(disk, ino.0, refusal));
+        self.run(Kind::SyncNames, Target::Inode(ino.0), move |disk, end| {
+            empty(reply, synced(disk, ino.0, end));
         });
     }
 
     fn readdir(&self, _: &Request, ino: INodeNo, _: FileHandle, offset: u64, mut reply: ReplyDirectory) {
-        self.run(Kind::Look, Target::Inode(ino.0), move |disk, refusal| {
-            let found = match allowed(refusal).and_then(|()| disk.list(ino.0)) {
+        self.run(Kind::Look, Target::Inode(ino.0), move |disk, end| {
+            let found = match allowed(end).and_then(|()| disk.list(ino.0)) {
                 Ok(found) => found,
                 Err(refusal) => return reply.error(errno(refusal)),
             };
@@ -358,10 +361,11 @@ const FILE_FLAGS: FopenFlags = FopenFlags::FOPEN_DIRECT_IO
     .union(FopenFlags::FOPEN_NOFLUSH)
     .union(FopenFlags::FOPEN_PARALLEL_DIRECT_WRITES);
 
-fn synced(disk: &Disk, ino: u64, refusal: Option<Refusal>) -> Result<()> {
-    match refusal {
-        None => disk.sync(ino),
-        Some(refusal) => {
+fn synced(disk: &Disk, ino: u64, end: End) -> Result<()> {
+    match end {
+        End::Done => disk.sync(ino),
+        End::Lie => Ok(()),
+        End::Fails(refusal) => {
             disk.fail_sync(ino);
             Err(refusal)
         }

@@ -80,13 +80,13 @@ impl Names {
     }
 
     /// The power fails: any of the unsynced changes are lost, but a change is never kept without those that its names had before.
-    pub fn lose_power(&mut self, draw: &mut Draw) -> Changes {
-        let share = Share::of(draw);
+    pub fn lose_power(&mut self, mut draw: Option<&mut Draw>) -> Changes {
+        let share = Share::of(draw.as_deref_mut());
         let mut changes = Changes::default();
         let mut lost: BTreeSet<OsString> = BTreeSet::new();
         for change in std::mem::take(&mut self.unsynced) {
             let follows_lost = change.names().any(|name| lost.contains(name));
-            if !follows_lost && share.keeps(draw) {
+            if !follows_lost && share.keeps(draw.as_deref_mut()) {
                 change.apply(&mut self.durable);
                 changes.kept += 1;
             } else {
@@ -144,7 +144,7 @@ mod tests {
         (0..200)
             .map(|seed| {
                 let mut names = names.clone();
-                names.lose_power(&mut Draw::new(seed));
+                names.lose_power(Some(&mut Draw::new(seed)));
                 names.iter().map(|(name, ino)| (name.to_string_lossy().into_owned(), ino)).collect()
             })
             .collect()

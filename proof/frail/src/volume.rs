@@ -214,19 +214,19 @@ impl Volume {
     }
 
     /// Takes the power away and gives it back. Nothing is open afterwards.
-    pub fn lose_power(&mut self, draw: &mut Draw) -> Cut {
+    pub fn lose_power(&mut self, mut draw: Option<&mut Draw>) -> Cut {
         let mut cut = Cut::default();
         for inode in self.inodes.values_mut() {
             inode.open = 0;
             match &mut inode.node {
                 Node::File(content) => {
-                    let Sectors { kept, lost } = content.lose_power(draw);
+                    let Sectors { kept, lost } = content.lose_power(draw.as_deref_mut());
                     cut.sectors_kept += kept;
                     cut.sectors_lost += lost;
                     cut.files_torn += u64::from(kept > 0 && lost > 0);
                 }
                 Node::Directory(names) => {
-                    let Changes { kept, lost } = names.lose_power(draw);
+                    let Changes { kept, lost } = names.lose_power(draw.as_deref_mut());
                     cut.names_kept += kept;
                     cut.names_lost += lost;
                 }
@@ -366,7 +366,7 @@ mod tests {
         (0..200)
             .map(|seed| {
                 let mut volume = volume.clone();
-                volume.lose_power(&mut Draw::new(seed));
+                volume.lose_power(Some(&mut Draw::new(seed)));
                 let ino = volume.find(Path::new(path)).ok()?;
                 Some(volume.read(ino, 0, usize::MAX).expect("a file"))
             })

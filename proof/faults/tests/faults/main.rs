@@ -2,6 +2,10 @@
 
 //! Real nodes, real kills. Every scenario prints its figures.
 
+#[cfg(target_os = "linux")]
+mod disks;
+#[cfg(target_os = "linux")]
+mod disks_power;
 mod kills;
 mod long_stop;
 mod replacement;

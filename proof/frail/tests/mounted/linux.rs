@@ -157,6 +157,29 @@ fn operations_fail_as_they_are_told_to() {
 }
 
 #[test]
+fn a_disk_that_lies_makes_nothing_durable() {
+    let Some((mounted, directory)) = mounted() else { return };
+    let (disk, path) = (mounted.disk(), directory.path().join("f"));
+    let file = File::create_new(&path).expect("room");
+    file.write_all_at(b"old", 0).expect("room");
+    file.sync_data().expect("no fault");
+    sync_directory(directory.path());
+    let lies = disk.trouble(&[Kind::Sync, Kind::SyncNames], "*", Trouble::Lies, Times::Always);
+    file.write_all_at(b"new", 0).expect("room");
+    fs::write(directory.path().join("g"), b"new").expect("room");
+    file.sync_data().expect("so it says");
+    sync_directory(directory.path());
+    assert_eq!(disk.hits(lies), 2);
+    drop(file);
+    disk.cut_power();
+    disk.let_go();
+    let cut = disk.restore_power_with_nothing_else();
+    assert_eq!((cut.sectors_lost, cut.sectors_kept, cut.names_lost, cut.names_kept), (2, 0, 1, 0));
+    assert_eq!(fs::read(path).expect("durable"), b"old");
+    assert!(!directory.path().join("g").exists());
+}
+
+#[test]
 fn what_hangs_keeps_nobody_else_waiting_and_what_is_slow_is() {
     let Some((mounted, directory)) = mounted() else { return };
     let (disk, at) = (mounted.disk().clone(), directory.path().to_owned());

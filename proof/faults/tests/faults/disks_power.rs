@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! The power fails, of all nodes at the same moment, of a majority, and of one, again and again under load: what was not synced is lost,
+//! torn at sectors or there after all, in the log, in the stores and in every small file, and no acknowledged write is.
+
+use std::time::Duration;
+
+use mraft_faults::cluster::Shape;
+use mraft_faults::counts::{Counts, say};
+use mraft_faults::failure::{Failure, Result};
+use mraft_faults::load::{Load, Size};
+use mraft_faults::{judge, wait};
+use mraft_frail::{Cut, Kind, Times, Trouble};
+
+use super::disks::{self, OnDisks};
+use super::stages;
+
+const NODES: usize = 3;
+const SHAPE: Shape = Shape {
+    nodes: NODES,
+    groups: 8,
+    snapshot_entries: 100,
+    compaction_overhead: 50,
+    snapshot_bytes_per_second: 64 << 20,
+};
+const SIZE: Size = Size { writers: 96, keys_per_writer: 32, rivals: 16, shared_keys: 4 };
+
+/// Power cuts of a run; the environment may ask for more.
+const CUTS_LEAST: u64 = 16;
+const CUTS_VARIABLE: &str = "MRAFT_FAULTS_POWER_CUTS";
+const WRITES_BETWEEN: u64 = 1_000;
+const IN_FLIGHT_LEAST: u64 = 30;
+/// How long a sync takes, as on a disk: most power cuts find something that is written and not synced.
+const SYNC: Duration = Duration::from_millis(3);
+
+#[test]
+fn no_power_cut_loses_an_acknowledged_write() {
+    disks::run(SHAPE, "", scenario);
+}
+
+async fn scenario(on_disks: &mut OnDisks) -> Result<()> {
+    let cuts_wanted = asked_for(CUTS_VARIABLE, CUTS_LEAST)?;
+    for node in 0..NODES {
+        on_disks.disk(node).trouble(&[Kind::Sync, Kind::SyncNames], "*", Trouble::Takes(SYNC), Times::Always);
+    }
+    let load = Load::start(&on_disks.cluster, SIZE)?;
+    let (mut of_all, mut of_majority, mut of_one) = (0, 0, 0);
+    let mut sum = Cut::default();
+    for cut in 0..cuts_wanted {
+        let first = cut as usize % NODES;
+        let struck: Vec<usize> = match cut % 4 {
+            1 => vec![first],
+            3 => vec![first, (first + 1) % NODES],
+            _ => (0..NODES).collect(),
+        };
+        match struck.len() {
+            NODES => of_all += 1,
+            1 => of_one += 1,
+            _ => of_majority += 1,
+        }
+        stages::progress(&mut on_disks.cluster, &load, "all nodes run", WRITES_BETWEEN).await?;
+        wait::until("enough writes are in flight", async || {
+            let in_flight = load.writes_in_flight();
+            wait::is(in_flight >= IN_FLIGHT_LEAST, || format!("{in_flight}"))
+        })
+        .await?;
+        for found in on_disks.cut_power(&struck, cut)? {
+            sum = add(sum, found);
+        }
+        if struck.len() < NODES / 2 + 1 {
+            stages::progress(&mut on_disks.cluster, &load, "a minority has no power", WRITES_BETWEEN).await?;
+        }
+        struck.iter().try_for_each(|node| on_disks.cluster.start_node(*node))?;
+        on_disks.cluster.serves().await?;
+        say(&format!(
+            "power cut {} of {cuts_wanted}: {} writes acknowledged",
+            cut + 1,
+            load.writes_acknowledged()
+        ));
+    }
+    stages::progress(&mut on_disks.cluster, &load, "the last power cut is over", WRITES_BETWEEN).await?;
+    let writes = load.writes_acknowledged();
+    let recorded = load.finish().await?;
+    let mut counts = Counts::new("power cuts under load");
+    counts.at_least(cuts_wanted.div_ceil(2), "power cuts of all nodes", of_all);
+    counts.at_least(1, "of a majority", of_majority);
+    counts.at_least(1, "of one node", of_one);
+    counts.at_least(cuts_wanted * WRITES_BETWEEN, "writes acknowledged", writes);
+    counts.at_least(1, "unsynced sectors lost", sum.sectors_lost);
+    counts.at_least(1, "unsynced sectors that survived", sum.sectors_kept);
+    counts.at_least(1, "files torn", sum.files_torn);
+    counts.at_least(1, "unsynced changes of names lost", sum.names_lost);
+    counts.at_least(1, "unsynced changes of names that survived", sum.names_kept);
+    let judged = judge::judge(&mut on_disks.cluster, &recorded, &mut counts).await;
+    let enough = counts.close();
+    judged?;
+    enough?;
+    on_disks.cluster.stop()
+}
+
+fn add(sum: Cut, cut: Cut) -> Cut {
+    Cut {
+        sectors_kept: sum.sectors_kept + cut.sectors_kept,
+        sectors_lost: sum.sectors_lost + cut.sectors_lost,
+        files_torn: sum.files_torn + cut.files_torn,
+        names_kept: sum.names_kept + cut.names_kept,
+        names_lost: sum.names_lost + cut.names_lost,
+    }
+}
+
+fn asked_for(variable: &str, least: u64) -> Result<u64> {
+    let Some(text) = std::env::var_os(variable) else { return Ok(least) };
+    let number = text.to_str().and_then(|text| text.parse::<u64>().ok()).filter(|number| *number >= least);
+    number.ok_or_else(|| Failure::new(format_args!("{variable} must be a number, at least {least}")))
+}
