@@ -145,6 +145,8 @@ pub(crate) enum End {
     Fails(Refusal),
     /// It seems to be done.
     Lie,
+    /// The power failed before it was.
+    Cut,
 }
 
 /// How an operation goes on.
@@ -321,7 +323,7 @@ impl Disk {
             let is_there = |ids: &[TroubleId]| ids.iter().any(|id| state.rules.contains_key(id));
             let left = until.saturating_duration_since(Instant::now());
             if state.power == Power::Released {
-                break End::Fails(Refusal::Io);
+                break End::Cut;
             } else if state.power == Power::Off || is_there(&fate.hangs) {
                 state = self.0.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
             } else if !left.is_zero() && is_there(&fate.slow) {
@@ -535,7 +537,7 @@ mod tests {
         disk.cut_power();
         let Passage::Later(fate) = disk.enter(Kind::Sync, Target::Inode(ino)) else { panic!("no power") };
         disk.let_go();
-        assert_eq!(disk.wait(&fate), End::Fails(Refusal::Io));
+        assert_eq!(disk.wait(&fate), End::Cut);
         disk.restore_power(1);
         assert_eq!(disk.read_at(handle, 0, 9), Err(Refusal::Io));
         let found = disk.read(Path::new("f")).expect("durable");

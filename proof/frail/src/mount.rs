@@ -116,6 +116,7 @@ fn allowed(end: End) -> Result<()> {
     match end {
         End::Done | End::Lie => Ok(()),
         End::Fails(refusal) => Err(refusal),
+        End::Cut => Err(Refusal::Io),
     }
 }
 
@@ -287,9 +288,11 @@ impl Filesystem for Front {
     ) {
         let bytes = data.to_vec();
         self.run(Kind::Write, Target::Handle(fh.0), move |disk, end| {
-            if end == End::Fails(Refusal::Io) {
-                // It fails either way.
-                let _ = disk.write_at(fh.0, offset, &bytes[..bytes.len() / 2]);
+            // What was on its way when the power failed may have arrived. It fails either way.
+            match end {
+                End::Fails(Refusal::Io) => _ = disk.write_at(fh.0, offset, &bytes[..bytes.len() / 2]),
+                End::Cut => _ = disk.write_at(fh.0, offset, &bytes),
+                End::Done | End::Lie | End::Fails(_) => {}
             }
             match allowed(end).and_then(|()| disk.write_at(fh.0, offset, &bytes)) {
                 Ok(()) => reply.written(u32::try_from(bytes.len()).unwrap_or(u32::MAX)),
@@ -365,6 +368,8 @@ fn synced(disk: &Disk, ino: u64, end: End) -> Result<()> {
     match end {
         End::Done => disk.sync(ino),
         End::Lie => Ok(()),
+        // Nothing was given up, nothing became durable.
+        End::Cut => Err(Refusal::Io),
         End::Fails(refusal) => {
             disk.fail_sync(ino);
             Err(refusal)

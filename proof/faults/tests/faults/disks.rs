@@ -61,12 +61,22 @@ impl OnDisks {
     /// The power of these nodes fails, of all at the same moment; it is back when this returns, and none of them runs. What became of what
     /// was not durable follows from the seed.
     pub fn cut_power(&mut self, nodes: &[usize], seed: u64) -> Result<Vec<Cut>> {
+        self.die(nodes)?;
+        Ok(nodes.iter().map(|node| self.disk(*node).restore_power(seed * 64 + *node as u64)).collect())
+    }
+
+    /// The same, and nothing is left of what was not durable.
+    pub fn cut_power_for_good(&mut self, nodes: &[usize]) -> Result<Vec<Cut>> {
+        self.die(nodes)?;
+        Ok(nodes.iter().map(|node| self.disk(*node).restore_power_with_nothing_else()).collect())
+    }
+
+    fn die(&mut self, nodes: &[usize]) -> Result<()> {
         nodes.iter().for_each(|node| self.disk(*node).cut_power());
         let struck = nodes.iter().try_for_each(|node| self.cluster.nodes[*node].strike());
         nodes.iter().for_each(|node| self.disk(*node).let_go());
         struck?;
-        nodes.iter().try_for_each(|node| self.cluster.nodes[*node].bury())?;
-        Ok(nodes.iter().map(|node| self.disk(*node).restore_power(seed * 64 + *node as u64)).collect())
+        nodes.iter().try_for_each(|node| self.cluster.nodes[*node].bury())
     }
 
     fn explained(&mut self, failure: Failure) -> Failure {

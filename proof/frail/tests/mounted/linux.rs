@@ -261,3 +261,31 @@ fn an_image_gets_full_and_has_room_again() {
     drop(image);
     assert_eq!(fs::read_dir(&at).expect("there").count(), 0);
 }
+
+#[test]
+fn what_is_under_way_when_the_power_fails_may_have_happened() {
+    let Some((mounted, directory)) = mounted() else { return };
+    let (disk, path) = (mounted.disk(), directory.path().join("f"));
+    let mut found = BTreeSet::new();
+    for seed in 0..40 {
+        let file = File::create(&path).expect("room");
+        file.write_all_at(b"old", 0).expect("room");
+        file.sync_data().expect("no fault");
+        sync_directory(directory.path());
+        file.write_all_at(b"new", 0).expect("room");
+        disk.trouble(&[Kind::Sync], "*", Trouble::Takes(Duration::from_secs(600)), Times::Always);
+        thread::scope(|scope| {
+            let sync = scope.spawn(|| file.sync_data());
+            while disk.waiting() == 0 {
+                thread::sleep(Duration::from_millis(1));
+            }
+            disk.cut_power();
+            disk.let_go();
+            assert!(sync.join().expect("no panic").is_err());
+        });
+        disk.mend_all();
+        disk.restore_power(seed);
+        found.insert(fs::read(&path).expect("durable"));
+    }
+    assert_eq!(found, [b"old".to_vec(), b"new".to_vec()].into());
+}
