@@ -103,6 +103,10 @@ struct State {
     handles: BTreeMap<u64, Ino>,
     next_handle: u64,
     waiting: u64,
+    /// Operations so far, but for looking.
+    operations: u64,
+    /// With which of them the power fails.
+    power_until: Option<u64>,
 }
 
 /// A disk. Clones are the same one.
@@ -170,6 +174,8 @@ impl Disk {
             handles: BTreeMap::new(),
             next_handle: 1,
             waiting: 0,
+            operations: 0,
+            power_until: None,
         };
         Disk(Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new() }))
     }
@@ -204,6 +210,7 @@ impl Disk {
     pub fn mend_all(&self) {
         let mut state = self.lock();
         state.rules.clear();
+        state.power_until = None;
         if state.power != Power::On {
             state.power = Power::Released;
         }
@@ -220,6 +227,22 @@ impl Disk {
     /// tells nobody. Its processes are to be killed now, then [`Disk::let_go`] lets them die.
     pub fn cut_power(&self) {
         self.lock().power = Power::Off;
+    }
+
+    /// The power fails when so many operations more have begun, before the last of them is carried out. Those that only look do not count.
+    pub fn cut_power_after(&self, operations: u64) {
+        let mut state = self.lock();
+        state.power_until = Some(state.operations + operations.max(1));
+    }
+
+    /// Whether it has power.
+    pub fn has_power(&self) -> bool {
+        self.lock().power == Power::On
+    }
+
+    /// Operations that have begun so far, but for those that only look.
+    pub fn operations(&self) -> u64 {
+        self.lock().operations
     }
 
     /// Lets go of whoever was waiting, with an error; nobody should be left to see it.
@@ -242,6 +265,7 @@ impl Disk {
     fn power_is_back(&self, seed: Option<u64>) -> Cut {
         let mut state = self.lock();
         state.handles.clear();
+        state.power_until = None;
         let cut = state.volume.lose_power(seed.map(Draw::new).as_mut());
         state.power = Power::On;
         cut
@@ -307,6 +331,11 @@ impl Disk {
     /// An operation begins: what goes wrong with it is decided, and counted.
     pub(crate) fn enter(&self, kind: Kind, target: Target<'_>) -> Passage {
         let mut state = self.lock();
+        state.operations += u64::from(kind != Kind::Look);
+        if state.power_until.is_some_and(|last| state.operations >= last) {
+            state.power_until = None;
+            state.power = Power::Off;
+        }
         let fate = if state.rules.is_empty() { Fate::default() } else { state.fate(kind, target) };
         match fate.hangs.is_empty() && fate.slow.is_empty() && state.power == Power::On {
             true => Passage::Now(fate.end),
@@ -543,6 +572,18 @@ mod tests {
         let found = disk.read(Path::new("f")).expect("durable");
         assert!(found == b"bytes" || found == b"BYTES", "{found:?}");
         assert_eq!(disk.enter(Kind::Sync, Target::Inode(ino)), Passage::Now(End::Done));
+    }
+
+    #[test]
+    fn the_power_fails_with_the_operation_that_was_named() {
+        let disk = Disk::new();
+        let (ino, _) = file(&disk, "f");
+        disk.cut_power_after(2);
+        assert_eq!(disk.enter(Kind::Look, Target::Inode(ino)), Passage::Now(End::Done));
+        assert_eq!(disk.enter(Kind::Write, Target::Inode(ino)), Passage::Now(End::Done));
+        assert!(disk.has_power());
+        assert_eq!(disk.enter(Kind::Sync, Target::Inode(ino)), Passage::Later(Fate::default()));
+        assert_eq!((disk.has_power(), disk.operations()), (false, 2));
     }
 
     #[test]

@@ -9,6 +9,7 @@ use mraft_faults::cluster::Shape;
 use mraft_faults::counts::{Counts, say};
 use mraft_faults::failure::{Failure, Result};
 use mraft_faults::load::{Load, Size};
+use mraft_faults::values::Dice;
 use mraft_faults::{judge, wait};
 use mraft_frail::{Cut, Kind, Times, Trouble};
 
@@ -28,6 +29,10 @@ const SIZE: Size = Size { writers: 192, keys_per_writer: 16, rivals: 16, shared_
 /// Power cuts of a run; the environment may ask for more.
 const CUTS_LEAST: u64 = 16;
 const CUTS_VARIABLE: &str = "MRAFT_FAULTS_POWER_CUTS";
+/// After each of them so many boots are interrupted by another one, …
+const BOOTS_INTERRUPTED: u64 = 2;
+/// … with one of about as many operations as a boot has.
+const BOOT_OPERATIONS: u64 = 200;
 const WRITES_BETWEEN: u64 = 1_000;
 const IN_FLIGHT_LEAST: u64 = 100;
 /// How long a sync takes, as on a disk: most power cuts find something that is written and not synced.
@@ -68,7 +73,8 @@ async fn scenario(on_disks: &mut OnDisks) -> Result<()> {
         on_disks.disk(node).trouble(&[Kind::Sync, Kind::SyncNames], "*", Trouble::Takes(SYNC), Times::Always);
     }
     let load = Load::start(&on_disks.cluster, SIZE)?;
-    let (mut of_all, mut of_majority, mut of_one) = (0, 0, 0);
+    let (mut of_all, mut of_majority, mut of_one, mut boots_interrupted) = (0, 0, 0, 0);
+    let mut dice = Dice::new(cuts_wanted);
     let mut sum = Cut::default();
     for cut in 0..cuts_wanted {
         let first = cut as usize % NODES;
@@ -88,11 +94,14 @@ async fn scenario(on_disks: &mut OnDisks) -> Result<()> {
             wait::is(in_flight >= IN_FLIGHT_LEAST, || format!("{in_flight}"))
         })
         .await?;
-        for found in on_disks.cut_power(&struck, cut)? {
-            sum = add(sum, found);
-        }
+        sum = on_disks.cut_power(&struck, cut)?.into_iter().fold(sum, add);
         if struck.len() < NODES / 2 + 1 {
             stages::progress(&mut on_disks.cluster, &load, "a minority has no power", WRITES_BETWEEN).await?;
+        }
+        for boot in 0..BOOTS_INTERRUPTED {
+            let found = interrupt_boot(on_disks, &struck, &mut dice, cut * BOOTS_INTERRUPTED + boot).await?;
+            sum = found.into_iter().fold(sum, add);
+            boots_interrupted += 1;
         }
         struck.iter().try_for_each(|node| on_disks.cluster.start_node(*node))?;
         on_disks.cluster.serves().await?;
@@ -109,6 +118,7 @@ async fn scenario(on_disks: &mut OnDisks) -> Result<()> {
     counts.at_least(cuts_wanted.div_ceil(2), "power cuts of all nodes", of_all);
     counts.at_least(1, "of a majority", of_majority);
     counts.at_least(1, "of one node", of_one);
+    counts.at_least(cuts_wanted * BOOTS_INTERRUPTED, "boots interrupted", boots_interrupted);
     counts.at_least(cuts_wanted * WRITES_BETWEEN, "writes acknowledged", writes);
     counts.at_least(1, "unsynced sectors lost", sum.sectors_lost);
     counts.at_least(1, "unsynced sectors that survived", sum.sectors_kept);
@@ -120,6 +130,29 @@ async fn scenario(on_disks: &mut OnDisks) -> Result<()> {
     judged?;
     enough?;
     on_disks.cluster.stop()
+}
+
+/// Starts these nodes and has the power fail again with one of the first operations that one of them asks its disk for.
+async fn interrupt_boot(
+    on_disks: &mut OnDisks,
+    nodes: &[usize],
+    dice: &mut Dice,
+    seed: u64,
+) -> Result<Vec<Cut>> {
+    for node in nodes {
+        on_disks.disk(*node).cut_power_after(1 + dice.below(BOOT_OPERATIONS));
+        on_disks.cluster.start_node(*node)?;
+    }
+    wait::until("the power fails at a boot", async || {
+        nodes.iter().try_for_each(|node| on_disks.cluster.nodes[*node].must_be_well())?;
+        let has_failed = nodes.iter().any(|node| !on_disks.disk(*node).has_power());
+        wait::is(has_failed, || {
+            let operations = nodes.iter().map(|node| on_disks.disk(*node).operations());
+            format!("{:?} operations", operations.collect::<Vec<u64>>())
+        })
+    })
+    .await?;
+    on_disks.cut_power(nodes, seed | 1 << 32)
 }
 
 fn add(sum: Cut, cut: Cut) -> Cut {
