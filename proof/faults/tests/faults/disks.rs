@@ -28,15 +28,24 @@ pub fn skipped(why: &str) {
 
 /// Runs a scenario on disks of ours, or says why not.
 pub fn run(shape: Shape, settings: &str, scenario: impl AsyncFnOnce(&mut OnDisks) -> Result<()>) {
+    run_from_nothing(shape, settings, async |on_disks| {
+        on_disks.cluster.begin().await?;
+        scenario(on_disks).await
+    });
+}
+
+/// The same, and the scenario is the one to start the nodes.
+pub fn run_from_nothing(
+    shape: Shape,
+    settings: &str,
+    scenario: impl AsyncFnOnce(&mut OnDisks) -> Result<()>,
+) {
     if let Some(why) = mraft_frail::why_not() {
         return skipped(&format!("no disk can be hurt here: {why}"));
     }
     super::run(async || {
         let mut on_disks = OnDisks::lay_out(shape, settings)?;
-        let ended = match on_disks.cluster.begin().await {
-            Ok(()) => scenario(&mut on_disks).await,
-            Err(failure) => Err(failure),
-        };
+        let ended = scenario(&mut on_disks).await;
         ended.map_err(|failure| on_disks.explained(failure))
     });
 }

@@ -3,6 +3,7 @@
 //! The power fails, of all nodes at the same moment, of a majority, and of one, again and again under load: what was not synced is lost,
 //! torn at sectors or there after all, in the log, in the stores and in every small file, and no acknowledged write is.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use mraft_faults::cluster::Shape;
@@ -29,6 +30,9 @@ const SIZE: Size = Size { writers: 192, keys_per_writer: 16, rivals: 16, shared_
 /// Power cuts of a run; the environment may ask for more.
 const CUTS_LEAST: u64 = 16;
 const CUTS_VARIABLE: &str = "MRAFT_FAULTS_POWER_CUTS";
+/// Clusters whose first starts are interrupted.
+const FOUNDINGS_LEAST: u64 = 6;
+const FOUNDINGS_VARIABLE: &str = "MRAFT_FAULTS_FOUNDINGS";
 /// After each of them so many boots are interrupted by another one, …
 const BOOTS_INTERRUPTED: u64 = 2;
 /// … with one of about as many operations as a boot has.
@@ -43,6 +47,31 @@ const SETTINGS: &str = "election_rtt = 25\n";
 #[test]
 fn no_power_cut_loses_an_acknowledged_write() {
     disks::run(SHAPE, SETTINGS, scenario);
+}
+
+/// A cluster that has never served: whatever its first starts left behind, the last one founds it.
+#[test]
+fn first_starts_are_interrupted_by_power_cuts() {
+    let founded = AtomicU64::new(0);
+    let wanted = match asked_for(FOUNDINGS_VARIABLE, FOUNDINGS_LEAST) {
+        Ok(wanted) => wanted,
+        Err(failure) => panic!("{failure}"),
+    };
+    for seed in 0..wanted {
+        disks::run_from_nothing(Shape { groups: 2, ..SHAPE }, SETTINGS, async |on_disks| {
+            let mut dice = Dice::new(seed);
+            for boot in 0..1 + dice.below(3) {
+                interrupt_boot(on_disks, &[0, 1, 2], &mut dice, seed << 8 | boot).await?;
+            }
+            on_disks.cluster.begin().await?;
+            let load = Load::start(&on_disks.cluster, SIZE)?;
+            stages::progress(&mut on_disks.cluster, &load, "it was founded", 100).await?;
+            load.finish().await?;
+            founded.fetch_add(1, Ordering::Relaxed);
+            Ok(())
+        });
+    }
+    say(&format!("== first starts interrupted\n{:>10}  clusters founded all the same", founded.into_inner()));
 }
 
 /// The check is worth something: where syncs make nothing durable, it finds that writes are gone.
