@@ -35,8 +35,11 @@ const FOUNDINGS_LEAST: u64 = 6;
 const FOUNDINGS_VARIABLE: &str = "MRAFT_FAULTS_FOUNDINGS";
 /// After each of them so many boots are interrupted by another one, …
 const BOOTS_INTERRUPTED: u64 = 2;
-/// … with one of about as many operations as a boot has.
-const BOOT_OPERATIONS: u64 = 200;
+/// … with one of its first operations, small numbers as likely as large ones: up to two to this power. A first start has about 1,000,
+/// most of which fill the log's first files with zeros.
+const BOOT_OPERATIONS_POWER_MAX: u64 = 10;
+/// A node whose power fails does not answer any more.
+const LOOK_TIME_MAX: Duration = Duration::from_millis(200);
 const WRITES_BETWEEN: u64 = 1_000;
 const IN_FLIGHT_LEAST: u64 = 100;
 /// How long a sync takes, as on a disk: most power cuts find something that is written and not synced.
@@ -161,7 +164,8 @@ async fn scenario(on_disks: &mut OnDisks) -> Result<()> {
     on_disks.cluster.stop()
 }
 
-/// Starts these nodes and has the power fail again with one of the first operations that one of them asks its disk for.
+/// Starts these nodes and has the power fail again with one of the first operations that one of them asks its disk for, or when they
+/// serve before that.
 async fn interrupt_boot(
     on_disks: &mut OnDisks,
     nodes: &[usize],
@@ -169,16 +173,22 @@ async fn interrupt_boot(
     seed: u64,
 ) -> Result<Vec<Cut>> {
     for node in nodes {
-        on_disks.disk(*node).cut_power_after(1 + dice.below(BOOT_OPERATIONS));
+        let below = 2 << dice.below(BOOT_OPERATIONS_POWER_MAX);
+        on_disks.disk(*node).cut_power_after(1 + dice.below(below));
         on_disks.cluster.start_node(*node)?;
     }
+    let clients =
+        nodes.iter().map(|node| on_disks.cluster.client_of_one(*node)).collect::<Result<Vec<_>>>()?;
     wait::until("the power fails at a boot", async || {
         nodes.iter().try_for_each(|node| on_disks.cluster.nodes[*node].must_be_well())?;
-        let has_failed = nodes.iter().any(|node| !on_disks.disk(*node).has_power());
-        wait::is(has_failed, || {
-            let operations = nodes.iter().map(|node| on_disks.disk(*node).operations());
-            format!("{:?} operations", operations.collect::<Vec<u64>>())
-        })
+        if nodes.iter().any(|node| !on_disks.disk(*node).has_power()) {
+            return Ok(());
+        }
+        for client in &clients {
+            let status = client.clone().with_timeout(LOOK_TIME_MAX).status().await?;
+            wait::is(status.ready, || "it is not ready yet".to_owned())?;
+        }
+        Ok(())
     })
     .await?;
     on_disks.cut_power(nodes, seed | 1 << 32)
