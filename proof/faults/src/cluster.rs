@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! Nodes of the real binary on loopback, started, killed and started again.
+//! Nodes of the real binary, started, killed and started again.
 
 use std::fmt::Write;
-use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -12,6 +11,7 @@ use mraft_api::{ClientConfig, GroupsAnswer};
 use tempfile::TempDir;
 
 use crate::failure::{Failure, Result};
+use crate::ground::Ground;
 use crate::node::Node;
 use crate::wait;
 
@@ -43,27 +43,31 @@ pub struct Cluster {
     /// How they are configured.
     pub shape: Shape,
     binary: PathBuf,
-    /// An address of its own, so that no outgoing connection of anybody can take the port of a node that is dead just now.
-    ip: Ipv4Addr,
+    ground: Ground,
     directory: Option<TempDir>,
 }
 
 impl Cluster {
-    /// Starts a cluster and waits until it serves.
+    /// Starts a cluster on loopback and waits until it serves.
     pub async fn start(binary: &Path, shape: Shape) -> Result<Cluster> {
-        let mut cluster = Cluster::lay_out(binary, shape)?;
+        Cluster::start_on(Ground::loopback(), binary, shape).await
+    }
+
+    /// The same somewhere else.
+    pub async fn start_on(ground: Ground, binary: &Path, shape: Shape) -> Result<Cluster> {
+        let mut cluster = Cluster::lay_out(ground, binary, shape)?;
         cluster.begin().await?;
         Ok(cluster)
     }
 
     /// A cluster of which no node was started yet: what its nodes stand on may still be put in place.
-    pub fn lay_out(binary: &Path, shape: Shape) -> Result<Cluster> {
+    pub fn lay_out(ground: Ground, binary: &Path, shape: Shape) -> Result<Cluster> {
         let directory = TempDir::with_prefix("mraft-faults-")?;
         let mut cluster = Cluster {
             nodes: Vec::new(),
             shape,
             binary: binary.to_owned(),
-            ip: own_loopback_address(),
+            ground,
             directory: Some(directory),
         };
         for _ in 0..shape.nodes {
@@ -85,15 +89,21 @@ impl Cluster {
         let Some(directory) = &self.directory else {
             return Err(Failure::new("the cluster has no directory"));
         };
-        let home = directory.path().join(format!("node-{}", self.nodes.len() + 1));
-        self.nodes.push(Node::new(self.ip, home)?);
-        Ok(self.nodes.len() - 1)
+        let place = self.nodes.len();
+        let home = directory.path().join(format!("node-{}", place + 1));
+        self.nodes.push(Node::new(self.ground.clone(), place, home)?);
+        Ok(place)
     }
 
     /// Starts a node; it may have lived before.
     pub fn start_node(&mut self, node: usize) -> Result<()> {
         let configuration = self.configuration(node)?;
         self.nodes[node].start(&self.binary, &configuration)
+    }
+
+    /// Where its nodes live.
+    pub fn ground(&self) -> &Ground {
+        &self.ground
     }
 
     /// The binary that all this is about.
@@ -117,7 +127,7 @@ impl Cluster {
     /// Waits until every running node knows a leader for every group.
     pub async fn serves(&mut self) -> Result<()> {
         for node in 0..self.nodes.len() {
-            if !self.nodes[node].is_running() {
+            if !self.nodes[node].is_running() || self.nodes[node].is_paused() {
                 continue;
             }
             let client = self.client_of_one(node)?.with_timeout(Duration::from_secs(2));
@@ -187,7 +197,7 @@ impl Cluster {
         let data = data.to_str().ok_or_else(|| Failure::new("the directory's name is no UTF-8"))?;
         // A JSON string is a TOML string, too. A `String` takes whatever is written to it.
         let _ = writeln!(text, "data_dir = {}", serde_json::Value::from(data));
-        let _ = writeln!(text, "ip = \"{0}\"\nhttp_listen = \"{0}\"", self.ip);
+        let _ = writeln!(text, "ip = \"{0}\"\nhttp_listen = \"{0}\"", node.http.ip());
         let _ = writeln!(text, "raft_port = {}\nhttp_port = {}", node.raft.port(), node.http.port());
         let _ = writeln!(text, "memory_ceiling_bytes = \"256MiB\"\nlog_segment_bytes = \"64MiB\"");
         let _ = writeln!(text, "snapshot_entries = {}", shape.snapshot_entries);
@@ -224,10 +234,4 @@ fn applied(groups: &GroupsAnswer) -> Result<Vec<(u64, u64)>> {
         Ok((commit, applied))
     })
     .collect()
-}
-
-/// An address in 127.0.0.0/8 that another run at the same time does not use.
-fn own_loopback_address() -> Ipv4Addr {
-    let [.., high, middle, low] = std::process::id().to_be_bytes();
-    Ipv4Addr::new(127, 64 | (high & 63), middle, low.clamp(1, 254))
 }

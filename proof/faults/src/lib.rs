@@ -18,14 +18,21 @@
 
 #![forbid(unsafe_code)]
 
+pub mod acks;
 pub mod autopsy;
 pub mod binary;
 pub mod cluster;
 pub mod counts;
 pub mod failure;
+pub mod ground;
 pub mod judge;
 pub mod load;
+pub mod namespaces;
 pub mod node;
 pub mod operator;
+pub mod partition;
+pub mod raw;
+pub mod skips;
 pub mod values;
 pub mod wait;
+pub mod watch;

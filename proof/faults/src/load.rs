@@ -4,19 +4,23 @@
 //!
 //! *Writers* have keys of their own, which they overwrite with value after value, so that many writes are under way at any moment and
 //! each key says which of its writes survived. *Rivals* share a few keys, read, write, delete, and compare-and-set what they saw last, so
-//! that the order of operations matters. Both leave it to the typed client to send again what certainly was not applied.
+//! that the order of operations matters. Both leave it to the typed client to send again what certainly was not applied. *Watchers* read
+//! all keys, each from one node only ([`crate::watch`]).
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use mraft_api::client::Client;
 use mraft_api::{ClientError, Condition, Consistency, ErrorCode};
 use mraft_history::{Call, ClientId, History, KeyId, OperationId, Outcome, Seen, ValueId};
 use tokio::task::JoinSet;
 
+use crate::acks::Acks;
 use crate::cluster::Cluster;
 use crate::failure::{Failure, Result};
 use crate::values::{self, Dice};
+use crate::watch::{Watched, Watcher};
 
 /// How large a load is.
 #[derive(Clone, Copy, Debug)]
@@ -47,6 +51,10 @@ const ODDITIES_MAX: usize = 16;
 pub struct Load {
     shared: Arc<Shared>,
     clients: JoinSet<()>,
+    size: Size,
+    /// Of each node what its watchers count.
+    watched: Vec<Arc<Watched>>,
+    next_client: ClientId,
 }
 
 /// What a load saw.
@@ -57,11 +65,12 @@ pub struct Recorded {
 }
 
 #[derive(Debug, Default)]
-struct Shared {
+pub(crate) struct Shared {
     history: Mutex<History>,
     next_value: AtomicU64,
     writes_in_flight: AtomicU64,
     writes_acknowledged: AtomicU64,
+    acks: Acks,
     is_stopping: AtomicBool,
     oddities: Mutex<Vec<String>>,
 }
@@ -69,6 +78,11 @@ struct Shared {
 impl Load {
     /// Starts it; its clients ask all nodes of the cluster, each group of them another one first.
     pub fn start(cluster: &Cluster, size: Size) -> Result<Load> {
+        Load::start_paced(cluster, size, Duration::ZERO)
+    }
+
+    /// The same with a pause after each operation of a client: for runs that are long rather than dense.
+    pub fn start_paced(cluster: &Cluster, size: Size, pause: Duration) -> Result<Load> {
         let shared = Arc::new(Shared::default());
         let mut clients = JoinSet::new();
         let mut pools: Vec<Client> = Vec::new();
@@ -78,7 +92,7 @@ impl Load {
             }
             let Some(client) = pools.last().cloned() else { continue };
             let dice = Dice::new(u64::from(number));
-            let worker = Worker { number, client, dice, shared: Arc::clone(&shared) };
+            let worker = Worker { number, client, dice, pause, shared: Arc::clone(&shared) };
             match number.checked_sub(size.writers) {
                 None => {
                     let first = u64::from(number) * size.keys_per_writer;
@@ -90,7 +104,41 @@ impl Load {
                 }
             }
         }
-        Ok(Load { shared, clients })
+        Ok(Load { shared, clients, size, watched: Vec::new(), next_client: size.writers + size.rivals })
+    }
+
+    /// Adds so many watchers to each of the cluster's nodes.
+    pub fn watch(&mut self, cluster: &Cluster, per_node: u32, consistency: Consistency) {
+        let of_writers = 0..u64::from(self.size.writers) * self.size.keys_per_writer;
+        let shared_keys = SHARED_KEYS_FROM..SHARED_KEYS_FROM + self.size.shared_keys;
+        let keys: Vec<KeyId> = of_writers.chain(shared_keys).collect();
+        for (place, node) in cluster.nodes.iter().enumerate() {
+            if place == self.watched.len() {
+                self.watched.push(Arc::default());
+            }
+            for _ in 0..per_node {
+                let watcher = Watcher {
+                    number: self.next_client,
+                    at: node.http,
+                    consistency,
+                    keys: keys.clone(),
+                    watched: Arc::clone(&self.watched[place]),
+                    shared: Arc::clone(&self.shared),
+                };
+                self.next_client += 1;
+                self.clients.spawn(watcher.watch());
+            }
+        }
+    }
+
+    /// What the watchers of a node count; it has some.
+    pub fn watched(&self, node: usize) -> &Watched {
+        &self.watched[node]
+    }
+
+    /// When writes were acknowledged.
+    pub fn acks(&self) -> &Acks {
+        &self.shared.acks
     }
 
     /// Writes that were begun and not answered.
@@ -122,13 +170,38 @@ struct Worker {
     number: ClientId,
     client: Client,
     dice: Dice,
+    pause: Duration,
     shared: Arc<Shared>,
+}
+
+impl Shared {
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.is_stopping.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn invoke(&self, client: ClientId, key: KeyId, call: Call) -> OperationId {
+        lock(&self.history).invoke(client, key, call)
+    }
+
+    pub(crate) fn complete(&self, id: OperationId, outcome: Outcome) {
+        lock(&self.history).complete(id, outcome);
+    }
+
+    /// Something that no node may answer.
+    pub(crate) fn odd(&self, what: String) -> Outcome {
+        let mut oddities = lock(&self.oddities);
+        if oddities.len() < ODDITIES_MAX {
+            oddities.push(what);
+        }
+        Outcome::Unknown
+    }
 }
 
 impl Worker {
     async fn write(mut self, keys: std::ops::Range<KeyId>) {
         let mut rounds = 0_u64;
-        while !self.shared.is_stopping.load(Ordering::Relaxed) {
+        while !self.shared.is_stopping() {
+            self.rest().await;
             rounds += 1;
             let key = keys.start + self.dice.below(keys.end - keys.start);
             if rounds.is_multiple_of(DELETE_EVERY) {
@@ -144,7 +217,8 @@ impl Worker {
     async fn compete(mut self, key: KeyId) {
         // What it knows of the key: `None` when it has to look first.
         let mut known: Option<Option<Seen>> = None;
-        while !self.shared.is_stopping.load(Ordering::Relaxed) {
+        while !self.shared.is_stopping() {
+            self.rest().await;
             let written = match (self.dice.below(16), known) {
                 (0, _) => {
                     self.delete(key).await;
@@ -158,6 +232,12 @@ impl Worker {
                 }
             };
             known = written.map(Some);
+        }
+    }
+
+    async fn rest(&self) {
+        if !self.pause.is_zero() {
+            tokio::time::sleep(self.pause).await;
         }
     }
 
@@ -195,7 +275,10 @@ impl Worker {
         let id = self.invoke(key, call);
         let answer = self.counted(self.client.put(&name, &bytes, condition)).await;
         let outcome = match answer {
-            Ok(answer) => Outcome::Written(answer.served.revision),
+            Ok(answer) => {
+                self.shared.acks.add(answer.served.group);
+                Outcome::Written(answer.served.revision)
+            }
             Err(ClientError::Problem(problem))
                 if problem.code == ErrorCode::ConditionFailed && expected.is_some() =>
             {
@@ -249,21 +332,16 @@ impl Worker {
         }
     }
 
-    /// Something that no node may answer.
     fn odd(&self, what: String) -> Outcome {
-        let mut oddities = lock(&self.shared.oddities);
-        if oddities.len() < ODDITIES_MAX {
-            oddities.push(what);
-        }
-        Outcome::Unknown
+        self.shared.odd(what)
     }
 
     fn invoke(&self, key: KeyId, call: Call) -> OperationId {
-        lock(&self.shared.history).invoke(self.number, key, call)
+        self.shared.invoke(self.number, key, call)
     }
 
     fn complete(&self, id: OperationId, outcome: Outcome) {
-        lock(&self.shared.history).complete(id, outcome);
+        self.shared.complete(id, outcome);
     }
 }
 

@@ -4,13 +4,15 @@
 
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
-use std::net::{Ipv4Addr, SocketAddrV4, TcpListener};
+use std::net::{SocketAddrV4, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
 use mraft_types::NodeId;
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::failure::{Failure, Result};
+use crate::ground::{Addresses, Ground};
 
 /// How much of a node's last words is shown.
 const LAST_WORDS_BYTES_MAX: i64 = 4 << 10;
@@ -27,21 +29,22 @@ pub struct Node {
     /// Lines of its configuration beside those that every node has, each with its end.
     pub settings: String,
     home: PathBuf,
+    ground: Ground,
+    place: usize,
     /// Keep its ports from everybody else until it is started for the first time.
-    reserved: Option<(TcpListener, TcpListener)>,
+    reserved: Vec<TcpListener>,
     process: Option<Child>,
+    is_paused: bool,
 }
 
 impl Node {
-    /// A node that was never started, living in `home`, with ports of its own at this address.
-    pub fn new(ip: Ipv4Addr, home: PathBuf) -> Result<Node> {
-        let reserved = (TcpListener::bind((ip, 0))?, TcpListener::bind((ip, 0))?);
-        let at =
-            |listener: &TcpListener| Ok::<_, Failure>(SocketAddrV4::new(ip, listener.local_addr()?.port()));
-        let (raft, http) = (at(&reserved.0)?, at(&reserved.1)?);
+    /// A node that was never started, living in `home`, with addresses of its own at this place.
+    pub fn new(ground: Ground, place: usize, home: PathBuf) -> Result<Node> {
+        let Addresses { raft, http, reserved } = ground.addresses(place)?;
         let id = NodeId::from_address(raft).ok_or_else(|| Failure::new(format_args!("{raft} is no node")))?;
         fs::create_dir_all(&home)?;
-        Ok(Node { id, raft, http, settings: String::new(), home, reserved: Some(reserved), process: None })
+        let settings = String::new();
+        Ok(Node { id, raft, http, settings, home, ground, place, reserved, process: None, is_paused: false })
     }
 
     /// Where everything of it is.
@@ -81,10 +84,34 @@ impl Node {
                 command.env_remove(name);
             }
         }
-        self.reserved = None;
-        let started = command.spawn();
-        self.process =
-            Some(started.map_err(|error| Failure::new(format_args!("{}: {error}", binary.display())))?);
+        self.reserved.clear();
+        let started = self.ground.spawn(self.place, &mut command);
+        self.process = Some(started.map_err(|failure| failure.while_doing(binary.display()))?);
+        self.is_paused = false;
+        Ok(())
+    }
+
+    /// The process's id, while it has one.
+    pub fn pid(&self) -> Option<Pid> {
+        self.process.as_ref().and_then(|process| Pid::from_raw(i32::try_from(process.id()).ok()?))
+    }
+
+    /// Whether it was paused and did not go on.
+    pub fn is_paused(&self) -> bool {
+        self.is_paused
+    }
+
+    /// SIGSTOP: it does nothing until it goes on; its connections stand, and what is sent to it waits in the system.
+    pub fn pause(&mut self) -> Result<()> {
+        self.signal(Signal::STOP)?;
+        self.is_paused = true;
+        Ok(())
+    }
+
+    /// SIGCONT.
+    pub fn go_on(&mut self) -> Result<()> {
+        self.signal(Signal::CONT)?;
+        self.is_paused = false;
         Ok(())
     }
 
@@ -108,15 +135,26 @@ impl Node {
         if let Some(mut process) = self.process.take() {
             process.wait()?;
         }
+        self.is_paused = false;
         Ok(())
     }
 
     /// Asks it to drain and stop, and waits for its end.
     pub fn stop(&mut self) -> Result<()> {
+        if self.is_paused {
+            self.go_on()?;
+        }
         let Some(mut process) = self.process.take() else { return Ok(()) };
         drop(process.stdin.take());
         let status = process.wait()?;
         if status.success() { Ok(()) } else { Err(self.ended_by_itself(status)) }
+    }
+
+    /// Only to a process that was not buried, so that its id is nobody else's.
+    fn signal(&mut self, signal: Signal) -> Result<()> {
+        self.must_be_well()?;
+        let pid = self.pid().ok_or_else(|| Failure::new(format_args!("node {} has no process", self.id)))?;
+        kill_process(pid, signal).map_err(|error| Failure::new(format_args!("node {}: {error}", self.id)))
     }
 
     /// An error if its process ended although nobody killed it.

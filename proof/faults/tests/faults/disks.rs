@@ -3,11 +3,12 @@
 //! A cluster whose nodes each stand on a disk that can be hurt: a mounted [`mraft_frail::Disk`] per data directory.
 
 use std::fs;
-use std::io::Write;
 use std::path::PathBuf;
 
 use mraft_faults::cluster::{Cluster, Shape};
 use mraft_faults::failure::{Failure, Result};
+use mraft_faults::ground::Ground;
+use mraft_faults::skips::skipped;
 use mraft_frail::{Cut, Disk, Mounted};
 
 /// Keeps what is on the disks of a failed run, beside the directories of its nodes, if it is set.
@@ -18,12 +19,6 @@ pub struct OnDisks {
     /// The cluster.
     pub cluster: Cluster,
     mounts: Vec<Mounted>,
-}
-
-/// Says why a scenario cannot run here, past the capture of a test's output and on a line of its own, where `cargo xtask test` counts it.
-pub fn skipped(why: &str) {
-    // Without a standard output there is nobody to tell.
-    let _ = std::io::stdout().write_all(format!("\nSKIPPED: {why}\n").as_bytes());
 }
 
 /// Runs a scenario on disks of ours, or says why not.
@@ -41,7 +36,7 @@ pub fn run_from_nothing(
     scenario: impl AsyncFnOnce(&mut OnDisks) -> Result<()>,
 ) {
     if let Some(why) = mraft_frail::why_not() {
-        return skipped(&format!("no disk can be hurt here: {why}"));
+        return skipped(format_args!("no disk can be hurt here: {why}"));
     }
     super::run(async || {
         let mut on_disks = OnDisks::lay_out(shape, settings)?;
@@ -52,7 +47,7 @@ pub fn run_from_nothing(
 
 impl OnDisks {
     fn lay_out(shape: Shape, settings: &str) -> Result<OnDisks> {
-        let cluster = Cluster::lay_out(&mraft_faults::binary::find()?, shape)?;
+        let cluster = Cluster::lay_out(Ground::loopback(), &mraft_faults::binary::find()?, shape)?;
         let mut on_disks = OnDisks { cluster, mounts: Vec::new() };
         for node in &mut on_disks.cluster.nodes {
             node.settings = settings.to_owned();

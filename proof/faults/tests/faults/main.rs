@@ -8,13 +8,17 @@ mod disks;
 mod disks_power;
 mod kills;
 mod long_stop;
+mod partitions;
 mod replacement;
 mod stages;
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use mraft_faults::cluster::Cluster;
 use mraft_faults::failure::{Failure, Result};
+use mraft_faults::ground::Ground;
+use mraft_faults::namespaces::{self, Network};
+use mraft_faults::skips::skipped;
 
 /// One cluster has the machine for itself.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
@@ -24,6 +28,21 @@ fn run(scenario: impl AsyncFnOnce() -> Result<()>) {
     let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::from);
     if let Err(failure) = runtime.and_then(|runtime| runtime.block_on(scenario())) {
+        panic!("{failure}");
+    }
+}
+
+/// Runs a scenario whose nodes live in namespaces; says so where there can be none.
+fn run_in_namespaces(nodes: usize, scenario: impl AsyncFnOnce(Ground) -> Result<()> + Send) {
+    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let network = match Network::new(nodes) {
+        Ok(network) => Arc::new(network),
+        Err(why) => return skipped(format_args!("no scenario in network namespaces: {why}")),
+    };
+    let ended = namespaces::run_as_client(&network, async || {
+        scenario(Ground::Namespaces(Arc::clone(&network))).await
+    });
+    if let Err(failure) = ended {
         panic!("{failure}");
     }
 }

@@ -19,6 +19,20 @@ pub async fn progress(cluster: &mut Cluster, load: &Load, when: &str, more: u64)
     .await
 }
 
+/// Waits until so many more writes are acknowledged in each group.
+pub async fn progress_everywhere(cluster: &mut Cluster, load: &Load, when: &str, more: u64) -> Result<()> {
+    let groups = cluster.shape.groups;
+    let goals: Vec<u64> = load.acks().counts(groups).iter().map(|count| count + more).collect();
+    let what = format!("{more} more writes are acknowledged in each group while {when}");
+    wait::until(&what, async || {
+        cluster.nodes.iter_mut().try_for_each(|node| node.must_be_well())?;
+        let counts = load.acks().counts(groups);
+        let lacks = counts.iter().zip(&goals).position(|(count, goal)| count < goal);
+        wait::is(lacks.is_none(), || format!("group {:?} lacks some: {counts:?} of {goals:?}", lacks))
+    })
+    .await
+}
+
 /// Waits until the others have truncated entries, in every group, that the dead node lacks.
 pub async fn is_left_behind(cluster: &Cluster, dead: usize) -> Result<()> {
     let client = cluster.client((dead + 1) % cluster.nodes.len())?;
