@@ -110,6 +110,9 @@ fn t1_a_disk_that_hangs_stops_its_node_and_the_others_go_on() {
     });
     let answer = answer.recv().expect("every request is answered");
     assert!(matches!(answer, Answer::NotApplied(_)), "{answer:?}");
+    let mut figures = String::new();
+    cluster.hosts[&1].write_prometheus(&mut figures);
+    assert!(figures.contains("mraft_replicas_failed 1\n"), "{figures}");
     gate.0.set_shut(false);
     cluster.close(1);
     cluster.open(1).expect("nothing was lost");

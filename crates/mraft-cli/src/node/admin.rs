@@ -32,9 +32,11 @@ impl Service {
         let topology = self.topology();
         let mut without_leader = 0;
         let mut failed = 0;
+        let condemned = self.host.condemned();
         for group in self.host.groups() {
             match (self.host.lookup(group), self.host.leader(group)) {
                 (None, _) => failed += 1,
+                _ if condemned.contains_key(&group) => failed += 1,
                 (_, Some(known)) if known.leader.is_some() => {}
                 _ => without_leader += 1,
             }

@@ -113,6 +113,11 @@ fn d9_a_damaged_log_is_accepted_up_to_the_damage_and_not_before_somebody_says_so
             let text = String::from_utf8_lossy(&group.stdout).into_owned();
             text.contains("condemned") && text.contains("accept-loss")
         });
+        let status = done(&[&node.url], &["status"]);
+        assert!(
+            status.contains("0 without a leader, 1 failed") && status.contains("1 replica here is condemned"),
+            "{status}"
+        );
         ends(&[&node.url], &["kv", "get", "key-0", "--timeout", "2s"], 6);
     }
     let (code, shown, error) = accept_loss(&data(&node), &["--group", "0", "--yes"]);
