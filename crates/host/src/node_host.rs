@@ -209,7 +209,8 @@ impl NodeHost {
         let registry = Registry::open(Arc::clone(&disk), &data)?;
         let kept_max = usize::try_from(config.log_segments_target).unwrap_or(usize::MAX).saturating_add(2);
         let options = LogOptions::new(config.log_segment_bytes, salts).with_segments_kept_max(kept_max);
-        let log = SegmentLog::open(Arc::clone(&disk), &log_directory, options)?;
+        let log = SegmentLog::open(Arc::clone(&disk), &log_directory, options)
+            .map_err(|error| HostError::opening_log(&log_directory, error))?;
         registry.check_against(&log.recovered())?;
         let completions = Completions::new();
         let inner = Arc::new_cyclic(|me| Inner {

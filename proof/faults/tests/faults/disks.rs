@@ -5,10 +5,13 @@
 use std::fs;
 use std::path::PathBuf;
 
+use mraft_api::{GroupSummary, NodeStatus};
 use mraft_faults::cluster::{Cluster, Shape};
 use mraft_faults::failure::{Failure, Result};
 use mraft_faults::ground::Ground;
+use mraft_faults::raw::{Answer, Wire};
 use mraft_faults::skips::skipped;
+use mraft_faults::wait;
 use mraft_frail::{Cut, Disk, Mounted};
 
 /// Keeps what is on the disks of a failed run, beside the directories of its nodes, if it is set.
@@ -19,6 +22,69 @@ pub struct OnDisks {
     /// The cluster.
     pub cluster: Cluster,
     mounts: Vec<Mounted>,
+}
+
+/// What a node says of itself wherever somebody may look.
+#[derive(Debug)]
+pub struct Said {
+    /// `/livez`: the HTTP status and the text.
+    pub live: (u16, String),
+    /// `/readyz`: the same.
+    pub ready: (u16, String),
+    /// `/v1/status`.
+    pub status: NodeStatus,
+    /// The rows of `/v1/groups` whose replica there neither leads nor follows.
+    pub unfit: Vec<GroupSummary>,
+    /// `mraft_replicas_failed` and `mraft_replicas_condemned`.
+    pub metrics: (u64, u64),
+}
+
+impl Said {
+    /// Whether it says that nothing is the matter with it.
+    pub fn is_well(&self) -> bool {
+        let is_served = (self.live.0, self.ready.0, self.status.ready) == (200, 200, true);
+        is_served && self.status.groups_failed == 0 && self.unfit.is_empty() && self.metrics == (0, 0)
+    }
+}
+
+/// Asks a node what it has to say.
+pub async fn ask(cluster: &Cluster, node: usize) -> Result<Said> {
+    let mut wire = Wire::open(cluster.nodes[node].http).await?;
+    let text = |answer: Answer| (answer.status, String::from_utf8_lossy(&answer.body).into_owned());
+    let live = text(wire.ask("GET", "/livez", b"").await?);
+    let ready = text(wire.ask("GET", "/readyz", b"").await?);
+    let client = cluster.client_of_one(node)?;
+    let status = client.status().await?;
+    let mut unfit = client.groups().await?.groups;
+    unfit.retain(|group| !matches!(group.state.as_deref(), Some("leader" | "follower")));
+    let metrics = client.metrics().await?;
+    let metric = |name: &str| {
+        let value = metrics.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<u64>().ok());
+        value.ok_or_else(|| Failure::new(format_args!("there is no metric {name}")))
+    };
+    let metrics = (metric("mraft_replicas_failed")?, metric("mraft_replicas_condemned")?);
+    Ok(Said { live, ready, status, unfit, metrics })
+}
+
+/// Lines that a node logged at this level behind its first so many bytes.
+pub fn logged(cluster: &Cluster, node: usize, level: &str, behind: usize) -> Result<Vec<String>> {
+    let said = cluster.nodes[node].said()?;
+    let level = format!("\"level\":\"{level}\"");
+    let lines = said.get(behind..).unwrap_or_default().lines();
+    Ok(lines.filter(|line| line.contains(&level)).map(str::to_owned).collect())
+}
+
+/// Waits until a node's process has ended by itself; what it said last, which is for whoever started it and no log line.
+pub async fn ended(cluster: &mut Cluster, node: usize, why: &str) -> Result<String> {
+    wait::until(&format!("the node ends: {why}"), async || match cluster.nodes[node].must_be_well() {
+        Ok(()) => Err(Failure::new("it runs")),
+        Err(_) => Ok(()),
+    })
+    .await?;
+    let said = cluster.nodes[node].said()?;
+    let last = said.trim_end().lines().next_back().unwrap_or_default();
+    wait::is(last.starts_with("mraft: "), || format!("it ended and said nothing for people: {last}"))?;
+    Ok(last.to_owned())
 }
 
 /// Runs a scenario on disks of ours, or says why not.

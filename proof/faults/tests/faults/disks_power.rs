@@ -99,6 +99,33 @@ fn disks_whose_syncs_lie_are_found_out() {
     });
 }
 
+/// The same for the stores: where their syncs make nothing durable, no node takes what is left for its state.
+#[test]
+fn stores_whose_syncs_lie_are_found_out() {
+    disks::run(SHAPE, SETTINGS, async |on_disks| {
+        let load = Load::start(&on_disks.cluster, SIZE)?;
+        for node in 0..NODES {
+            on_disks.disk(node).trouble(
+                &[Kind::Sync, Kind::SyncNames],
+                "groups/*",
+                Trouble::Lies,
+                Times::Always,
+            );
+        }
+        stages::progress(&mut on_disks.cluster, &load, "syncs lie", 4 * WRITES_BETWEEN).await?;
+        on_disks.cut_power_for_good(&[0, 1, 2])?;
+        (0..NODES).try_for_each(|node| on_disks.cluster.start_node(node))?;
+        for node in 0..NODES {
+            let client = on_disks.cluster.client_of_one(node)?;
+            let status = wait::until("status", async || Ok(client.status().await?)).await?;
+            say(&format!("{status:?}"));
+            say(&format!("{:?}", client.groups().await?));
+        }
+        load.finish().await?;
+        Ok(())
+    });
+}
+
 async fn scenario(on_disks: &mut OnDisks) -> Result<()> {
     let cuts_wanted = asked_for(CUTS_VARIABLE, CUTS_LEAST)?;
     for node in 0..NODES {

@@ -5,7 +5,11 @@
 #[cfg(target_os = "linux")]
 mod disks;
 #[cfg(target_os = "linux")]
+mod disks_errors;
+#[cfg(target_os = "linux")]
 mod disks_power;
+#[cfg(target_os = "linux")]
+mod disks_rot;
 mod kills;
 mod long_stop;
 mod partitions;
