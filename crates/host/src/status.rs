@@ -134,9 +134,10 @@ struct Queues {
 }
 
 impl NodeHost {
-    /// The groups whose replica here may never vote or acknowledge again (rule D9), and why.
-    pub fn condemned(&self) -> BTreeMap<GroupId, CondemnedReason> {
-        self.inner.condemned.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// Whether the group's replica here takes part in the group: it runs, and is not condemned.
+    pub fn takes_part(&self, group: GroupId) -> bool {
+        let condemned = self.inner.condemned.lock().unwrap_or_else(PoisonError::into_inner);
+        !condemned.contains_key(&group) && self.lookup(group).is_some()
     }
 }
 
