@@ -269,6 +269,9 @@ fn machine_error(error: lsm_tree::Error) -> MachineError {
         lsm_tree::Error::InvalidVersion(version) => {
             MachineError::Unknown(format!("the tree's format is {version}, which this build does not know"))
         }
+        lsm_tree::Error::ChecksumMismatch { .. } => {
+            MachineError::Damaged("a block of one of the tree's tables: its checksum is wrong".to_owned())
+        }
         other => MachineError::Damaged(other.to_string()),
     }
 }

@@ -10,6 +10,8 @@ mod disks_errors;
 mod disks_power;
 #[cfg(target_os = "linux")]
 mod disks_rot;
+#[cfg(target_os = "linux")]
+mod disks_slow;
 mod kills;
 mod long_stop;
 mod partitions;
