@@ -44,7 +44,7 @@ pub struct HostStatus {
     pub stopped: u64,
     /// The log.
     pub log: LogStatus,
-    /// Age of the oldest unfinished log write in milliseconds (rule T1).
+    /// For how long the log or a state machine has kept callers waiting, in milliseconds (rule T1).
     pub disk_age_ms: u64,
     /// Why the node takes no writes, if it does not.
     pub disk_trouble: Option<String>,
@@ -215,7 +215,7 @@ impl Inner {
             stopped: self.stopped().len() as u64,
             log: self.metrics.log_gauges(),
             disk_age_ms: shared
-                .map_or(0, |shared| u64::try_from(shared.disk_age().as_millis()).unwrap_or(u64::MAX)),
+                .map_or(0, |shared| u64::try_from(shared.disk_wait().1.as_millis()).unwrap_or(u64::MAX)),
             disk_trouble: self.disk_trouble.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             warnings,
         }
