@@ -24,6 +24,9 @@ use crate::disk::{Disk, End, Kind, Passage, Target};
 use crate::volume::{Attributes, Refusal, Result};
 
 const DEVICE: &str = "/dev/fuse";
+const MOUNTS: &str = "/proc/self/mounts";
+/// What mounts of ours are called there.
+const NAME: &str = "mraft-frail";
 /// Nothing that was looked up stays true.
 const NO_TIME: Duration = Duration::ZERO;
 /// Threads that carry out what need not wait.
@@ -58,11 +61,26 @@ pub struct Mounted {
 
 /// Mounts a disk on a directory that exists.
 pub fn mount(disk: &Disk, at: &Path) -> io::Result<Mounted> {
+    sweep();
     let mut config = Config::default();
-    config.mount_options = vec![MountOption::FSName("mraft-frail".to_owned()), MountOption::NoAtime];
+    config.mount_options = vec![MountOption::FSName(NAME.to_owned()), MountOption::NoAtime];
     config.n_threads = Some(THREADS);
     let session = fuser::spawn_mount(Front(disk.clone()), at, &config)?;
     Ok(Mounted { disk: disk.clone(), at: at.to_owned(), session: Some(session) })
+}
+
+/// Takes mounts of ours away whose process was killed before it could: nobody answers for them.
+fn sweep() {
+    let mounts = std::fs::read_to_string(MOUNTS).unwrap_or_default();
+    for mount in mounts.lines().filter_map(|line| line.strip_prefix(NAME)) {
+        let at = mount.split_whitespace().next().unwrap_or_default();
+        let is_dead = std::fs::metadata(at)
+            .is_err_and(|error| error.raw_os_error() == Some(rustix::io::Errno::NOTCONN.raw_os_error()));
+        if is_dead {
+            // Somebody else may have been faster.
+            let _ = rustix::mount::unmount(at, rustix::mount::UnmountFlags::DETACH);
+        }
+    }
 }
 
 impl Mounted {

@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use mraft_api::{GroupSummary, NodeStatus};
 use mraft_faults::cluster::{Cluster, Shape};
@@ -16,6 +17,9 @@ use mraft_frail::{Cut, Disk, Mounted};
 
 /// Keeps what is on the disks of a failed run, beside the directories of its nodes, if it is set.
 const KEEP_VARIABLE: &str = "MRAFT_FAULTS_KEEP";
+
+/// Longer than a node that is well takes to say how it is, however busy the machine is.
+const ANSWER_TIME_MAX: Duration = Duration::from_secs(20);
 
 /// A cluster on disks of ours.
 pub struct OnDisks {
@@ -47,8 +51,13 @@ impl Said {
     }
 }
 
-/// Asks a node what it has to say.
+/// Asks a node what it has to say. One that does not answer in time may be asked again.
 pub async fn ask(cluster: &Cluster, node: usize) -> Result<Said> {
+    let asked = tokio::time::timeout(ANSWER_TIME_MAX, ask_once(cluster, node)).await;
+    asked.unwrap_or_else(|_| Err(Failure::new(format_args!("node {node} does not answer"))))
+}
+
+async fn ask_once(cluster: &Cluster, node: usize) -> Result<Said> {
     let mut wire = Wire::open(cluster.nodes[node].http).await?;
     let text = |answer: Answer| (answer.status, String::from_utf8_lossy(&answer.body).into_owned());
     let live = text(wire.ask("GET", "/livez", b"").await?);

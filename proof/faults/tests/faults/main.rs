@@ -7,6 +7,8 @@ mod disks;
 #[cfg(target_os = "linux")]
 mod disks_errors;
 #[cfg(target_os = "linux")]
+mod disks_full;
+#[cfg(target_os = "linux")]
 mod disks_power;
 #[cfg(target_os = "linux")]
 mod disks_rot;
