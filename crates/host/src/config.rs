@@ -71,7 +71,7 @@ pub struct HostConfig {
     pub snapshot_receive_bytes_per_second: u64,
     /// Most bytes of state that wait in memory to be persisted, over all groups: above it applying waits for that (rule T2).
     pub unpersisted_bytes_max: usize,
-    /// Above this age of the oldest unfinished log write, leadership moves to a faster node (rule T1).
+    /// When the log or a state machine keeps callers waiting for longer, leadership moves to a faster node (rule T1).
     pub slow_disk_ms: u64,
     /// Above this one, all replicas stop (rule T1).
     pub stalled_disk_ms: u64,

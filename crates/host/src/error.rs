@@ -95,6 +95,14 @@ impl HostError {
         HostError::Io { path: path.to_owned(), error }
     }
 
+    /// Why the log in this directory could not be opened; what the system says does not name it.
+    pub(crate) fn opening_log(directory: &Path, error: mraft_logstore::LogError) -> HostError {
+        match error {
+            mraft_logstore::LogError::Failed(error) => HostError::io(directory, error),
+            error => HostError::Log(error),
+        }
+    }
+
     pub(crate) fn damaged(path: &Path, reason: String) -> HostError {
         HostError::Damaged { path: path.to_owned(), reason }
     }

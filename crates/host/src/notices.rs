@@ -16,7 +16,7 @@ use crate::core::Input;
 use crate::events::HostEvent;
 use crate::node_host::{Inner, Leadership};
 use crate::persist::LogHealth;
-use crate::runtime::Listener;
+use crate::runtime::{Listener, Waits};
 
 /// A group's leadership is moved away from a slow disk at most this often (rule T1).
 const MOVE_PAUSE: Duration = Duration::from_secs(60);
@@ -35,10 +35,10 @@ impl Inner {
     }
 
     /// Rule T1: a disk that is slow gives leadership away, one that stalls stops the node's replicas; the process stays up to say so.
-    fn watch_disk(&self, age: Duration) {
+    fn watch_disk(&self, waits: Waits, age: Duration) {
         let age_ms = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
         if age_ms >= self.config.stalled_disk_ms {
-            return self.disk_stalled(age_ms);
+            return self.disk_stalled(waits, age_ms);
         }
         if age_ms < self.config.slow_disk_ms {
             return;
@@ -65,8 +65,12 @@ impl Inner {
         }
     }
 
-    fn disk_stalled(&self, age_ms: u64) {
-        let reason = format!("a log write has not ended for {age_ms} ms: every replica of this node stopped");
+    fn disk_stalled(&self, waits: Waits, age_ms: u64) {
+        let what = match waits {
+            Waits::Log => "a log write has not ended",
+            Waits::Machine => "a state machine has not come back",
+        };
+        let reason = format!("{what} for {age_ms} ms: every replica of this node stopped");
         {
             let mut trouble = self.disk_trouble.lock().unwrap_or_else(PoisonError::into_inner);
             if trouble.as_ref() == Some(&reason) || self.stalled.swap(true, Ordering::Relaxed) {
@@ -124,8 +128,8 @@ impl Inner {
 }
 
 impl Listener for Inner {
-    fn beat(&self, disk_age: Duration) {
-        self.watch_disk(disk_age);
+    fn beat(&self, waits: Waits, disk_age: Duration) {
+        self.watch_disk(waits, disk_age);
         if let Ok(shared) = self.shared() {
             self.completions.expire(shared.now().tick);
         }

@@ -70,7 +70,9 @@ pub fn open(
 ) -> Result<Opened, HostError> {
     let identity = identity::boot(disk.as_ref(), data, wal, claim, fresh)?;
     let registry = Registry::open(Arc::clone(disk), data)?;
-    let log = SegmentLog::open(Arc::clone(disk), &log_directory(wal), options)?;
+    let directory = log_directory(wal);
+    let log = SegmentLog::open(Arc::clone(disk), &directory, options)
+        .map_err(|error| HostError::opening_log(&directory, error))?;
     registry.check_against(&log.recovered())?;
     Ok(Opened { identity, registry, log })
 }

@@ -97,7 +97,7 @@ pub struct Peers {
     door: Arc<Door>,
     asked: Mutex<BTreeMap<u64, Asked>>,
     next_ask: AtomicU64,
-    /// Age of each peer's oldest unfinished log write, as it last said (rule T1).
+    /// For how long each peer's disk keeps its callers waiting, in milliseconds, as it last said (rule T1).
     disk_ages_ms: Mutex<BTreeMap<NodeId, u64>>,
     /// Peers for no other reason than that they dialed; at most [`STRANGERS_MAX`].
     strangers: Mutex<BTreeSet<NodeId>>,

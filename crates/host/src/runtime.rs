@@ -19,6 +19,7 @@
 //! A step worker never syncs a file and never runs a state machine (decision 3); the log thread sends nothing (rule D5).
 
 mod beside;
+mod touching;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -37,6 +38,8 @@ use mraft_types::{GroupId, NodeId, ReplicaId};
 use mraft_wire::HostBeat;
 
 use self::beside::{fill_thread, snapshot_thread, ticker};
+use self::touching::Touching;
+pub(crate) use self::touching::Waits;
 use crate::apply::{Applier, HashView};
 use crate::apply_worker::{ApplyMail, ApplyOutput, ApplyWorker, SnapshotSend};
 use crate::completions::Completions;
@@ -89,8 +92,8 @@ pub(crate) trait Listener: Send + Sync {
     fn failed(&self, group: GroupId, reason: String);
     /// The log failed, or is full, or has room again.
     fn log_health(&self, health: &LogHealth);
-    /// Called once per heartbeat interval with the age of the log's oldest unfinished write (rule T1).
-    fn beat(&self, disk_age: Duration);
+    /// Called once per heartbeat interval with who keeps callers waiting for the disk for longest, and for how long (rule T1).
+    fn beat(&self, waits: Waits, disk_age: Duration);
     /// The log finished a job that somebody waits for by its token.
     fn log_done(&self, token: u64);
 }
@@ -131,8 +134,8 @@ pub(crate) struct Shared {
     tick: AtomicU64,
     /// Number of the last durable batch (rule M7).
     durable_seq: AtomicU64,
-    /// Microseconds since `started` at which the log's oldest unfinished write began; 0 when there is none (rule T1).
-    log_busy_since_us: AtomicU64,
+    /// Since when somebody waits for the disk (rule T1).
+    touching: Touching,
     /// Chores under way.
     chores: AtomicUsize,
     /// What waits for a background thread is not done any more.
@@ -272,25 +275,15 @@ impl Shared {
         self.durable_seq.load(Ordering::Relaxed)
     }
 
-    /// How long the log's oldest unfinished write has been under way (rule T1).
-    pub(crate) fn disk_age(&self) -> Duration {
-        match self.log_busy_since_us.load(Ordering::Relaxed) {
-            0 => Duration::ZERO,
-            since => self.started.elapsed().saturating_sub(Duration::from_micros(since)),
-        }
-    }
-
-    /// Runs something of the log thread that touches the disk: until it ends, its age is what peers and the watch over the disk are told.
-    fn touching_disk<T>(&self, touch: impl FnOnce() -> T) -> T {
-        self.log_busy_since_us.store(micros(self.started.elapsed()).max(1), Ordering::Relaxed);
-        let result = touch();
-        self.log_busy_since_us.store(0, Ordering::Relaxed);
-        result
+    /// For how long the log or a state machine has kept callers waiting, and which of them (rule T1).
+    pub(crate) fn disk_wait(&self) -> (Waits, Duration) {
+        self.touching.oldest()
     }
 
     fn dispatch(&self, output: Output, outbox: Option<&Arc<dyn Outbox>>) {
         let Output { messages, reports, log, applies, answers, log_reads, notices } = output;
         if !log.is_empty() {
+            self.touching.log_gets_write();
             self.log.send_all(log);
         }
         if let Some(outbox) = outbox {
@@ -350,13 +343,14 @@ impl Runtime {
         let (fills, fill_orders) = sync_channel(2);
         let reader = log.store().reader();
         let durable_seq = log.store().durable_seq();
+        let (started, apply_threads) = (Instant::now(), pace.apply_threads.max(1));
         let shared = Arc::new(Shared {
             steps: cores.iter().map(|_| Mailbox::new()).collect(),
             proposed: cores.iter().map(|_| WaitingBytes::default()).collect(),
             log: Mailbox::new(),
             log_reader: Arc::clone(&reader),
             waits_for_apply: cores.iter().map(|_| AtomicBool::new(true)).collect(),
-            applies: (0..pace.apply_threads.max(1)).map(|_| Mailbox::new()).collect(),
+            applies: (0..apply_threads).map(|_| Mailbox::new()).collect(),
             completions,
             metrics,
             outbox: Mutex::new(None),
@@ -364,10 +358,10 @@ impl Runtime {
             background,
             snapshots,
             fills,
-            started: Instant::now(),
+            started,
             tick: AtomicU64::new(1),
             durable_seq: AtomicU64::new(durable_seq),
-            log_busy_since_us: AtomicU64::new(0),
+            touching: Touching::new(started, apply_threads),
             chores: AtomicUsize::new(0),
             background_stop: AtomicBool::new(false),
             stop: AtomicBool::new(false),
@@ -383,8 +377,8 @@ impl Runtime {
         let segments_target = pace.log_segments_target;
         runtime.spawn("mraft-log", move |shared| log_thread(shared, log, segments_target))?;
         runtime.spawn("mraft-fill", move |shared| fill_thread(shared, &fill_orders))?;
-        let share_of_budget = pace.unpersisted_bytes_max / pace.apply_threads.max(1);
-        for thread in 0..pace.apply_threads.max(1) {
+        let share_of_budget = pace.unpersisted_bytes_max / apply_threads;
+        for thread in 0..apply_threads {
             let worker = ApplyWorker::new(Arc::clone(&reader), share_of_budget, pace.snapshot_entries);
             runtime.spawn("mraft-apply", move |shared| apply_thread(shared, thread, worker))?;
         }
@@ -412,7 +406,7 @@ impl Runtime {
     /// up which does not answer (rule T1: for `stalled`) are left behind; they keep what they use, the locks of the directories included.
     pub(crate) fn stop(&self, disk_is_well: bool, stalled: Duration) {
         let shared = &self.shared;
-        let hangs = |waited: Duration| match shared.disk_age() >= stalled {
+        let hangs = |waited: Duration| match shared.disk_wait().1 >= stalled {
             true => waited >= LEAVE_AFTER,
             false => !disk_is_well && waited >= LEAVE_LATE_AFTER,
         };
@@ -518,7 +512,7 @@ fn log_thread(shared: &Shared, mut log: LogWorker, segments_target: u64) {
         let retry_after = log.waits().then_some(if has_more_to_tidy { Duration::ZERO } else { FULL_RETRY });
         let open = shared.log.receive(&mut jobs, seal_after.or(retry_after));
         if jobs.is_empty() && seal_after.is_some() {
-            let (health, is_sealed) = shared.touching_disk(|| log.seal());
+            let (health, is_sealed) = shared.touching.log_touches(|| log.seal());
             seal_after = (!is_sealed).then_some(FULL_RETRY);
             report_log(shared, &mut full, health);
         }
@@ -529,19 +523,19 @@ fn log_thread(shared: &Shared, mut log: LogWorker, segments_target: u64) {
             continue;
         }
         let began = shared.started.elapsed();
-        let (health, run) = shared.touching_disk(|| log.run(jobs.drain(..), &mut done));
+        let (health, run) = shared.touching.log_writes(|| log.run(jobs.drain(..), &mut done));
         shared.durable_seq.store(log.store().durable_seq(), Ordering::Relaxed);
         shared.metrics.log_run(&run, shared.started.elapsed().saturating_sub(began));
         report_log(shared, &mut full, health);
         report_done(shared, &mut done);
-        let (health, more) = shared.touching_disk(|| log.maintain());
+        let (health, more) = shared.touching.log_touches(|| log.maintain());
         has_more_to_tidy = more;
         if run.batches > 0 || more {
             seal_after = Some(SEAL_AFTER);
         }
         report_log(shared, &mut full, health);
         pressed_at = press(shared, log.store().status().segments_live, segments_target, full, pressed_at);
-        let (health, fill) = shared.touching_disk(|| log.lend_fill());
+        let (health, fill) = shared.touching.log_touches(|| log.lend_fill());
         report_log(shared, &mut full, health);
         if let Some(fill) = fill {
             // One is out at most, so there is room.
@@ -631,13 +625,13 @@ fn apply_thread(shared: &Shared, thread: usize, mut worker: ApplyWorker) {
         let began = Instant::now();
         let mut out = ApplyOutput::default();
         for item in mail.drain(..) {
-            worker.handle(item, &mut out);
+            shared.touching.apply_does(thread, || worker.handle(item, &mut out));
         }
         if worker.waits_for_room() && tried.elapsed() >= FULL_RETRY {
             tried = began;
-            worker.retry(&mut out);
+            shared.touching.apply_does(thread, || worker.retry(&mut out));
         }
-        worker.finish(&mut out);
+        shared.touching.apply_does(thread, || worker.finish(&mut out));
         for _ in 0..out.found_full {
             shared.metrics.count("mraft_apply_stalls_total", "reason", "disk_full");
         }
@@ -665,7 +659,7 @@ fn apply_thread(shared: &Shared, thread: usize, mut worker: ApplyWorker) {
             ) = shared.background.try_send(Background::Job(of, job))
             {
                 // More flushes than the queue holds: this thread does the work itself, which also slows the writers down.
-                run_job(shared, of, job);
+                shared.touching.apply_does(thread, || run_job(shared, of, job));
             }
         }
         for (of, view) in out.hashes {

@@ -2,6 +2,8 @@
 
 //! What a host can say of itself and its groups.
 
+use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::PoisonError;
 use std::sync::mpsc::sync_channel;
 use std::time::Duration;
@@ -15,7 +17,7 @@ use mraft_types::{
 use crate::core::{Core, Input, Look};
 use crate::error::HostError;
 use crate::metrics::gauge;
-use crate::node_host::{Inner, wait};
+use crate::node_host::{Inner, NodeHost, wait};
 use crate::registry::GroupRecord;
 
 /// How long a look at the step workers may take; one that is held up longer is left out of the figures.
@@ -42,7 +44,7 @@ pub struct HostStatus {
     pub stopped: u64,
     /// The log.
     pub log: LogStatus,
-    /// Age of the oldest unfinished log write in milliseconds (rule T1).
+    /// For how long the log or a state machine has kept callers waiting, in milliseconds (rule T1).
     pub disk_age_ms: u64,
     /// Why the node takes no writes, if it does not.
     pub disk_trouble: Option<String>,
@@ -131,6 +133,14 @@ struct Queues {
     apply_lag_max: u64,
 }
 
+impl NodeHost {
+    /// Whether the group's replica here takes part in the group: it runs, and is not condemned.
+    pub fn takes_part(&self, group: GroupId) -> bool {
+        let condemned = self.inner.condemned.lock().unwrap_or_else(PoisonError::into_inner);
+        !condemned.contains_key(&group) && self.lookup(group).is_some()
+    }
+}
+
 impl Inner {
     /// What waits, over all groups: one look at each step worker.
     pub(crate) fn write_queues(&self, out: &mut String) {
@@ -160,7 +170,11 @@ impl Inner {
             "Committed entries that are not applied, of the group with most of them.",
             all.apply_lag_max,
         );
-        let failed = self.failures.lock().unwrap_or_else(PoisonError::into_inner).len() as u64;
+        let failed = match self.stopped_by_disk() {
+            // The disk stopped all of them.
+            Some(_) => self.groups.get().records.len() as u64,
+            None => self.failures.lock().unwrap_or_else(PoisonError::into_inner).len() as u64,
+        };
         gauge(out, "mraft_replicas_failed", "Replicas here that stopped or could not be started.", failed);
         let condemned = self.condemned.lock().unwrap_or_else(PoisonError::into_inner).len() as u64;
         gauge(
@@ -184,7 +198,12 @@ impl Inner {
         if let Some(peers) = self.peers.read().unwrap_or_else(PoisonError::into_inner).as_ref() {
             warnings.extend(peers.warnings());
         }
-        warnings.extend(self.condemned_in_words());
+        let failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        warnings.extend(in_words(&failures, ["has stopped", "have stopped"]));
+        drop(failures);
+        let condemned = self.condemned.lock().unwrap_or_else(PoisonError::into_inner);
+        warnings.extend(in_words(&condemned, ["is condemned", "are condemned"]));
+        drop(condemned);
         HostStatus {
             deployment: self.config.deployment,
             node: self.config.node,
@@ -196,28 +215,10 @@ impl Inner {
             stopped: self.stopped().len() as u64,
             log: self.metrics.log_gauges(),
             disk_age_ms: shared
-                .map_or(0, |shared| u64::try_from(shared.disk_age().as_millis()).unwrap_or(u64::MAX)),
+                .map_or(0, |shared| u64::try_from(shared.disk_wait().1.as_millis()).unwrap_or(u64::MAX)),
             disk_trouble: self.disk_trouble.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             warnings,
         }
-    }
-
-    /// How many replicas are condemned, and the first ones of them.
-    fn condemned_in_words(&self) -> Option<String> {
-        const SHOWN_MAX: usize = 3;
-        let condemned = self.condemned.lock().unwrap_or_else(PoisonError::into_inner);
-        if condemned.is_empty() {
-            return None;
-        }
-        let mut shown: Vec<String> = condemned
-            .iter()
-            .take(SHOWN_MAX)
-            .map(|(group, reason)| format!("group {group}: {reason}"))
-            .collect();
-        if condemned.len() > SHOWN_MAX {
-            shown.push(format!("{} more", condemned.len() - SHOWN_MAX));
-        }
-        Some(format!("{} replicas here are condemned ({})", condemned.len(), shown.join("; ")))
     }
 
     pub(crate) fn group_status(&self, group: GroupId) -> Result<GroupStatus, HostError> {
@@ -274,6 +275,22 @@ pub(crate) fn look_at(core: &Core, group: GroupId) -> Option<GroupStatus> {
         condemned: raft.condemned(),
         failure: None,
     })
+}
+
+/// How many replicas something is the matter with, and the first ones of them.
+fn in_words<Why: fmt::Display>(replicas: &BTreeMap<GroupId, Why>, one_many: [&str; 2]) -> Option<String> {
+    const SHOWN_MAX: usize = 3;
+    let (subject, is) = match replicas.len() {
+        0 => return None,
+        1 => ("replica", one_many[0]),
+        _ => ("replicas", one_many[1]),
+    };
+    let shown = replicas.iter().take(SHOWN_MAX).map(|(group, why)| format!("group {group}: {why}"));
+    let mut shown: Vec<String> = shown.collect();
+    if replicas.len() > SHOWN_MAX {
+        shown.push(format!("{} more", replicas.len() - SHOWN_MAX));
+    }
+    Some(format!("{} {subject} here {is} ({})", replicas.len(), shown.join("; ")))
 }
 
 fn queues_of(core: &Core) -> Queues {

@@ -17,7 +17,7 @@
 //! alone applies to. What the bytes mean is in `docs/formats/kv.md`.
 //!
 //! Invariant: this crate knows nothing of Raft, groups or peers. It sees commands in order, an opaque meta, and numbered directories. It has
-//! no clock and no thread of its own, and reaches files through [`mraft_disk::Disk`], but for those of the tree (`lsm.rs`).
+//! no clock and no thread of its own, and reaches files through [`mraft_disk::Disk`], but for what the tree's crate does with its own.
 
 #![forbid(unsafe_code)]
 
@@ -39,6 +39,7 @@ mod meta;
 mod scan;
 mod snapshot;
 mod store;
+mod tree_files;
 mod write_buffer;
 
 pub use counting::CountingMachine;

@@ -32,6 +32,7 @@ use mraft_disk::{Disk, is_full};
 use mraft_engine::machine::MachineError;
 
 use crate::keys::KeyRange;
+use crate::tree_files::{self, CURRENT_FILE, TABLES_DIRECTORY};
 
 /// Tables in level 0 from which on compacting goes before ingesting more: reads look into every one of them.
 pub(crate) const L0_TABLES_HIGH: usize = 20;
@@ -40,10 +41,6 @@ pub(crate) const L0_TABLES_HIGH: usize = 20;
 pub(crate) const L0_TABLES_LOW: u8 = 8;
 /// Steps of one compaction job, so that a flush does not wait for ever behind it.
 const COMPACTION_STEPS_MAX: usize = 4;
-/// The file that names the crate's present version: number, checksum, checksum type.
-const CURRENT_FILE: &str = "current";
-/// Where the crate keeps its tables, each named by its number.
-const TABLES_DIRECTORY: &str = "tables";
 /// Reads see the newest version: the buffers in front of the tree decide what is visible when.
 const NEWEST: SeqNo = SeqNo::MAX;
 
@@ -94,6 +91,7 @@ impl Tree {
         if !disk.exists(&path.join(CURRENT_FILE))? {
             return Err(MachineError::Damaged(format!("there is no tree in {}", path.display())));
         }
+        tree_files::check(disk, path)?;
         Tree::open_or_create(disk, path, caches)
     }
 
@@ -270,6 +268,9 @@ fn machine_error(error: lsm_tree::Error) -> MachineError {
         lsm_tree::Error::Io(error) => MachineError::Io(error),
         lsm_tree::Error::InvalidVersion(version) => {
             MachineError::Unknown(format!("the tree's format is {version}, which this build does not know"))
+        }
+        lsm_tree::Error::ChecksumMismatch { .. } => {
+            MachineError::Damaged("a block of one of the tree's tables: its checksum is wrong".to_owned())
         }
         other => MachineError::Damaged(other.to_string()),
     }

@@ -44,7 +44,7 @@ pub enum Packet {
 pub struct HostBeat {
     /// Number of its last durable log batch (rule M7).
     pub durable_seq: u64,
-    /// Age of its oldest unfinished log write in milliseconds (rule T1).
+    /// For how long its log or a state machine has kept callers waiting, in milliseconds (rule T1).
     pub disk_age_ms: u64,
     /// Its clock, in milliseconds since 1970 (rule E1).
     pub unix_ms: u64,

@@ -74,6 +74,13 @@ impl Cluster {
 
     /// The same in another way.
     pub async fn start_as(manner: Manner, binary: &Path, shape: Shape) -> Result<Cluster> {
+        let mut cluster = Cluster::lay_out(manner, binary, shape)?;
+        cluster.begin().await?;
+        Ok(cluster)
+    }
+
+    /// A cluster of which no node was started yet: what its nodes stand on may still be put in place.
+    pub fn lay_out(manner: Manner, binary: &Path, shape: Shape) -> Result<Cluster> {
         let directory = TempDir::with_prefix("mraft-faults-")?;
         let mut cluster = Cluster {
             nodes: Vec::new(),
@@ -85,11 +92,15 @@ impl Cluster {
         for _ in 0..shape.nodes {
             cluster.make_node()?;
         }
-        for node in 0..shape.nodes {
-            cluster.start_node(node)?;
-        }
-        cluster.serves().await?;
         Ok(cluster)
+    }
+
+    /// Starts the nodes that were laid out and waits until they serve.
+    pub async fn begin(&mut self) -> Result<()> {
+        for node in 0..self.nodes.len() {
+            self.start_node(node)?;
+        }
+        self.serves().await
     }
 
     /// One more node, which belongs to no group yet. Its place.
@@ -212,6 +223,7 @@ impl Cluster {
         let _ = writeln!(text, "snapshot_entries = {}", shape.snapshot_entries);
         let _ = writeln!(text, "compaction_overhead = {}", shape.compaction_overhead);
         let _ = writeln!(text, "max_snapshot_recv_bytes_per_second = {}", shape.snapshot_bytes_per_second);
+        text.push_str(&node.settings);
         let originals = self.nodes.iter().take(shape.nodes);
         if self.nodes.iter().position(|other| other.id == node.id).is_some_and(|place| place < shape.nodes) {
             for group in 0..shape.groups {

@@ -32,6 +32,8 @@ pub struct Node {
     pub proxy: Option<Proxy>,
     /// Where its clients reach it.
     pub http: SocketAddrV4,
+    /// Lines of its configuration beside those that every node has, each with its end.
+    pub settings: String,
     home: PathBuf,
     ground: Ground,
     descriptors_max: Option<u64>,
@@ -58,6 +60,7 @@ impl Node {
             listens,
             proxy,
             http,
+            settings: String::new(),
             home,
             ground,
             descriptors_max: manner.descriptors_max,
@@ -67,6 +70,11 @@ impl Node {
             process: None,
             is_paused: false,
         })
+    }
+
+    /// Where everything of it is.
+    pub fn home(&self) -> &Path {
+        &self.home
     }
 
     /// Where it keeps what it must not lose.
@@ -147,14 +155,24 @@ impl Node {
 
     /// SIGKILL, and waits until it is dead.
     pub fn kill(&mut self) -> Result<()> {
-        let Some(mut process) = self.process.take() else {
+        self.strike()?;
+        self.bury()
+    }
+
+    /// SIGKILL. It is dead when it was buried: what its disk keeps waiting has to be let go first.
+    pub fn strike(&mut self) -> Result<()> {
+        self.must_be_well()?;
+        let Some(process) = &mut self.process else {
             return Err(Failure::new(format_args!("node {} has no process to kill", self.id)));
         };
-        if let Some(status) = process.try_wait()? {
-            return Err(self.ended_by_itself(status));
+        Ok(process.kill()?)
+    }
+
+    /// Waits until a node that was struck is dead.
+    pub fn bury(&mut self) -> Result<()> {
+        if let Some(mut process) = self.process.take() {
+            process.wait()?;
         }
-        process.kill()?;
-        process.wait()?;
         self.is_paused = false;
         Ok(())
     }

@@ -59,11 +59,12 @@ pub(super) fn ticker(shared: &Shared, pace: &Pace) {
         next = (next + every).max(Instant::now());
         let tick = shared.tick.fetch_add(1, Ordering::Relaxed) + 1;
         if tick.is_multiple_of(pace.beat_ticks.max(1)) {
-            shared.listener.beat(shared.disk_age());
+            let (waits, disk_age) = shared.disk_wait();
+            shared.listener.beat(waits, disk_age);
             if let Some(outbox) = shared.outbox() {
                 outbox.beat(HostBeat {
                     durable_seq: shared.durable_seq(),
-                    disk_age_ms: millis(shared.disk_age()),
+                    disk_age_ms: millis(disk_age),
                     unix_ms: shared.now().unix_ms,
                 });
             }

@@ -2,13 +2,18 @@
 
 //! Rule T1: a slow disk gives leadership away, one that hangs stops its node, whatever the log was doing.
 
+use std::sync::Arc;
 use std::sync::mpsc::channel;
+use std::thread;
+use std::time::Duration;
 
-use mraft::{Answer, NO_SLOT, NodeHost};
+use mraft::machines::{Command, InMemoryMachine, in_memory};
+use mraft::{Answer, Machines, NO_SLOT, NodeHost};
+use mraft_disk::MemoryDisk;
 use mraft_disk::memory::Access;
 use mraft_types::{Payload, ReplicaId};
 
-use crate::support::{Cluster, GROUP, Gate, Gatekeeper, PATIENCE};
+use crate::support::{Cluster, GROUP, Gate, Gatekeeper, List, PATIENCE};
 
 /// Where a disk in memory that does not hang is never found, however busy the machine is.
 const SLOW_MS: u64 = 1_000;
@@ -110,6 +115,9 @@ fn t1_a_disk_that_hangs_stops_its_node_and_the_others_go_on() {
     });
     let answer = answer.recv().expect("every request is answered");
     assert!(matches!(answer, Answer::NotApplied(_)), "{answer:?}");
+    let mut figures = String::new();
+    cluster.hosts[&1].write_prometheus(&mut figures);
+    assert!(figures.contains("mraft_replicas_failed 1\n"), "{figures}");
     gate.0.set_shut(false);
     cluster.close(1);
     cluster.open(1).expect("nothing was lost");
@@ -127,4 +135,107 @@ fn t1_a_disk_that_hangs_in_a_seal_is_seen() {
     cluster
         .wait_until("the node says that its disk stalled", |cluster| cluster.hosts[&1].is_stopped_by_disk());
     gate.0.set_shut(false);
+}
+
+#[test]
+fn t1_a_disk_on_which_writes_wait_behind_others_is_slow_although_each_is_done_in_time() {
+    const SYNC: Duration = Duration::from_millis(700);
+    let disk = MemoryDisk::new();
+    let mut cluster = Cluster::prepare(3);
+    cluster.put_on(1, disk.clone());
+    let mut config = cluster.config(1);
+    // A write that comes while another one is synced waits for both.
+    (config.slow_disk_ms, config.stalled_disk_ms) = (1_200, NEVER_MS);
+    cluster.found(1, config);
+    (2..=3).for_each(|node| cluster.found(node, cluster.config(node)));
+    cluster.write("a");
+    make_leader(&cluster, 1);
+    disk.set_before(|path, access| {
+        if path.to_string_lossy().contains("segment-") && access == Access::Sync {
+            thread::sleep(SYNC);
+        }
+    });
+    cluster.wait_until("leadership is moved away", |cluster| {
+        if slow_disk_count(&cluster.hosts[&1], "leaderships_moved") > 0 {
+            return true;
+        }
+        // On a busy machine others may have been elected for another reason.
+        make_leader(cluster, 1);
+        propose(&cluster.hosts[&1], "b");
+        false
+    });
+    // Closing waits for the segment that is being filled.
+    disk.set_before(|_, _| {});
+}
+
+/// A list behind a gate.
+struct Held(Arc<Gate>, List);
+
+impl InMemoryMachine for Held {
+    fn apply(&mut self, command: &Command<'_>, answer: &mut Vec<u8>) {
+        self.0.pass();
+        self.1.apply(command, answer);
+    }
+
+    fn query(&self, query: &[u8], answer: &mut Vec<u8>) {
+        self.1.query(query, answer);
+    }
+
+    fn save(&self, state: &mut Vec<u8>) {
+        self.1.save(state);
+    }
+
+    fn restore(&mut self, state: &[u8]) -> Result<(), String> {
+        self.1.restore(state)
+    }
+}
+
+/// Three nodes, of which the first one's state machine waits at a gate, as it does when its disk hangs while the log's does not.
+fn cluster_with_held_machine(slow_ms: u64, stalled_ms: u64) -> (Cluster, Gatekeeper) {
+    let gate = Arc::new(Gate::default());
+    let mut cluster = Cluster::prepare(3);
+    let mut config = cluster.config(1);
+    (config.slow_disk_ms, config.stalled_disk_ms) = (slow_ms, stalled_ms);
+    let own = Arc::clone(&gate);
+    let machines = Machines::new().with("list", move |context| {
+        let held = Held(Arc::clone(&own), List::default());
+        Ok(in_memory(context.disk.clone(), context.directory.clone(), 1_000_000, held))
+    });
+    let host = NodeHost::open(config, machines, None).expect("a fresh directory opens");
+    host.start_groups(&[cluster.spec()]).expect("a group starts");
+    cluster.hosts.insert(1, host);
+    (2..=3).for_each(|node| cluster.found(node, cluster.config(node)));
+    cluster.write("a");
+    (cluster, Gatekeeper(gate))
+}
+
+#[test]
+fn t1_a_state_machine_that_does_not_come_back_gives_leadership_away() {
+    let (cluster, gate) = cluster_with_held_machine(50, NEVER_MS);
+    make_leader(&cluster, 1);
+    gate.0.set_shut(true);
+    propose(&cluster.hosts[&1], "b");
+    cluster.wait_until("another node leads", |cluster| leads(cluster, 2) || leads(cluster, 3));
+    assert_eq!(slow_disk_count(&cluster.hosts[&1], "leaderships_moved"), 1);
+    gate.0.set_shut(false);
+    cluster.wait_until("everything is everywhere", |cluster| {
+        cluster.hosts.values().all(|host| Cluster::stale(host) == "ab")
+    });
+}
+
+#[test]
+fn t1_a_state_machine_that_never_comes_back_stops_its_node_and_the_others_go_on() {
+    let (mut cluster, gate) = cluster_with_held_machine(SLOW_MS, STALLED_MS);
+    gate.0.set_shut(true);
+    propose(&cluster.hosts[&1], "b");
+    cluster.wait_until("the node says that its machine stalled", |cluster| {
+        cluster.hosts[&1].is_stopped_by_disk()
+    });
+    let reason = cluster.hosts[&1].stopped_by_disk().expect("it says why");
+    assert!(reason.contains("a state machine has not come back"), "{reason}");
+    let stopped = cluster.hosts.remove(&1).expect("open");
+    cluster.write("c");
+    assert!(cluster.read().starts_with('a') && cluster.read().ends_with('c'), "two of three are enough");
+    gate.0.set_shut(false);
+    stopped.close();
 }

@@ -76,6 +76,11 @@ fn d10_a_group_whose_state_is_damaged_does_not_start_and_the_others_do() {
     let mut figures = String::new();
     host.write_prometheus(&mut figures);
     assert!(figures.contains("mraft_replicas_failed 1\n"), "{figures}");
+    let warnings = host.status().warnings;
+    assert!(
+        matches!(&warnings[..], [said] if said.starts_with("1 replica here has stopped (group 0: ") && said.contains("damaged")),
+        "{warnings:?}"
+    );
     assert!(matches!(ask(host, GROUP, NO_SLOT, "c"), Answer::NotApplied(_)));
     cluster.close(1);
 

@@ -314,11 +314,11 @@ settings! {
         }
         slow_disk_ms: Milliseconds = {
             default: "2000", unit: "ms", range: 1..=DAY_MS,
-            why: "When the oldest unfinished log write is older, leaders move to nodes with faster disks.",
+            why: "When the log or a state machine keeps callers waiting for longer, leaders move to nodes with faster disks.",
         }
         stalled_disk_ms: Milliseconds = {
             default: "30000", unit: "ms", range: 1..=DAY_MS,
-            why: "When the oldest unfinished log write is older, the node stops serving and says so.",
+            why: "When the log or a state machine keeps callers waiting for longer, the node stops serving and says so.",
         }
     }
     Peers {

@@ -33,8 +33,8 @@ impl Service {
         let mut without_leader = 0;
         let mut failed = 0;
         for group in self.host.groups() {
-            match (self.host.lookup(group), self.host.leader(group)) {
-                (None, _) => failed += 1,
+            match (self.host.takes_part(group), self.host.leader(group)) {
+                (false, _) => failed += 1,
                 (_, Some(known)) if known.leader.is_some() => {}
                 _ => without_leader += 1,
             }
@@ -94,7 +94,7 @@ impl Service {
         for group in &groups {
             // A replica that stopped for good is an operator's business; clients are served by the others.
             let waits = self.host.leader(*group).is_some_and(|known| known.leader.is_none());
-            missing += u64::from(waits && self.host.lookup(*group).is_some());
+            missing += u64::from(waits && self.host.takes_part(*group));
         }
         let draining = self.is_draining().then(|| "the node is stopping".to_owned());
         let topology =

@@ -135,7 +135,7 @@ impl Node for Doors {
         let service = Arc::clone(&self.0);
         Box::pin(async move {
             match service.route(group, Question::Detail, 0, deadline).await {
-                Ok(said) => service.read_document(group, said),
+                Ok(said) => service.read_document(group, &said),
                 // Without a leader the replica here still knows much.
                 Err(failure) if service.host.leader(group).is_some() => {
                     service.detail_here(group).await.map_err(|_| failure)
@@ -150,7 +150,7 @@ impl Node for Doors {
         Box::pin(async move {
             let question = Question::Change(ChangeWire::from(change));
             let said = service.route(group, question, 0, deadline).await?;
-            service.read_document(group, said)
+            service.read_document(group, &said)
         })
     }
 
@@ -158,7 +158,7 @@ impl Node for Doors {
         let service = Arc::clone(&self.0);
         Box::pin(async move {
             let said = service.route(group, Question::Verify, 0, deadline).await?;
-            service.read_document(group, said)
+            service.read_document(group, &said)
         })
     }
 
@@ -205,11 +205,11 @@ impl Service {
     pub(super) fn read_document<T: serde::de::DeserializeOwned>(
         &self,
         group: GroupId,
-        said: Said,
+        said: &Said,
     ) -> Result<T, Box<Failure>> {
         match said {
             Said::Document(document) => {
-                serde_json::from_slice(&document).map_err(|error| self.odd_answer(group, &error))
+                serde_json::from_slice(document).map_err(|error| self.odd_answer(group, &error))
             }
             Said::Data(_) => Err(self.odd_answer(group, &"a state machine's words")),
         }

@@ -13,6 +13,7 @@ use mraft_types::{GroupId, Index, Payload};
 use tokio::sync::oneshot;
 
 use super::exchange::{Data, Question, Said};
+use super::lookups::NoAnswer;
 use super::route::Missed;
 use super::service::Service;
 
@@ -28,12 +29,14 @@ impl Service {
         until: Instant,
     ) -> Result<Said, Missed> {
         match question {
-            Question::Read { consistency: Consistency::Stale, query } => self.stale(group, query).await,
+            Question::Read { consistency: Consistency::Stale, query } => {
+                self.stale(group, query, until).await
+            }
             Question::Read { consistency: Consistency::Linearizable, query } => {
                 let since = Instant::now();
                 let index = self.confirmed(group, ReadKind::Linearizable, until).await?;
                 self.freshness.heard(group, since, index);
-                self.look_up(group, query, index)
+                self.look_up(group, query, index, until).await
             }
             Question::ReadIndex | Question::Write { .. } => {
                 let (sender, answered) = oneshot::channel();
@@ -100,22 +103,22 @@ impl Service {
             return Err(Missed::last(self.failure(odd, group, None)));
         };
         // Mostly it was applied while the leader was asked.
-        let said = self.look_up(group, query, index)?;
+        let said = self.look_up(group, query, index, until).await?;
         if let Said::Data(data) = &said
             && mraft_kv::query::applied_of(&data.answer).is_ok_and(|applied| applied >= index)
         {
             return Ok(said);
         }
         let index = self.confirmed(group, ReadKind::AppliedThrough(index), until).await?;
-        self.look_up(group, query, index)
+        self.look_up(group, query, index, until).await
     }
 
     /// What is here, and how old it may be.
-    async fn stale(self: &Arc<Self>, group: GroupId, query: &[u8]) -> Result<Said, Missed> {
+    async fn stale(self: &Arc<Self>, group: GroupId, query: &[u8], until: Instant) -> Result<Said, Missed> {
         self.freshen(group).await;
         // Taken before the state is looked at: what is confirmed later, that state may not hold.
         let confirmed = self.freshness.of(group);
-        let mut said = self.look_up(group, query, 0)?;
+        let mut said = self.look_up(group, query, 0, until).await?;
         if let (Said::Data(data), Some(confirmed)) = (&mut said, confirmed) {
             let applied = mraft_kv::query::applied_of(&data.answer).ok();
             data.stale_ms = applied.and_then(|applied| confirmed.age_ms(applied, Instant::now()));
@@ -142,17 +145,21 @@ impl Service {
         }
     }
 
-    fn look_up(&self, group: GroupId, query: &[u8], index: Index) -> Result<Said, Missed> {
+    async fn look_up(
+        &self,
+        group: GroupId,
+        query: &[u8],
+        index: Index,
+        until: Instant,
+    ) -> Result<Said, Missed> {
+        let unfit = |why| Missed::again(self.failure(NodeError::ReplicaUnfit(why), group, None));
         let Some(lookup) = self.host.lookup(group) else {
-            let unfit = NodeError::ReplicaUnfit("the replica here is not running".to_owned());
-            return Err(Missed::again(self.failure(unfit, group, None)));
+            return Err(unfit("the replica here is not running".to_owned()));
         };
-        let mut answer = Vec::new();
-        match lookup.query(query, &mut answer) {
-            Ok(()) => Ok(Said::Data(self.data(group, index, Payload::from(answer)))),
-            Err(error) => {
-                Err(Missed::again(self.failure(NodeError::ReplicaUnfit(error.to_string()), group, None)))
-            }
+        match self.lookups.ask(lookup, query, until).await {
+            Ok(answer) => Ok(Said::Data(self.data(group, index, Payload::from(answer)))),
+            Err(NoAnswer::Machine(error)) => Err(unfit(error.to_string())),
+            Err(NoAnswer::Late) => Err(Missed::last(self.failure(NodeError::NotStarted, group, None))),
         }
     }
 

@@ -28,6 +28,7 @@ mod failure;
 mod founding;
 mod freshness;
 mod here;
+mod lookups;
 mod retire;
 mod route;
 mod run;

@@ -50,7 +50,7 @@ impl Service {
         let (mut listed, mut seen) = (Vec::new(), Vec::new());
         for group in topology.groups().keys() {
             let said = self.route(*group, Question::Detail, 0, until).await?;
-            let detail: GroupDetail = self.read_document(*group, said)?;
+            let detail: GroupDetail = self.read_document(*group, &said)?;
             seen.push((*group, detail.change_index));
             if detail.members.iter().any(|member| member.node == node.get()) {
                 listed.push(group.to_string());

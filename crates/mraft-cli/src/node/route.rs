@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use mraft_api::Consistency;
+use mraft_api::{Consistency, GroupDetail};
 use mraft_gateway::needs::{Failure, NodeError};
 use mraft_types::{GroupId, NodeId, Payload};
 use mraft_wire::RequestKind;
@@ -151,12 +151,31 @@ impl Service {
                 let failure = self.failure(NodeError::NoHolder { hops }, group, Some(leader));
                 Err(Missed::again(failure))
             }
-            // Whoever holds the group can say how it is, and shall when it has no leader.
-            None if matches!(question, Question::Detail) => self.here(group, question, until).await,
-            // The replica here stopped for good: others may go on without it.
-            None if self.host.lookup(group).is_none() => self.elsewhere(group, question, hops, until).await,
+            None if matches!(question, Question::Detail) => {
+                self.detail_without_leader(group, question, hops, until).await
+            }
+            // The replica here stopped for good: others may go on without it, and it does not hear of them.
+            None if !self.host.takes_part(group) => self.elsewhere(group, question, hops, until).await,
             None => Err(Missed::again(self.failure(NodeError::NoLeader, group, None))),
         }
+    }
+
+    /// Whoever holds the group can say how it is, and shall when it has no leader. A replica that takes no part knows of no leader and of
+    /// no later membership, so others are asked whether there is one.
+    async fn detail_without_leader(
+        self: &Arc<Self>,
+        group: GroupId,
+        question: &Question,
+        hops: u8,
+        until: Instant,
+    ) -> Result<Said, Missed> {
+        if !self.host.takes_part(group)
+            && let Ok(said) = self.elsewhere(group, question, hops, until).await
+            && self.read_document::<GroupDetail>(group, &said).is_ok_and(|said| said.summary.leader.is_some())
+        {
+            return Ok(said);
+        }
+        self.here(group, question, until).await
     }
 
     /// A linearizable read at a follower: the leader's confirmed index, then the state here (rule R3).

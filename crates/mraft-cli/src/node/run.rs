@@ -33,8 +33,8 @@ use crate::signals::Shutdown;
 
 /// The kind of state machine, as it is persisted with each group.
 pub(crate) const KV: &str = "kv";
-/// Threads of the doors: they parse and wait; the work is done by the host's.
-const DOOR_THREADS_MAX: usize = 4;
+/// Threads of the doors: they parse and wait, and look things up; the work is done by the host's. One of them looks nothing up.
+const DOOR_THREADS: std::ops::RangeInclusive<usize> = 2..=4;
 /// Smallest and largest write buffer of one group: below it every flush is a tiny table, above it a restart replays much.
 const FLUSH_BYTES: std::ops::RangeInclusive<usize> = 256 << 10..=8 << 20;
 /// A store that is only opened reads little more than its meta.
@@ -59,7 +59,8 @@ pub fn run_node(config: NodeConfig, shutdown: &Shutdown) -> Result<Exit, Command
     let Certificates { http: tls } = Certificates::load(&config)?;
     let disk = RealDisk::new();
     let kept = Topology::read(&disk, &config.data_dir).map_err(CommandError::failed)?;
-    let threads = available_parallelism().map_or(1, usize::from).min(DOOR_THREADS_MAX);
+    let threads =
+        available_parallelism().map_or(1, usize::from).clamp(*DOOR_THREADS.start(), *DOOR_THREADS.end());
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(threads)
         .thread_name("mraft-door")
@@ -77,7 +78,7 @@ pub fn run_node(config: NodeConfig, shutdown: &Shutdown) -> Result<Exit, Command
     kept::write(&disk, &config).map_err(CommandError::failed)?;
     let (topology, founding) = routing_table(&config, kept)?;
     founding.begin(&host).map_err(|error| host_failed(error, &config))?;
-    let service = Service::new(host, config, topology, runtime.handle().clone());
+    let service = Service::new(host, config, topology, runtime.handle().clone(), threads);
     answerer.begin(&service);
     runtime.spawn(Arc::clone(&service).look_around());
     let config = &service.config;

@@ -16,6 +16,7 @@ use mraft_wire::{Request, RequestKind};
 
 use super::exchange::{self, Asked, Question, Rare, Said};
 use super::freshness::Freshness;
+use super::lookups::Lookups;
 use super::route::Waiting;
 use super::topology::Topology;
 use crate::config::NodeConfig;
@@ -36,6 +37,7 @@ pub(super) struct Service {
     pub(super) draining: AtomicBool,
     pub(super) freshness: Freshness,
     pub(super) waiting: Waiting,
+    pub(super) lookups: Lookups,
     topology: RwLock<Arc<Topology>>,
     /// Per group that is not here, the node that answered last; at most one per group of the topology.
     hints: RwLock<HashMap<GroupId, NodeId>>,
@@ -49,6 +51,7 @@ impl Service {
         config: NodeConfig,
         topology: Topology,
         runtime: tokio::runtime::Handle,
+        door_threads: usize,
     ) -> Arc<Service> {
         let election_max = config.raft.tick * config.raft.election_ticks * 2;
         let waiting = Waiting::new(election_max * ELECTIONS_WAITED);
@@ -60,6 +63,7 @@ impl Service {
             draining: AtomicBool::new(false),
             freshness: Freshness::default(),
             waiting,
+            lookups: Lookups::new(door_threads),
             topology: RwLock::new(Arc::new(topology)),
             hints: RwLock::default(),
             https: RwLock::default(),

@@ -113,6 +113,11 @@ fn d9_a_damaged_log_is_accepted_up_to_the_damage_and_not_before_somebody_says_so
             let text = String::from_utf8_lossy(&group.stdout).into_owned();
             text.contains("condemned") && text.contains("accept-loss")
         });
+        let status = done(&[&node.url], &["status"]);
+        assert!(
+            status.contains("0 without a leader, 1 failed") && status.contains("1 replica here is condemned"),
+            "{status}"
+        );
         ends(&[&node.url], &["kv", "get", "key-0", "--timeout", "2s"], 6);
     }
     let (code, shown, error) = accept_loss(&data(&node), &["--group", "0", "--yes"]);
@@ -123,6 +128,73 @@ fn d9_a_damaged_log_is_accepted_up_to_the_damage_and_not_before_somebody_says_so
     });
     ends(&[&node.url], &["kv", "get", "key-6"], 3);
     done(&[&node.url], &["kv", "put", "key-6", "again"]);
+}
+
+/// Five nodes hold the group, so that one may be sick and another one removed.
+#[test]
+fn d9_a_group_is_served_and_changed_through_a_node_whose_own_replica_is_condemned_or_has_failed() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let base = free_base_port().to_string();
+    let arguments = [
+        "--base-port",
+        &base,
+        "--groups",
+        "1",
+        "--nodes",
+        "5",
+        "--replicas",
+        "5",
+        "--respawn-after",
+        "never",
+    ];
+    let dev = Dev::start(directory.path(), &arguments);
+    let (sick, well) = (dev.nodes[0].clone(), dev.nodes[1].url.clone());
+    done(&[&well], &["kv", "put", "key", "this is a value"]);
+    done(&[&well], &["kv", "put", "behind", "it"]);
+    wait_until("the node has it in its log", || reads(&sick, "key").is_some());
+    dev.kill(0);
+    // The membership changes while the node is away.
+    done(&[&well], &["group", "0", "remove", &dev.nodes[4].raft, "--timeout", "60s"]);
+    let through_sick = |replica: u32| {
+        let groups = run(&[&sick.url], &["groups"]);
+        let groups = String::from_utf8_lossy(&groups.stdout).into_owned();
+        assert_eq!(reads(&sick, "key").as_deref(), Some(b"this is a value".as_slice()), "{groups}");
+        done(&[&sick.url], &["kv", "put", "through", "the sick node"]);
+        let ready = http(&sick.url, "GET", "/readyz", &[], b"");
+        assert_eq!(ready.status, 200, "others serve the group: {}", ready.text());
+        let detail = http(&sick.url, "GET", "/v1/groups/0", &[], b"").json();
+        assert!(detail["leader"].is_u64(), "the group has a leader: {detail}");
+        done(&[&sick.url], &["group", "0", "remove", &sick.raft, "--timeout", "60s"]);
+        let added = format!("{0}@{0}", sick.raft);
+        let said = done(&[&well], &["group", "0", "add-learner", &added, "--timeout", "60s"]);
+        assert!(said.contains(&format!("#{replica} ")), "{said}");
+        wait_until("the new replica has caught up", || {
+            run(&[&well], &["group", "0", "promote", &sick.raft]).status.success()
+        });
+    };
+
+    damage(&data(&sick).join("log"), b"this is a value");
+    let running = started(&sick);
+    wait_until("the replica is condemned", || says_of_group(&sick, "condemned: its log is damaged"));
+    through_sick(1);
+    drop(running);
+
+    let group = fs::read_dir(data(&sick).join("groups")).expect("groups").find_map(|entry| {
+        let path = entry.expect("an entry").path().join("pointer");
+        path.exists().then_some(path)
+    });
+    let pointer = group.expect("the replica has state");
+    let mut bytes = fs::read(&pointer).expect("readable");
+    bytes[20] ^= 1;
+    fs::write(&pointer, bytes).expect("written");
+    let _running = started(&sick);
+    wait_until("the replica has failed", || says_of_group(&sick, "damaged: the pointer file"));
+    through_sick(2);
+}
+
+fn says_of_group(node: &Node, words: &str) -> bool {
+    let groups = run(&[&node.url], &["groups"]);
+    String::from_utf8_lossy(&groups.stdout).contains(words)
 }
 
 /// Spoils the bytes of a value wherever the log has them.

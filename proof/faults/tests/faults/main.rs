@@ -2,6 +2,18 @@
 
 //! Real nodes, real kills. Every scenario prints its figures.
 
+#[cfg(target_os = "linux")]
+mod disks;
+#[cfg(target_os = "linux")]
+mod disks_errors;
+#[cfg(target_os = "linux")]
+mod disks_full;
+#[cfg(target_os = "linux")]
+mod disks_power;
+#[cfg(target_os = "linux")]
+mod disks_rot;
+#[cfg(target_os = "linux")]
+mod disks_slow;
 mod endurance;
 mod kills;
 mod long_stop;

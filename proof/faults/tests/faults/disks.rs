@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! A cluster whose nodes each stand on a disk that can be hurt: a mounted [`mraft_frail::Disk`] per data directory.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use mraft_api::{GroupSummary, NodeStatus};
+use mraft_faults::cluster::{Cluster, Manner, Shape};
+use mraft_faults::failure::{Failure, Result};
+use mraft_faults::raw::{Answer, Wire};
+use mraft_faults::skips::skipped;
+use mraft_faults::wait;
+use mraft_frail::{Cut, Disk, Mounted};
+
+/// Keeps what is on the disks of a failed run, beside the directories of its nodes, if it is set.
+const KEEP_VARIABLE: &str = "MRAFT_FAULTS_KEEP";
+
+/// Longer than a node that is well takes to say how it is, however busy the machine is.
+const ANSWER_TIME_MAX: Duration = Duration::from_secs(20);
+
+/// A cluster on disks of ours.
+pub struct OnDisks {
+    /// The cluster.
+    pub cluster: Cluster,
+    mounts: Vec<Mounted>,
+}
+
+/// What a node says of itself wherever somebody may look.
+#[derive(Debug)]
+pub struct Said {
+    /// `/livez`: the HTTP status and the text.
+    pub live: (u16, String),
+    /// `/readyz`: the same.
+    pub ready: (u16, String),
+    /// `/v1/status`.
+    pub status: NodeStatus,
+    /// The rows of `/v1/groups` whose replica there neither leads nor follows.
+    pub unfit: Vec<GroupSummary>,
+    /// `mraft_replicas_failed` and `mraft_replicas_condemned`.
+    pub metrics: (u64, u64),
+}
+
+impl Said {
+    /// Whether it says that nothing is the matter with it.
+    pub fn is_well(&self) -> bool {
+        let is_served = (self.live.0, self.ready.0, self.status.ready) == (200, 200, true);
+        is_served && self.status.groups_failed == 0 && self.unfit.is_empty() && self.metrics == (0, 0)
+    }
+}
+
+/// Asks a node what it has to say. One that does not answer in time may be asked again.
+pub async fn ask(cluster: &Cluster, node: usize) -> Result<Said> {
+    let asked = tokio::time::timeout(ANSWER_TIME_MAX, ask_once(cluster, node)).await;
+    asked.unwrap_or_else(|_| Err(Failure::new(format_args!("node {node} does not answer"))))
+}
+
+async fn ask_once(cluster: &Cluster, node: usize) -> Result<Said> {
+    let mut wire = Wire::open(cluster.nodes[node].http).await?;
+    let text = |answer: Answer| (answer.status, String::from_utf8_lossy(&answer.body).into_owned());
+    let live = text(wire.ask("GET", "/livez", b"").await?);
+    let ready = text(wire.ask("GET", "/readyz", b"").await?);
+    let client = cluster.client_of_one(node)?;
+    let status = client.status().await?;
+    let mut unfit = client.groups().await?.groups;
+    unfit.retain(|group| !matches!(group.state.as_deref(), Some("leader" | "follower")));
+    let metrics = client.metrics().await?;
+    let metric = |name: &str| {
+        let value = metrics.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<u64>().ok());
+        value.ok_or_else(|| Failure::new(format_args!("there is no metric {name}")))
+    };
+    let metrics = (metric("mraft_replicas_failed")?, metric("mraft_replicas_condemned")?);
+    Ok(Said { live, ready, status, unfit, metrics })
+}
+
+/// Lines that a node logged at this level behind its first so many bytes.
+pub fn logged(cluster: &Cluster, node: usize, level: &str, behind: usize) -> Result<Vec<String>> {
+    let said = cluster.nodes[node].said()?;
+    let level = format!("\"level\":\"{level}\"");
+    let lines = said.get(behind..).unwrap_or_default().lines();
+    Ok(lines.filter(|line| line.contains(&level)).map(str::to_owned).collect())
+}
+
+/// Waits until a node's process has ended by itself; what it said last, which is for whoever started it and no log line.
+pub async fn ended(cluster: &mut Cluster, node: usize, why: &str) -> Result<String> {
+    wait::until(&format!("the node ends: {why}"), async || match cluster.nodes[node].must_be_well() {
+        Ok(()) => Err(Failure::new("it runs")),
+        Err(_) => Ok(()),
+    })
+    .await?;
+    let said = cluster.nodes[node].said()?;
+    let last = said.trim_end().lines().next_back().unwrap_or_default();
+    wait::is(last.starts_with("mraft: "), || format!("it ended and said nothing for people: {last}"))?;
+    Ok(last.to_owned())
+}
+
+/// Runs a scenario on disks of ours, or says why not.
+pub fn run(shape: Shape, settings: &str, scenario: impl AsyncFnOnce(&mut OnDisks) -> Result<()>) {
+    run_from_nothing(shape, settings, async |on_disks| {
+        on_disks.cluster.begin().await?;
+        scenario(on_disks).await
+    });
+}
+
+/// The same, and the scenario is the one to start the nodes.
+pub fn run_from_nothing(
+    shape: Shape,
+    settings: &str,
+    scenario: impl AsyncFnOnce(&mut OnDisks) -> Result<()>,
+) {
+    if let Some(why) = mraft_frail::why_not() {
+        return skipped(format_args!("no disk can be hurt here: {why}"));
+    }
+    super::run(async || {
+        let mut on_disks = OnDisks::lay_out(shape, settings)?;
+        let ended = scenario(&mut on_disks).await;
+        ended.map_err(|failure| on_disks.explained(failure))
+    });
+}
+
+impl OnDisks {
+    fn lay_out(shape: Shape, settings: &str) -> Result<OnDisks> {
+        let cluster = Cluster::lay_out(Manner::default(), &mraft_faults::binary::find()?, shape)?;
+        let mut on_disks = OnDisks { cluster, mounts: Vec::new() };
+        for node in &mut on_disks.cluster.nodes {
+            node.settings = settings.to_owned();
+            fs::create_dir(node.data())?;
+            on_disks.mounts.push(mraft_frail::mount(&Disk::new(), &node.data())?);
+        }
+        Ok(on_disks)
+    }
+
+    /// A node's disk.
+    pub fn disk(&self, node: usize) -> &Disk {
+        self.mounts[node].disk()
+    }
+
+    /// The power of these nodes fails, of all at the same moment; it is back when this returns, and none of them runs. What became of what
+    /// was not durable follows from the seed.
+    pub fn cut_power(&mut self, nodes: &[usize], seed: u64) -> Result<Vec<Cut>> {
+        self.die(nodes)?;
+        Ok(nodes.iter().map(|node| self.disk(*node).restore_power(seed * 64 + *node as u64)).collect())
+    }
+
+    /// The same, and nothing is left of what was not durable.
+    pub fn cut_power_for_good(&mut self, nodes: &[usize]) -> Result<Vec<Cut>> {
+        self.die(nodes)?;
+        Ok(nodes.iter().map(|node| self.disk(*node).restore_power_with_nothing_else()).collect())
+    }
+
+    fn die(&mut self, nodes: &[usize]) -> Result<()> {
+        nodes.iter().for_each(|node| self.disk(*node).cut_power());
+        let struck = nodes.iter().try_for_each(|node| self.cluster.nodes[*node].strike());
+        nodes.iter().for_each(|node| self.disk(*node).let_go());
+        struck?;
+        nodes.iter().try_for_each(|node| self.cluster.nodes[*node].bury())
+    }
+
+    fn explained(&mut self, failure: Failure) -> Failure {
+        let kept = match std::env::var_os(KEEP_VARIABLE) {
+            Some(_) => self.keep().map_or_else(|failure| format!("not kept: {failure}"), |()| String::new()),
+            None => String::new(),
+        };
+        super::explained(&mut self.cluster, failure.while_doing(kept))
+    }
+
+    /// What is on the disks goes when they do.
+    fn keep(&self) -> Result<()> {
+        for (mount, node) in self.mounts.iter().zip(&self.cluster.nodes) {
+            for (path, _) in mount.disk().files() {
+                let to: PathBuf = node.home().join("disk").join(&path);
+                if let Some(directory) = to.parent() {
+                    fs::create_dir_all(directory)?;
+                }
+                fs::write(to, mount.disk().read(&path).unwrap_or_default())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for OnDisks {
+    fn drop(&mut self) {
+        // Whoever is to die may be waiting for a disk; and a mount goes before the directory that it is in.
+        self.mounts.iter().for_each(|mount| mount.disk().mend_all());
+        self.cluster.nodes.clear();
+        self.mounts.clear();
+    }
+}
