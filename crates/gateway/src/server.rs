@@ -131,6 +131,16 @@ async fn connection(
     }
 }
 
+/// Serves one connection that is there already, until it ends: for whoever has streams of another kind than sockets. The door's limit of
+/// connections does not count it.
+pub async fn serve_stream<S>(door: &Door, stream: S)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let (_never, told_to_stop) = watch::channel(());
+    exchange(stream, door, told_to_stop).await;
+}
+
 async fn exchange<S>(stream: S, door: &Door, mut told_to_stop: watch::Receiver<()>)
 where
     S: AsyncRead + AsyncWrite + Unpin,
