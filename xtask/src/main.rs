@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+mod fuzz;
 mod manifest;
 mod stages;
 mod tidy;
@@ -20,14 +21,19 @@ usage: cargo xtask COMMAND
   tidy                            the house's own rules (arrows between crates, bans, heads, links)
   sim --seeds N --from S          simulate N clusters; stops at the first broken promise
   sim --planted [NAME]            show that each planted bug is found
+  fuzz --runs N [--target NAME]   feed every decoder hostile bytes, N executions of a cheap one; `fuzz --help` tells more
 ";
 
 fn main() -> ExitCode {
+    if fuzz::is_compiler() {
+        return fuzz::compile();
+    }
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let root = root();
     match arguments.first().map(String::as_str) {
         Some("test") => stages::run(&root),
         Some("tidy") => tidy::run(&root),
+        Some("fuzz") => fuzz::run(&root, &arguments[1..]),
         Some("sim") => stages::simulate(&root, &arguments[1..]),
         Some("help" | "--help" | "-h") => {
             print!("{USAGE}");
