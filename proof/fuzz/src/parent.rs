@@ -30,7 +30,6 @@ pub fn run(options: &Options) -> ExitCode {
             return ExitCode::FAILURE;
         }
     }
-    let _ = std::panic::take_hook();
     println!("seed {}", options.seed);
     println!("{}", head());
     let (mut findings, mut executions, mut growing) = (0, 0, Vec::new());

@@ -3,9 +3,10 @@
 //! The loop: change an input, execute it, keep what reached something new. Everything follows from the seed and the inputs that it
 //! begins with.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Once;
 
 use mraft_fuzz::target::Target;
 
@@ -282,21 +283,32 @@ pub struct Broke {
 
 thread_local! {
     static BROKE: RefCell<Option<Broke>> = const { RefCell::new(None) };
+    static IS_EXECUTING: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Keeps panics of targets from being printed: they are reported once, shortened.
+/// Keeps panics of targets from being printed: they are reported once, shortened. Others are told as before.
 pub fn quiet_panics() {
-    std::panic::set_hook(Box::new(|info| {
-        let said = info.payload_as_str().unwrap_or("a panic without words").to_owned();
-        let place = info.location().map_or_else(String::new, ToString::to_string);
-        BROKE.set(Some(Broke { said, place }));
-    }));
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let others = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            if !IS_EXECUTING.get() {
+                return others(info);
+            }
+            let said = info.payload_as_str().unwrap_or("a panic without words").to_owned();
+            let place = info.location().map_or_else(String::new, ToString::to_string);
+            BROKE.set(Some(Broke { said, place }));
+        }));
+    });
 }
 
 /// Feeds a target one input. Needs [`quiet_panics`].
 pub fn execute(target: &Target, input: &[u8]) -> Result<(), Broke> {
     BROKE.set(None);
-    match catch_unwind(AssertUnwindSafe(|| (target.run)(input))) {
+    IS_EXECUTING.set(true);
+    let done = catch_unwind(AssertUnwindSafe(|| (target.run)(input)));
+    IS_EXECUTING.set(false);
+    match done {
         Ok(_) => Ok(()),
         Err(_) => Err(BROKE
             .take()
@@ -307,4 +319,127 @@ pub fn execute(target: &Target, input: &[u8]) -> Result<(), Broke> {
 fn without(input: &[u8], at: usize, len: usize) -> Vec<u8> {
     let end = input.len().min(at + len);
     [&input[..at], &input[end..]].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use mraft_fuzz::target::Said;
+
+    use super::*;
+
+    const COUNTERS: usize = 8;
+
+    thread_local! {
+        static HITS: Cell<[u8; COUNTERS]> = const { Cell::new([0; COUNTERS]) };
+    }
+
+    /// What the instrumentation would do at a branch.
+    fn hit(counter: usize) {
+        let mut hits = HITS.get();
+        hits[counter] = hits[counter].saturating_add(1);
+        HITS.set(hits);
+    }
+
+    /// Coverage that targets note by hand; a blind one sees nothing of it.
+    struct ByHand {
+        is_blind: bool,
+    }
+
+    impl Coverage for ByHand {
+        fn counters(&self) -> usize {
+            COUNTERS
+        }
+
+        fn begin(&mut self, _: bool) {
+            HITS.set([0; COUNTERS]);
+        }
+
+        fn counted(&mut self, mut each: impl FnMut(u32, u8)) {
+            let hits = HITS.get();
+            let counted =
+                (0..).zip(hits).filter(|(counter, count)| *count > 0 && (!self.is_blind || *counter == 0));
+            counted.for_each(|(counter, count)| each(counter, count));
+        }
+
+        fn constants(&self, _: impl FnMut(u64)) {}
+    }
+
+    /// Broken behind four bytes that must be right one after the other.
+    fn steps(input: &[u8]) -> Said {
+        hit(0);
+        for (at, byte) in b"mrft".iter().enumerate() {
+            if input.get(at) != Some(byte) {
+                return Said::Refused;
+            }
+            hit(at + 1);
+        }
+        assert!(input.len() < 10, "too long");
+        Said::Read
+    }
+
+    const STEPS: Target = Target {
+        name: "steps",
+        about: "a toy",
+        run: steps,
+        seeds: || vec![b"0000".to_vec()],
+        words: Vec::new,
+        bytes_max: 32,
+        cost: 1,
+    };
+
+    fn searched(seed: u64, is_blind: bool, executions: u64) -> (Outcome, Vec<Vec<u8>>) {
+        quiet_panics();
+        let mut seen = Vec::new();
+        let mut witness = |_: u64, input: &[u8]| {
+            if seen.len() < 1000 {
+                seen.push(input.to_vec());
+            }
+        };
+        let mut search = Search::new(&STEPS, ByHand { is_blind }, seed, &mut witness);
+        search.begin_with((STEPS.seeds)());
+        search.run(Length { executions, until_quiet: None });
+        let (outcome, ..) = search.finish();
+        (outcome, seen)
+    }
+
+    #[test]
+    fn a_broken_toy_is_found_by_whoever_sees_its_branches_and_by_nobody_else() {
+        let (seeing, _) = searched(1, false, 100_000);
+        let [finding] = &seeing.findings[..] else { panic!("{seeing:?}") };
+        assert!(finding.said.contains("too long") && finding.place.contains("search.rs"), "{finding:?}");
+        assert!(
+            finding.input.starts_with(b"mrft") && finding.input.len() == 10,
+            "as short as it can be: {finding:?}"
+        );
+        let (blind, _) = searched(1, true, 100_000);
+        assert!(blind.findings.is_empty());
+        assert_eq!((seeing.counters, blind.counters), (5, 1));
+    }
+
+    #[test]
+    fn a_seed_is_a_search() {
+        let numbers = |(outcome, seen): (Outcome, Vec<Vec<u8>>)| {
+            (outcome.executions, outcome.last_counter_at, outcome.features, seen)
+        };
+        let once = numbers(searched(3, false, 20_000));
+        assert_eq!(once, numbers(searched(3, false, 20_000)));
+        assert_ne!(once.3, searched(4, false, 20_000).1);
+    }
+
+    #[test]
+    fn a_search_that_is_to_become_quiet_goes_on_until_the_last_half_found_nothing() {
+        quiet_panics();
+        let mut deaf = |_: u64, _: &[u8]| ();
+        let mut search = Search::new(&STEPS, ByHand { is_blind: false }, 5, &mut deaf);
+        search.begin_with((STEPS.seeds)());
+        search.run(Length { executions: 10, until_quiet: Some(1_000_000) });
+        let outcome = search.finish().0;
+        assert!(outcome.is_quiet() && outcome.counters > 1, "{outcome:?}");
+        assert!(
+            outcome.executions < 1_000_000 && outcome.executions <= 2 * outcome.last_counter_at + 200,
+            "{outcome:?}"
+        );
+    }
 }
