@@ -7,6 +7,7 @@
 
 #![forbid(unsafe_code)]
 
+mod fuzz;
 mod manifest;
 mod stages;
 mod tidy;
@@ -24,14 +25,19 @@ usage: cargo xtask COMMAND
   explore [--world NAME]          explore small worlds of one group, every state of them (--help says more)
   explore --planted [NAME]        show that each planted bug of the consensus core is found
   endurance --minutes N           hurt real nodes in every way in turn, until a cycle of faults ends after that time
+  fuzz --runs N [--target NAME]   feed every decoder hostile bytes, N executions of a cheap one; `fuzz --help` tells more
 ";
 
 fn main() -> ExitCode {
+    if fuzz::is_compiler() {
+        return fuzz::compile();
+    }
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let root = root();
     match arguments.first().map(String::as_str) {
         Some("test") => stages::run(&root),
         Some("tidy") => tidy::run(&root),
+        Some("fuzz") => fuzz::run(&root, &arguments[1..]),
         Some("sim") => stages::simulate(&root, &arguments[1..]),
         Some("explore") => stages::explore(&root, &arguments[1..]),
         Some("endurance") => stages::endure(&root, &arguments[1..]),

@@ -13,6 +13,8 @@ use crate::tidy;
 const FIXED_SEEDS: &str = "60";
 /// Seeds of the simulator that are others for every commit, enough to be judged by themselves.
 const FRESH_SEEDS: &str = "20";
+/// Executions of a cheap decoder with hostile bytes; about a minute for all of them.
+const FUZZ_RUNS: &str = "200000";
 /// Stands in a command for the first fresh seed: the commit names it, so that whoever repeats the run has the same.
 const FRESH_FROM: &str = "FRESH_FROM";
 /// The first fresh seed where no commit is known; beyond the fixed ones.
@@ -143,6 +145,10 @@ const STAGES: &[Stage] = &[
             "--",
             "--planted",
         ],
+    },
+    Stage {
+        name: "hostile bytes",
+        command: &["cargo", "xtask", "fuzz", "--runs", FUZZ_RUNS, "--seed", FRESH_FROM],
     },
     Stage {
         name: "process faults",

@@ -27,5 +27,5 @@ pub mod tls;
 pub use door::Door;
 pub use limits::Limits;
 pub use needs::Node;
-pub use server::{Drained, listen, serve};
+pub use server::{Drained, listen, serve, serve_stream};
 pub use tls::{ServerTls, TlsError};

@@ -132,6 +132,17 @@ async fn connection(
     }
 }
 
+/// Serves one connection that is there already, until it ends: for whoever has streams of another kind than sockets. It counts like any
+/// other; when the door has no room, it is closed without an answer.
+pub async fn serve_stream<S>(door: &Door, stream: S)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let Ok(admitted) = door.admit() else { return };
+    let (_never, told_to_stop) = watch::channel(());
+    exchange(stream, door, &admitted.meter, told_to_stop).await;
+}
+
 async fn exchange<S>(stream: S, door: &Door, meter: &Arc<Meter>, mut told_to_stop: watch::Receiver<()>)
 where
     S: AsyncRead + AsyncWrite + Unpin,

@@ -185,9 +185,10 @@ impl Applier {
         &self.meta
     }
 
-    /// What a crash right now would come back with.
+    /// What a crash right now would come back with. A machine that claims more than it has applied, as a snapshot of somebody else's
+    /// making can have it do, is not believed: the log would be truncated by its word (rule D11).
     pub fn persisted(&self) -> Index {
-        self.machine.persisted()
+        self.machine.persisted().min(self.meta.applied.index)
     }
 
     /// Bytes of memory that wait to be persisted.

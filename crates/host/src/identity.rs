@@ -416,6 +416,11 @@ fn write(disk: &dyn Disk, data: &Path, wal: &Path, identity: &Identity) -> Resul
     Ok(())
 }
 
+/// Reads an identity and writes it.
+pub(crate) fn again(bytes: &[u8]) -> Result<Vec<u8>, DecodeError> {
+    decode(bytes).map(|identity| encode(&identity))
+}
+
 fn encode(identity: &Identity) -> Vec<u8> {
     let mut out = Vec::new();
     out.put_u8(IDENTITY_VERSION);

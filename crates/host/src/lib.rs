@@ -87,6 +87,8 @@ pub mod apply_worker;
 mod completions;
 pub mod config;
 pub mod core;
+#[doc(hidden)]
+pub mod decoders;
 pub mod error;
 mod events;
 pub mod files;

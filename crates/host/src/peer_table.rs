@@ -228,6 +228,11 @@ impl PeerTable {
     }
 }
 
+/// Reads a table and writes it.
+pub(crate) fn again(bytes: &[u8]) -> Result<Vec<u8>, DecodeError> {
+    decode(bytes).map(|content| encode(&content))
+}
+
 fn encode(content: &Content) -> Vec<u8> {
     let mut out = Vec::new();
     out.put_u8(TABLE_VERSION);

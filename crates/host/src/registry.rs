@@ -247,6 +247,11 @@ impl Registry {
     }
 }
 
+/// Reads a list and writes it.
+pub(crate) fn again(bytes: &[u8]) -> Result<Vec<u8>, DecodeError> {
+    decode(bytes).map(|content| encode(&content))
+}
+
 fn encode(content: &GroupList) -> Vec<u8> {
     let mut out = Vec::new();
     let has_accepted = !content.accepted.is_empty();

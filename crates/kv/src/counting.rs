@@ -19,7 +19,7 @@ use mraft_engine::machine::{
 use mraft_types::Index;
 use mraft_types::codec::{DecodeError, Reader, Writer};
 
-use crate::meta::{HOST_META_BYTES_MAX, damaged};
+use crate::meta::{HOST_META_BYTES_MAX, counted, damaged};
 
 const MAGIC: [u8; 8] = *b"mraftcnt";
 const VERSION: u8 = 1;
@@ -118,8 +118,8 @@ impl Counts {
                 VERSION => {}
                 other => return Err(DecodeError::Unknown("version", u64::from(other))),
             }
-            let (applied, commands) = (reader.u64("applied")?, reader.u64("commands")?);
-            let bytes = reader.u64("bytes")?;
+            let mut number = |field| reader.u64(field).and_then(|number| counted(field, number));
+            let (applied, commands, bytes) = (number("applied")?, number("commands")?, number("bytes")?);
             let host_meta = reader.take("host_meta", reader.remaining())?.to_vec();
             Ok(Counts { applied, commands, bytes, host_meta })
         };

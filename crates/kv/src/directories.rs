@@ -19,7 +19,7 @@ use mraft_disk::{Disk, atomic};
 use mraft_engine::machine::MachineError;
 use mraft_types::codec::{DecodeError, Reader, Writer};
 
-use crate::meta::damaged;
+use crate::meta::{counted, damaged};
 
 const POINTER_FILE: &str = "pointer";
 const POINTER_MAGIC: [u8; 8] = *b"mraftkvp";
@@ -149,7 +149,8 @@ fn decode_pointer(payload: &[u8], kind: Kind) -> Result<Pointer, DecodeError> {
     if found != kind as u8 {
         return Err(DecodeError::Unknown("kind", u64::from(found)));
     }
-    let pointer = Pointer { directory: reader.u64("directory")?, file: reader.u64("file")? };
+    let directory = reader.u64("directory")?;
+    let pointer = Pointer { directory, file: counted("file", reader.u64("file")?)? };
     reader.finish()?;
     Ok(pointer)
 }

@@ -15,6 +15,15 @@ const VERSION: u8 = 1;
 /// Longest meta that a host may hand over. Tombstones and sessions are bounded by the host well below it.
 pub(crate) const HOST_META_BYTES_MAX: usize = 64 << 20;
 
+/// Beyond this nothing is an index, a revision or a count: whoever counts on from a smaller one never gets to the end. What comes from a
+/// disk or from another node and says more is damaged.
+pub(crate) const NUMBER_MAX: u64 = 1 << 62;
+
+/// A number that a machine counts with.
+pub(crate) fn counted(field: &'static str, number: u64) -> Result<u64, DecodeError> {
+    if number > NUMBER_MAX { Err(DecodeError::Invalid(field, number)) } else { Ok(number) }
+}
+
 /// A point that the store can come back to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Point {
@@ -43,7 +52,8 @@ impl Point {
                 VERSION => {}
                 other => return Err(DecodeError::Unknown("version", u64::from(other))),
             }
-            let (applied, revision) = (reader.u64("applied")?, reader.u64("revision")?);
+            let applied = counted("applied", reader.u64("applied")?)?;
+            let revision = counted("revision", reader.u64("revision")?)?;
             let host_meta = reader.take("host_meta", reader.remaining())?.to_vec();
             Ok(Point { applied, revision, host_meta })
         };
@@ -56,5 +66,21 @@ pub(crate) fn damaged(what: &str, error: DecodeError) -> MachineError {
     match error {
         DecodeError::Unknown(..) => MachineError::Unknown(format!("{what}: {error}")),
         _ => MachineError::Damaged(format!("{what}: {error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_point_that_nobody_counts_to_is_damage() {
+        let point = |applied, revision| {
+            let point = Point { applied, revision, host_meta: b"meta".to_vec() };
+            Point::decode(&point.encode()).ok().filter(|again| *again == point)
+        };
+        assert!(point(NUMBER_MAX, NUMBER_MAX).is_some());
+        assert!(point(NUMBER_MAX + 1, 1).is_none());
+        assert!(point(1, u64::MAX).is_none());
     }
 }

@@ -20,7 +20,7 @@ use mraft_types::limits::{COMMAND_BYTES_MAX, KEY_BYTES_MAX};
 use crate::content::ContentHasher;
 use crate::keys::{FAMILY_META, FAMILY_USER};
 use crate::merge::Entries;
-use crate::meta::damaged;
+use crate::meta::{counted, damaged};
 use crate::value::{HEADER_BYTES_MAX, StoredValue};
 
 const VERSION: u8 = 1;
@@ -120,8 +120,9 @@ impl ChunkReader {
             let tag = reader.u8("item").map_err(bad_chunk)?;
             match (tag, self.head, &mut self.hasher) {
                 (HEAD, None, _) => {
-                    let applied = reader.varint("applied").map_err(bad_chunk)?;
-                    let revision = reader.varint("revision").map_err(bad_chunk)?;
+                    let mut number = |field| reader.varint(field).and_then(|number| counted(field, number));
+                    let applied = number("applied").map_err(bad_chunk)?;
+                    let revision = number("revision").map_err(bad_chunk)?;
                     self.head = Some(Head { applied, revision });
                 }
                 (ENTRY, Some(head), Some(hasher)) => {

@@ -4,7 +4,7 @@
 
 use mraft_types::codec::{DecodeError, Reader};
 
-use crate::record::Salt;
+use crate::record::{NUMBER_MAX, Salt};
 use crate::segment::SEGMENT_HEADER_BYTES;
 
 /// Batches begin on a multiple of this: no write touches a block that holds a synced batch (rule L2).
@@ -62,6 +62,8 @@ pub(crate) enum Found {
     Nothing,
     /// A header that another version wrote: the file must not be touched.
     Unknown(u8),
+    /// A whole header that contradicts itself: no log wrote it.
+    Impossible,
     /// A header.
     Header(BatchHeader),
 }
@@ -167,6 +169,10 @@ fn parse(bytes: &[u8], salt: Salt) -> Result<Found, DecodeError> {
         let (slot, records) = (table.u32("row.slot")?, table.u32("row.records")?);
         list.push(Row { slot, records, first_sequence: table.u64("row.first_sequence")? });
     }
+    let is_counted = list.iter().all(|row| row.first_sequence <= NUMBER_MAX);
+    if batch_seq > NUMBER_MAX || durable_seq >= batch_seq || oldest_use > NUMBER_MAX || !is_counted {
+        return Ok(Found::Impossible);
+    }
     let numbers = BatchNumbers { kind, batch_seq, durable_seq, oldest_use };
     Ok(Found::Header(BatchHeader { numbers, rows: list, payload_bytes, payload_crc }))
 }
@@ -211,6 +217,26 @@ mod tests {
         assert_eq!((header.numbers.oldest_use, header.rows.as_slice()), (3, &[ROW][..]));
         assert_eq!(header.payload_crc, Salt::new(99).checksum(b"records"));
         assert_eq!(decode(&bytes, Salt::new(98)), Found::Nothing);
+    }
+
+    #[test]
+    fn a_header_that_contradicts_itself_is_nothing_that_a_log_wrote() {
+        let found = |batch_seq, durable_seq, oldest_use, first_sequence| {
+            let (mut out, salt) = (Vec::new(), Salt::new(99));
+            begin(&mut out, None, 1);
+            let numbers = BatchNumbers { kind: BatchKind::Data, batch_seq, durable_seq, oldest_use };
+            finish(&mut out, 0, salt, numbers, &[Row { first_sequence, ..ROW }]);
+            decode(&out, salt)
+        };
+        assert!(matches!(found(NUMBER_MAX, 40, 3, 1), Found::Header(_)));
+        for impossible in [
+            found(u64::MAX, 40, 3, 1),
+            found(41, 41, 3, 1),
+            found(41, 40, u64::MAX, 1),
+            found(41, 40, 3, u64::MAX),
+        ] {
+            assert_eq!(impossible, Found::Impossible);
+        }
     }
 
     #[test]

@@ -11,6 +11,10 @@ use mraft_types::{
     CondemnedReason, Entry, EntryKind, HardState, Index, LogPosition, LogStart, Membership, ReplicaId, Term,
 };
 
+/// Beyond this nothing is a number of the log, be it of a batch, a use, a record, a term or an index: whoever counts on from a smaller one
+/// never gets to the end. Bytes that say more are whole and all the same nothing that a log wrote.
+pub(crate) const NUMBER_MAX: u64 = 1 << 62;
+
 /// Length and checksum before each record's body.
 pub(crate) const RECORD_HEAD_BYTES: usize = 8;
 /// What a body takes at most besides state and entries: six varints, flags, vote, part.
@@ -149,31 +153,34 @@ pub(crate) fn decode_body(
     let mut reader = Reader::new(body);
     let slot = reader.varint("record.slot")?;
     let slot = u32::try_from(slot).map_err(|_| DecodeError::Invalid("record.slot", slot))?;
-    let sequence = reader.varint("record.sequence")?;
+    let sequence = number(&mut reader, "record.sequence")?;
     let flags = reader.u8("record.flags")?;
     if flags & !FLAGS_KNOWN != 0 {
         return Err(DecodeError::Unknown("record.flags", u64::from(flags)));
     }
-    let term = reader.varint("record.term")?;
+    let term = number(&mut reader, "record.term")?;
     let vote = if flags & FLAG_VOTE != 0 { Some(decode_replica(&mut reader, "record.vote")?) } else { None };
-    let hard_state = HardState { term, vote, commit: reader.varint("record.commit")? };
+    let hard_state = HardState { term, vote, commit: number(&mut reader, "record.commit")? };
     let state = if flags & FLAG_STATE != 0 { Some(decode_state(&mut reader)?) } else { None };
     let part = if flags & FLAG_PART != 0 {
-        Some(Part { number: reader.varint("record.part")?, is_last: flags & FLAG_LAST_PART != 0 })
+        Some(Part { number: number(&mut reader, "record.part")?, is_last: flags & FLAG_LAST_PART != 0 })
     } else {
         None
     };
     let count = reader.varint("record.entries")?;
     let mut index = if count > 0 { reader.varint("record.first_index")? } else { 0 };
     for _ in 0..count {
-        let term = reader.varint("entry.term")?;
+        let term = number(&mut reader, "entry.term")?;
         let kind = reader.u8("entry.kind")?;
         let kind = EntryKind::from_byte(kind).ok_or(DecodeError::Unknown("entry.kind", u64::from(kind)))?;
         let payload_bytes = reader.bounded("entry.length", ENTRY_BYTES_MAX)?;
         let payload_at = reader.position();
         reader.take("entry.payload", payload_bytes)?;
+        if index > NUMBER_MAX {
+            return Err(DecodeError::Invalid("record.first_index", index));
+        }
         each(EntryAt { index, term, kind, payload_at, payload_bytes })?;
-        index = index.checked_add(1).ok_or(DecodeError::Invalid("record.first_index", index))?;
+        index += 1;
     }
     reader.finish()?;
     Ok(Head { slot, sequence, hard_state, state, reset: flags & FLAG_RESET != 0, part })
@@ -217,8 +224,11 @@ fn encode_state(out: &mut Vec<u8>, state: &State) {
 }
 
 fn decode_state(reader: &mut Reader<'_>) -> Result<State, DecodeError> {
-    let last_index = reader.varint("state.last_index")?;
+    let last_index = number(reader, "state.last_index")?;
     let start = decode_start(reader)?;
+    if last_index < start.position.index {
+        return Err(DecodeError::Invalid("state.last_index", last_index));
+    }
     let install = match reader.u8("state.install")? {
         0 => None,
         1 => Some((decode_start(reader)?, reader.u64("state.directory")?)),
@@ -241,8 +251,14 @@ pub(crate) fn encode_start(out: &mut Vec<u8>, start: &LogStart) {
 }
 
 pub(crate) fn decode_start(reader: &mut Reader<'_>) -> Result<LogStart, DecodeError> {
-    let position = LogPosition { index: reader.varint("start.index")?, term: reader.varint("start.term")? };
+    let position = LogPosition { index: number(reader, "start.index")?, term: number(reader, "start.term")? };
     Ok(LogStart { position, membership: Membership::decode(reader)? })
+}
+
+/// A number that a log counts with.
+pub(crate) fn number(reader: &mut Reader<'_>, field: &'static str) -> Result<u64, DecodeError> {
+    let number = reader.varint(field)?;
+    if number > NUMBER_MAX { Err(DecodeError::Invalid(field, number)) } else { Ok(number) }
 }
 
 pub(crate) fn decode_replica(reader: &mut Reader<'_>, field: &'static str) -> Result<ReplicaId, DecodeError> {
@@ -313,6 +329,37 @@ mod tests {
             Ok(())
         });
         assert_eq!((head, entries), (Ok(example().0), example().1));
+    }
+
+    #[test]
+    fn numbers_that_no_log_counts_to_are_refused() {
+        let (head, entries) = example();
+        let body = |change: &dyn Fn(&mut Head<State>, &mut Vec<Entry>)| {
+            let (mut head, mut entries) = (head.clone(), entries.clone());
+            change(&mut head, &mut entries);
+            let Head { slot, sequence, hard_state, ref state, reset, part } = head;
+            let head = Head { slot, sequence, hard_state, state: state.as_ref(), reset, part };
+            let mut out = Vec::new();
+            encode(&mut out, Salt::new(1), &head, &entries);
+            decode_body(&out[RECORD_HEAD_BYTES..], |_| Ok(())).map(|_| ())
+        };
+        assert_eq!(body(&|_, _| ()), Ok(()));
+        assert_eq!(body(&|head, _| head.sequence = NUMBER_MAX), Ok(()));
+        type Change = fn(&mut Head<State>, &mut Vec<Entry>);
+        let changes: [Change; 8] = [
+            |head, _| head.sequence = NUMBER_MAX + 1,
+            |head, _| head.hard_state.term = u64::MAX,
+            |head, _| head.hard_state.commit = u64::MAX,
+            |head, _| head.part = Some(Part { number: u64::MAX, is_last: true }),
+            |_, entries| entries[0].index = NUMBER_MAX,
+            |_, entries| entries[1].term = u64::MAX,
+            |head, _| head.state.iter_mut().for_each(|state| state.last_index = u64::MAX),
+            // It ends before it begins.
+            |head, _| head.state.iter_mut().for_each(|state| state.last_index = 3),
+        ];
+        for (number, change) in changes.into_iter().enumerate() {
+            assert!(matches!(body(&change), Err(DecodeError::Invalid(..))), "{number}");
+        }
     }
 
     #[test]

@@ -112,6 +112,10 @@ impl Recovery {
         if list.is_used && directory.uses.is_empty() && !recovery.cases.contains_key(&Case::LostHeader) {
             recovery.lost(Case::NoSegments, recovery.highest_seq + 1)?;
         }
+        if let Some(held) = &recovery.last {
+            // It counts only when it is written again, and by then the log was touched.
+            check_records(&held.payload).map_err(|error| broken(held, &error))?;
+        }
         let end = if recovery.last.is_some() { Some(Case::Unsealed) } else { None };
         if let Some(end) = end.or((recovery.highest_seq > 0 && !needed.is_empty()).then_some(Case::Sealed)) {
             recovery.count(end);
@@ -184,17 +188,7 @@ impl Recovery {
 
     /// Takes a record at its address.
     pub(crate) fn take_record(&mut self, body: &[u8], address: Address) -> Result<(), DecodeError> {
-        let mut entries = EntriesRead::default();
-        let head = decode_body(body, |entry| {
-            let membership = if entry.kind == EntryKind::Membership {
-                let bytes = &body[entry.payload_at..entry.payload_at + entry.payload_bytes];
-                Some(Membership::decode(&mut Reader::new(bytes))?)
-            } else {
-                None
-            };
-            entries.0.push((entry.index, entry.term, membership));
-            Ok(())
-        })?;
+        let (head, entries) = read_entries(body)?;
         let cases = match self.replicas.get_mut(&head.slot) {
             Some(tracker) => tracker.take(head, entries, address, body.len() as u64),
             None => vec![Case::Garbage],
@@ -462,6 +456,35 @@ pub(crate) fn look(
     }
     let recovery = Recovery::read(list.as_ref().unwrap_or(&ReplicaList::default()), &directory)?;
     Ok((list, directory, recovery))
+}
+
+/// Whether records that are known to be whole can be read, to the last one.
+fn check_records(payload: &[u8]) -> Result<(), DecodeError> {
+    let mut rest = payload;
+    while !rest.is_empty() {
+        let (len, _) = decode_record_head(rest)?;
+        let behind = &rest[RECORD_HEAD_BYTES..];
+        let body = behind.get(..len).ok_or(DecodeError::Truncated("record.body"))?;
+        read_entries(body)?;
+        rest = &behind[len..];
+    }
+    Ok(())
+}
+
+/// What a record says, and its entries.
+fn read_entries(body: &[u8]) -> Result<(Head<State>, EntriesRead), DecodeError> {
+    let mut entries = EntriesRead::default();
+    let head = decode_body(body, |entry| {
+        let membership = if entry.kind == EntryKind::Membership {
+            let bytes = &body[entry.payload_at..entry.payload_at + entry.payload_bytes];
+            Some(Membership::decode(&mut Reader::new(bytes))?)
+        } else {
+            None
+        };
+        entries.0.push((entry.index, entry.term, membership));
+        Ok(())
+    })?;
+    Ok((head, entries))
 }
 
 fn broken(held: &HeldBatch, error: &DecodeError) -> LogError {

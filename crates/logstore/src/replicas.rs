@@ -6,7 +6,7 @@
 //! A slot is a small number that stands for the key in every record; it is never given to another key (`docs/formats/log.md`, "List of
 //! replicas").
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use mraft_disk::Disk;
@@ -14,7 +14,7 @@ use mraft_disk::atomic::{self, Prepared, ReadError};
 use mraft_types::codec::{DecodeError, Reader, Writer};
 use mraft_types::{GroupId, GroupUid, HardState, LogStart, ReplicaId};
 
-use crate::record::{decode_replica, decode_start, encode_start};
+use crate::record::{NUMBER_MAX, decode_replica, decode_start, encode_start, number};
 use crate::{LogError, LogKey};
 
 const LIST_MAGIC: [u8; 8] = *b"mraftlst";
@@ -127,26 +127,67 @@ impl ReplicaList {
         };
         let next_slot = reader.u32("replicas.next_slot")?;
         let mut list = ReplicaList { is_used, next_slot, replicas: BTreeMap::new() };
+        let mut slots = BTreeSet::new();
         for _ in 0..reader.bounded("replicas.count", REPLICAS_MAX)? {
             let slot = reader.u32("replicas.slot")?;
             let group = GroupId(reader.u64("replicas.group")?);
             let uid = GroupUid(reader.id128("replicas.uid")?);
             let replica = decode_replica(&mut reader, "replicas.replica")?;
             let added_seq = reader.u64("replicas.added")?;
-            let hard_state = HardState {
-                term: reader.varint("replicas.term")?,
-                vote: ReplicaId::from_u64(reader.u64("replicas.vote")?),
-                commit: reader.varint("replicas.commit")?,
+            if added_seq > NUMBER_MAX {
+                return Err(DecodeError::Invalid("replicas.added", added_seq));
+            }
+            let term = number(&mut reader, "replicas.term")?;
+            let vote = match reader.u64("replicas.vote")? {
+                0 => None,
+                id => Some(ReplicaId::from_u64(id).ok_or(DecodeError::Invalid("replicas.vote", id))?),
             };
+            let hard_state = HardState { term, vote, commit: number(&mut reader, "replicas.commit")? };
             let start = decode_start(&mut reader)?;
             let key = LogKey { group, uid, replica };
             let in_order = list.replicas.last_key_value().is_none_or(|(last, _)| *last < key);
-            if slot >= list.next_slot || !in_order {
+            if slot >= list.next_slot || !slots.insert(slot) || !in_order {
                 return Err(DecodeError::Invalid("replicas.slot", u64::from(slot)));
             }
             list.replicas.insert(key, Listed { slot, added_seq, start, hard_state });
         }
         reader.finish()?;
         Ok(list)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mraft_types::NodeId;
+
+    use super::*;
+
+    fn list(slots: &[u32]) -> ReplicaList {
+        let replica = ReplicaId::new(0, NodeId::new(1).expect("a node id"));
+        let row = |(group, slot): (u64, &u32)| {
+            let key = LogKey { group: GroupId(group), uid: GroupUid([1; 16]), replica };
+            let hard_state = HardState { term: 3, vote: Some(replica), commit: 2 };
+            (key, Listed { slot: *slot, added_seq: 4, start: LogStart::default(), hard_state })
+        };
+        ReplicaList { is_used: true, next_slot: 9, replicas: (0..).zip(slots).map(row).collect() }
+    }
+
+    fn again(list: &ReplicaList) -> Result<Option<ReplicaList>, LogError> {
+        let (disk, directory) = (mraft_disk::MemoryDisk::new(), Path::new("/"));
+        list.write(&disk, directory).expect("no fault");
+        ReplicaList::read(&disk, directory)
+    }
+
+    #[test]
+    fn l4_a_list_comes_back_and_one_that_no_log_wrote_is_refused() {
+        let good = list(&[7, 0]);
+        assert_eq!(again(&good).expect("a good list"), Some(good));
+        let mut counted = list(&[1]);
+        counted.replicas.values_mut().for_each(|listed| listed.added_seq = u64::MAX);
+        let mut termed = list(&[1]);
+        termed.replicas.values_mut().for_each(|listed| listed.hard_state.term = u64::MAX);
+        for bad in [list(&[7, 7]), list(&[9]), counted, termed] {
+            assert!(matches!(again(&bad), Err(LogError::Refused { .. })), "{bad:?}");
+        }
     }
 }

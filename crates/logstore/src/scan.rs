@@ -199,6 +199,11 @@ pub(crate) fn walk(
     let was_durable = |seq: u64| next_durable.is_some_and(|durable| durable >= seq);
     loop {
         if let Some(header) = window.header(offset)?.filter(|header| header.numbers.batch_seq == expected) {
+            if header.numbers.oldest_use > segment.header.use_number {
+                let reason =
+                    format!("has a batch at {offset} that needs no use before a later one; no log wrote it");
+                return Err(refused(&segment.path, reason));
+            }
             walked.saw(&header);
             let at = offset + header.payload_at() as u64;
             let behind = offset + header.batch_bytes() as u64;
@@ -319,6 +324,10 @@ impl<'a> Window<'a> {
             Found::Nothing => Ok(None),
             Found::Unknown(version) => {
                 let reason = format!("has a batch of version {version}, which this build does not know");
+                Err(refused(self.path, reason))
+            }
+            Found::Impossible => {
+                let reason = format!("has a batch at {at} whose header contradicts itself; no log wrote it");
                 Err(refused(self.path, reason))
             }
             Found::Header(header) => Ok((header.batch_bytes() as u64 <= left).then_some(header)),

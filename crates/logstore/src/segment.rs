@@ -14,7 +14,7 @@ use mraft_types::codec::{DecodeError, Reader, Writer};
 
 use crate::LogError;
 use crate::batch::BLOCK_BYTES;
-use crate::record::Salt;
+use crate::record::{NUMBER_MAX, Salt};
 
 /// The header and its copy, a block each.
 pub(crate) const SEGMENT_HEADER_BYTES: usize = 2 * BLOCK_BYTES;
@@ -83,6 +83,16 @@ pub(crate) fn file_path(directory: &Path, number: u64) -> PathBuf {
 }
 
 impl SegmentHeader {
+    /// Whether a log could have written it: uses are counted from 1, nothing later than the use itself is needed, what was durable came
+    /// before it, and no address overflows.
+    fn can_be(&self) -> bool {
+        let uses_max = NUMBER_MAX / self.segment_bytes.max(1);
+        (1..=uses_max).contains(&self.use_number)
+            && self.oldest_use <= self.use_number
+            && self.durable_seq < self.first_batch_seq
+            && self.first_batch_seq <= NUMBER_MAX
+    }
+
     pub(crate) fn encode(&self) -> [u8; SEGMENT_HEADER_BYTES] {
         let mut block = Vec::with_capacity(BLOCK_BYTES);
         block.put_raw(&SEGMENT_MAGIC);
@@ -139,6 +149,9 @@ fn parse(bytes: &[u8]) -> Result<Result<Option<SegmentHeader>, String>, DecodeEr
     }
     if block_bytes as usize != BLOCK_BYTES {
         return Ok(Err(format!("has blocks of {block_bytes} bytes; this build knows {BLOCK_BYTES}")));
+    }
+    if !header.can_be() {
+        return Ok(Err("has a header that contradicts itself; no log wrote it".to_owned()));
     }
     Ok(Ok(Some(header)))
 }
@@ -267,6 +280,23 @@ mod tests {
         }
         let found = SegmentHeader::read(path, file.as_ref()).expect("readable");
         assert_eq!((found.header, found.both_whole), (Some(header()), true));
+    }
+
+    #[test]
+    fn a_header_that_contradicts_itself_is_refused() {
+        let (disk, path) = (MemoryDisk::new(), Path::new("/segment"));
+        let file = disk.open(path, Open::CreateNew).expect("new");
+        let read = |header: SegmentHeader| {
+            file.write_all_at(&header.encode(), 0).expect("room");
+            SegmentHeader::read(path, file.as_ref()).map(|found| found.header)
+        };
+        let is_refused = |header| matches!(read(header), Err(LogError::Refused { .. }));
+        assert!(matches!(read(header()), Ok(Some(found)) if found == header()));
+        assert!(is_refused(SegmentHeader { use_number: 0, oldest_use: 0, ..header() }));
+        assert!(is_refused(SegmentHeader { use_number: u64::MAX >> 20, ..header() }));
+        assert!(is_refused(SegmentHeader { oldest_use: 6, ..header() }));
+        assert!(is_refused(SegmentHeader { durable_seq: 100, ..header() }));
+        assert!(is_refused(SegmentHeader { first_batch_seq: u64::MAX, ..header() }));
     }
 
     #[test]

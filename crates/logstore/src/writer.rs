@@ -505,7 +505,8 @@ impl LogStore for SegmentLog {
                 continue;
             }
             let slot = list.next_slot;
-            list.next_slot += 1;
+            let next_slot = slot.checked_add(1);
+            list.next_slot = next_slot.ok_or(LogError::Misuse("every slot was given away".to_owned()))?;
             let (start, hard_state, added_seq) = (start.clone(), *hard_state, self.highest_seq);
             list.replicas.insert(*key, Listed { slot, added_seq, start, hard_state });
             added.push(*key);

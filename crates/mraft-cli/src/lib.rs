@@ -14,6 +14,8 @@
 pub mod cli;
 pub mod commands;
 pub mod config;
+#[doc(hidden)]
+pub mod decoders;
 pub mod dev;
 pub mod exit;
 pub mod logging;

@@ -253,6 +253,18 @@ fn room(out: &ApplyOutput) -> Vec<(GroupId, bool)> {
 }
 
 #[test]
+fn d11_a_machine_that_claims_to_have_persisted_more_than_it_applied_is_not_believed() {
+    let meta = meta(GROUP, 20);
+    let replica = mraft_types::ReplicaId::new(0, mraft_types::NodeId::new(1).expect("a node id"));
+    let key = LogKey { group: GROUP, uid: meta.uid, replica };
+    let claims = |persisted| {
+        let machine = Heavy { mood: Mood::default(), persisted, ..Heavy::default() };
+        Applier::new(key, incarnation(GROUP), Box::new(machine), meta.clone()).persisted()
+    };
+    assert_eq!((claims(19), claims(20), claims(900)), (19, 20, 20));
+}
+
+#[test]
 fn t2_a_worker_over_its_budget_persists_before_it_goes_on() {
     let (mut worker, _) = worker(&[GROUP], 10 * COMMAND_BYTES);
     let out = apply(&mut worker, GROUP, 2, 10);

@@ -84,6 +84,11 @@ fn of(config: &NodeConfig) -> Kept {
     kept
 }
 
+/// Reads the payload of the file and writes it.
+pub(crate) fn again(bytes: &[u8]) -> Result<Vec<u8>, String> {
+    decode(bytes).map(|kept| encode(&kept)).map_err(|error| error.to_string())
+}
+
 fn encode(kept: &Kept) -> Vec<u8> {
     let mut out = Vec::new();
     out.put_u8(VERSION);

@@ -17,10 +17,12 @@
 //! | `certificates.rs` | whether the certificates can be used |
 //! | `founding.rs` | what a document still says at a restart |
 //! | `service.rs` | what all of these share |
+//! | `decoders.rs` | the bytes of these as they look to `proof/fuzz` |
 
 mod admin;
 mod certificates;
 mod conflict;
+pub(crate) mod decoders;
 mod descriptors;
 mod doors;
 mod exchange;

@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! A node's configuration: the seed's JSON document or our TOML, the environment, flags, and what a data directory remembers.
+//!
+//! ```text
+//! input := mode:u8  pieces: text of the file, others*
+//! mode  := bit 0: JSON instead of TOML   bit 1: there is no file   bit 2: the directory remembers something
+//! other := "-" KEY "=" VALUE (a flag)  |  NAME "=" VALUE (of the environment, behind MRAFT_)
+//! ```
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+
+use mraft_cli::config::{
+    ENVIRONMENT_PREFIX, FlagValue, Inputs, KEYS, KeptIdentity, document, load, parse_duration,
+};
+use mraft_types::DeploymentId;
+
+use super::pieces::{pieces, put_pieces};
+use super::samples;
+use crate::memory::bounded;
+use crate::target::{Said, Target};
+
+/// What reading may hold for each byte of its input: a value of three bytes takes some hundred in the tables of three layers.
+const BYTES_PER_BYTE: usize = 256;
+/// Every setting with its source, twice.
+const BYTES_ALWAYS: usize = 64 << 10;
+
+pub const CONFIG: Target = Target {
+    name: "config",
+    about: "cli: TOML and JSON documents, environment and flags, all the way to a checked configuration",
+    run,
+    seeds,
+    words,
+    bytes_max: 1024,
+    cost: 20,
+};
+
+fn words() -> Vec<&'static [u8]> {
+    let keys = KEYS.iter().flat_map(|key| {
+        let names = [Some(key.name), key.json].into_iter().flatten().chain(key.aliases.iter().copied());
+        names.chain(key.choices.iter().copied()).chain([key.default])
+    });
+    let signs = [
+        " = ",
+        "\"",
+        "'",
+        "\"\"\"",
+        "[",
+        "]",
+        "{",
+        "}",
+        ":",
+        ",",
+        "\n",
+        ".",
+        "null",
+        "true",
+        "false",
+        "0",
+        "-1",
+        "1e9",
+        "0x10",
+        "1_000",
+        "18446744073709551615",
+        "18446744073709551616",
+        "281474976710655",
+        "64MiB",
+        "5s",
+        "1h",
+        "10.0.0.1:13890",
+        "[::1]:1",
+        "localhost",
+        "0.0.0.0",
+        "\"0\"",
+        "\"7\"",
+        "initial_members.0.7",
+        "join.0.7",
+        "control_center",
+        "native",
+        "\\u0000",
+        "\\uD800",
+        "INITIAL_MEMBERS__0__7=",
+        "-data_dir=/d",
+        "2024-01-01",
+        "inf",
+        "nan",
+        "[[a]]",
+        "[initial_members.0]",
+        "[[",
+        "{{",
+    ];
+    keys.chain(signs).filter(|word| !word.is_empty()).map(str::as_bytes).collect()
+}
+
+fn run(input: &[u8]) -> Said {
+    let Some((mode, bytes)) = input.split_first() else { return Said::Refused };
+    let pieces = pieces(bytes);
+    let Some((text, others)) = pieces.split_first() else { return Said::Refused };
+    let mut inputs = Inputs { memory_bytes: Some(8 << 30), ..Inputs::default() };
+    if mode & 2 == 0 {
+        inputs.file = Some(written(text, mode & 1 != 0));
+    }
+    for other in others {
+        let Some((name, value)) = std::str::from_utf8(other).ok().and_then(|other| other.split_once('='))
+        else {
+            continue;
+        };
+        if let Some(key) = name.strip_prefix('-') {
+            let (key, value) = (key.to_owned(), value.to_owned());
+            inputs.flags.push(FlagValue { written: format!("--set {key}={value}"), key, value });
+        } else {
+            inputs.environment.push((format!("{ENVIRONMENT_PREFIX}{name}"), value.to_owned()));
+        }
+        // What flags of the command line say of time is read by the same words.
+        let _ = parse_duration(value);
+    }
+    let remembered = (mode & 4 != 0).then(remembered);
+    let allowed = BYTES_PER_BYTE * input.len() + BYTES_ALWAYS;
+    let loaded = bounded("a configuration", allowed, || load(&inputs, |_| Ok(remembered.clone())));
+    match &loaded {
+        Ok(config) => {
+            assert!(!config.data_dir.as_os_str().is_empty() && config.memory_ceiling_bytes > 0);
+            assert!(
+                !config.groups.is_empty()
+                    || remembered.is_some()
+                    || !inputs.flags.is_empty()
+                    || !inputs.environment.is_empty()
+                    || config.groups.is_empty()
+            );
+        }
+        Err(error) => {
+            assert!(!error.0.is_empty(), "refused without a reason");
+            assert!(error.0.iter().all(|problem| !problem.to_string().is_empty()));
+        }
+    }
+    let again = load(&inputs, |_| Ok(remembered.clone()));
+    assert_eq!(loaded, again, "the same words mean something else the second time");
+    Said::of(loaded.is_ok())
+}
+
+/// A file with this text, which the next one replaces.
+fn written(text: &[u8], is_json: bool) -> PathBuf {
+    thread_local! {
+        static FILES: [(PathBuf, File); 2] = ["toml", "json"].map(made);
+    }
+    FILES.with(|files| {
+        let (path, file) = &files[usize::from(is_json)];
+        let done = file.set_len(0).and_then(|()| file.write_all_at(text, 0));
+        assert!(done.is_ok(), "a file cannot be written: {done:?}");
+        path.clone()
+    })
+}
+
+fn made(ending: &str) -> (PathBuf, File) {
+    let thread =
+        format!("{:?}", std::thread::current().id()).replace(|letter: char| !letter.is_ascii_digit(), "");
+    let name = format!("mraft-fuzz-{}-{thread}.{ending}", std::process::id());
+    // Memory, where there is such a place: it is written for every input.
+    let directory =
+        ["/dev/shm", "/run/shm"].map(PathBuf::from).into_iter().find(|directory| directory.is_dir());
+    let path = directory.unwrap_or_else(std::env::temp_dir).join(name);
+    match File::options().create(true).truncate(true).write(true).open(&path) {
+        Ok(file) => (path, file),
+        Err(error) => panic!("{}: {error}", path.display()),
+    }
+}
+
+fn remembered() -> KeptIdentity {
+    KeptIdentity {
+        deployment_id: DeploymentId(3),
+        node_id: samples::node((0x0a00_0001 << 16) | 13890),
+        raft_address: "10.0.0.1:13890".to_owned(),
+        wal_dir: Some("/wal".into()),
+        settings: vec![("http_port", "8001".to_owned())],
+    }
+}
+
+fn seeds() -> Vec<Vec<u8>> {
+    let seed = |mode: u8, parts: &[&str]| {
+        let mut seed = vec![mode];
+        put_pieces(&mut seed, parts);
+        seed
+    };
+    let (one, two) = ((0x0a00_0001_u64 << 16) | 13890, (0x0a00_0002_u64 << 16) | 13890);
+    let json = format!(
+        r#"{{"raftDir":"/d","logDir":"/l","nodeId":{one},"join":{{"0":{{"{one}":false}}}},"initial_members":{{"0":{{"{one}":"10.0.0.1:13890","{two}":"10.0.0.2:13890"}}}},"ip":"10.0.0.1","raft_port":13890,"http_port":14000}}"#
+    );
+    let toml = format!(
+        "data_dir = \"/d\"\nnode_id = {one}\nraft_address = \"10.0.0.1:13890\"\nelection_rtt = 60\nmemory_ceiling = \"1GiB\"\n[initial_members.0]\n{one} = \"10.0.0.1:13890\"\n{two} = \"10.0.0.2:13890\"\n"
+    );
+    let least = format!("data_dir = '/d'\nnode_id = {one}\nip = '10.0.0.1'\n");
+    let members = format!("INITIAL_MEMBERS__0__{one}=10.0.0.1:13890");
+    // Every setting, a few at a time: an input has its length.
+    let every = document::default_toml();
+    let settings: Vec<&str> =
+        every.lines().filter(|line| !line.starts_with('#') && line.contains('=')).collect();
+    let mut seeds = vec![
+        seed(1, &[&json]),
+        seed(0, &[&toml]),
+        seed(0, &[&least, &members, "-http_port=9000", "SNAPSHOT_ENTRIES=5"]),
+        seed(6, &["", "-data_dir=/d"]),
+        seed(4, &["data_dir = '/d'\n"]),
+    ];
+    for some in settings.chunks(6) {
+        let plain: Vec<&str> = some.iter().filter_map(|line| line.split("   #").next()).collect();
+        seeds.push(seed(0, &[&format!("{least}{}\n", plain.join("\n")), &members]));
+    }
+    seeds
+}
