@@ -168,8 +168,11 @@ pub(crate) fn decode_body(
         None
     };
     let count = reader.varint("record.entries")?;
-    let mut index = if count > 0 { reader.varint("record.first_index")? } else { 0 };
-    for _ in 0..count {
+    let first_index = if count > 0 { reader.varint("record.first_index")? } else { 0 };
+    if first_index > NUMBER_MAX {
+        return Err(DecodeError::Invalid("record.first_index", first_index));
+    }
+    for index in first_index..first_index.saturating_add(count) {
         let term = number(&mut reader, "entry.term")?;
         let kind = reader.u8("entry.kind")?;
         let kind = EntryKind::from_byte(kind).ok_or(DecodeError::Unknown("entry.kind", u64::from(kind)))?;
@@ -180,7 +183,6 @@ pub(crate) fn decode_body(
             return Err(DecodeError::Invalid("record.first_index", index));
         }
         each(EntryAt { index, term, kind, payload_at, payload_bytes })?;
-        index += 1;
     }
     reader.finish()?;
     Ok(Head { slot, sequence, hard_state, state, reset: flags & FLAG_RESET != 0, part })

@@ -303,7 +303,8 @@ fn key(group: u64) -> LogKey {
 
 fn seeds() -> Vec<Vec<u8>> {
     let mut seeds = vec![input_of(&disk_with(Path::new(DIRECTORY)), 3)];
-    let scripts: [fn(&mut SegmentLog) -> Result<(), LogError>; 4] = [entries, marks, overwritten, recycled];
+    type Script = fn(&mut SegmentLog) -> Result<(), LogError>;
+    let scripts: [Script; 4] = [entries, marks, overwritten, recycled];
     for script in scripts {
         let disk = disk_with(Path::new(DIRECTORY));
         let Ok(mut log) = open(&disk, 7) else { continue };
