@@ -616,7 +616,7 @@ impl MemoryFile {
             && stray.made.is_none()
             && self.path.starts_with(&stray.directory)
             && !bytes.is_empty()
-            && offset > 0
+            && offset.max(is_there) > 0
         {
             let aside =
                 stray.off_bytes.map(|off| offset + off).filter(|to| to + bytes.len() as u64 <= is_there);

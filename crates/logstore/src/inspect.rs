@@ -98,8 +98,8 @@ pub fn inspect(disk: &dyn Disk, directory: &Path) -> Result<Inspection, LogError
         })
         .collect();
     replicas.sort_by_key(|replica| replica.recovered.key);
-    let mut spare_files = files.blank;
-    spare_files.extend(files.half_prepared);
+    let mut spare_files = files.half_prepared;
+    spare_files.extend(files.blank.into_iter().map(|blank| blank.path));
     spare_files.sort();
     Ok(Inspection {
         segments,

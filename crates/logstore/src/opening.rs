@@ -39,7 +39,8 @@ impl SegmentLog {
         disk.create_dir_all(directory).map_err(LogError::Failed)?;
         let list = own_list(disk.as_ref(), directory, list)?;
         let space = own_files(disk, directory, &files, &recovery, &options)?;
-        let next_use = files.uses.keys().next_back().map_or(1, |newest| newest + 1);
+        let newest = files.uses.values().next_back().map(|newest| newest.header);
+        let next_use = newest.map_or(1, |newest| newest.use_number + 1);
         let mut log = SegmentLog {
             carry_allowance_bytes: options.segment_bytes,
             options,
@@ -50,6 +51,7 @@ impl SegmentLog {
             pins: BTreeMap::new(),
             active: None,
             next_use,
+            next_salt: newest.and_then(|newest| newest.next_salt),
             highest_seq: recovery.highest_seq,
             proven_seq: recovery.durable_seq,
             oldest_written: if files.uses.is_empty() { next_use } else { recovery.oldest_use },
@@ -191,7 +193,8 @@ fn own_files(
     }
     // What proves a loss is left alone until the next opening: then the log itself says so.
     let given_up = files.headerless.iter().filter(|headerless| !recovery.is_lost(headerless));
-    for path in files.blank.iter().chain(given_up.map(|headerless| &headerless.path)) {
+    for path in files.blank.iter().map(|blank| &blank.path).chain(given_up.map(|headerless| &headerless.path))
+    {
         free.push_back(open(path)?);
     }
     disk.sync_dir(directory).map_err(LogError::Failed)?;

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use mraft_disk::{Disk, File, Open, is_missing};
+use mraft_types::limits::BATCH_BYTES_MAX;
 
 use crate::LogError;
 use crate::batch::{self, BATCH_HEADER_BYTES, BLOCK_BYTES, BatchHeader, BatchKind, Found, ROW_BYTES};
@@ -25,7 +26,7 @@ pub(crate) struct Directory {
     /// By number of the use.
     pub(crate) uses: BTreeMap<u64, UsedSegment>,
     /// Files that hold no use.
-    pub(crate) blank: Vec<PathBuf>,
+    pub(crate) blank: Vec<Blank>,
     /// Files that were used and whose header is gone.
     pub(crate) headerless: Vec<Headerless>,
     /// Files whose filling was interrupted.
@@ -42,6 +43,15 @@ pub(crate) struct UsedSegment {
     pub(crate) path: PathBuf,
     pub(crate) file: Arc<dyn File>,
     pub(crate) header: SegmentHeader,
+}
+
+/// A file that holds no use.
+#[derive(Clone, Debug)]
+pub(crate) struct Blank {
+    pub(crate) path: PathBuf,
+    file: Arc<dyn File>,
+    /// What it counts as.
+    case: Case,
 }
 
 /// A file without a header, and what the headers of its batches say.
@@ -107,7 +117,35 @@ impl Directory {
             directory.next_file = directory.next_file.max(number.saturating_add(1));
             directory.look_at(disk, path.join(&entry.name), entry.len, segment_bytes)?;
         }
+        directory.find_lost_beginnings()?;
+        let blank: Vec<Case> = directory.blank.iter().map(|blank| blank.case).collect();
+        directory.cases.extend(blank);
         Ok(directory)
+    }
+
+    /// Looks for the use behind the newest one in files that are free as far as their headers say: a disk that acknowledged its first
+    /// write and lost it left what was there before, zeros or an earlier use, in front of its later batches.
+    fn find_lost_beginnings(&mut self) -> Result<(), LogError> {
+        let Some(newest) = self.uses.values().next_back() else { return Ok(()) };
+        let Some(salt) = newest.header.next_salt else { return Ok(()) };
+        let (segment_bytes, oldest_use) = (newest.header.segment_bytes, numbers(newest)?.oldest_use);
+        for blank in std::mem::take(&mut self.blank) {
+            match under_salt(&blank.path, blank.file.as_ref(), segment_bytes, salt)? {
+                Some(found) => self.headerless.push(found),
+                None => self.blank.push(blank),
+            }
+        }
+        let mut hidden = Vec::new();
+        for (number, segment) in self.uses.range(..oldest_use) {
+            if let Some(found) = under_salt(&segment.path, segment.file.as_ref(), segment_bytes, salt)? {
+                hidden.push((*number, found));
+            }
+        }
+        for (number, found) in hidden {
+            self.uses.remove(&number);
+            self.headerless.push(found);
+        }
+        Ok(())
     }
 
     fn look_at(
@@ -131,8 +169,8 @@ impl Directory {
             } else if let Some(headerless) = headerless(&path, file.as_ref(), len, found.is_blank)? {
                 self.headerless.push(headerless);
             } else {
-                self.cases.push(if found.is_blank { Case::BlankSegment } else { Case::HeaderlessSegment });
-                self.blank.push(path);
+                let case = if found.is_blank { Case::BlankSegment } else { Case::HeaderlessSegment };
+                self.blank.push(Blank { path, file, case });
             }
             return Ok(());
         };
@@ -184,6 +222,31 @@ fn headerless(
         }
     }
     Ok(is_found.then_some(found))
+}
+
+/// Looks for batches under a salt in a file whose first one is not there; `None` when there are none. The second one, if there is one,
+/// begins where the largest first one would end at the latest.
+fn under_salt(
+    path: &Path,
+    file: &dyn File,
+    segment_bytes: u64,
+    salt: Salt,
+) -> Result<Option<Headerless>, LogError> {
+    let mut window = Window::over(file, path, salt, segment_bytes);
+    let first = SEGMENT_HEADER_BYTES as u64;
+    let mut found: Option<Headerless> = None;
+    for at in (first..segment_bytes).step_by(BLOCK_BYTES) {
+        if found.is_none() && at > first + BATCH_BYTES_MAX as u64 {
+            break;
+        }
+        if let Some(BatchHeader { numbers, .. }) = window.header(at)? {
+            let nothing = || Headerless { path: path.to_owned(), highest_seq: 0, durable_seq: 0 };
+            let found = found.get_or_insert_with(nothing);
+            found.highest_seq = found.highest_seq.max(numbers.batch_seq);
+            found.durable_seq = found.durable_seq.max(numbers.durable_seq);
+        }
+    }
+    Ok(found)
 }
 
 /// Walks one use. `next_durable` is what the next use says was durable before it.

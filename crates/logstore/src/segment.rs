@@ -3,7 +3,8 @@
 //! Segment files: filled with zeros once, used again and again (`docs/formats/log.md`, "Segment").
 //!
 //! Each use of a file has a number that grows by one and a salt of its own. The header is written with the first batch of the use, in one
-//! write, and twice: a use must not be lost with one bit.
+//! write, and twice: a use must not be lost with one bit. It names the salt of the use after it: should a disk lose that write whole, the
+//! batches behind it are still found.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,9 +20,13 @@ use crate::record::{NUMBER_MAX, Salt};
 /// The header and its copy, a block each.
 pub(crate) const SEGMENT_HEADER_BYTES: usize = 2 * BLOCK_BYTES;
 const SEGMENT_MAGIC: [u8; 8] = *b"mraftseg";
-const SEGMENT_VERSION: u32 = 1;
-/// What the header's checksum covers.
+const SEGMENT_VERSION: u32 = 2;
+/// The version that did not name the next salt.
+const FIRST_VERSION: u32 = 1;
+/// What the checksum covers that headers of all versions have.
 const COVERED_BYTES: usize = 64;
+/// What the second one covers, behind the fields of version 2.
+const ALL_COVERED_BYTES: usize = 76;
 /// How much of a new file is filled at once: writes of batches must get in between, and a disk's flush waits for all that it was given
 /// before, from whomever (measured with three writers and three fillers on one disk: steps of 1 MiB without a rest make a flush 50 times
 /// slower, of 256 KiB with rests 1.2 times).
@@ -47,6 +52,8 @@ pub(crate) struct SegmentHeader {
     /// Everything up to this batch was durable, in earlier uses, when this use began.
     pub(crate) durable_seq: u64,
     pub(crate) oldest_use: u64,
+    /// What the next use will have. Headers of version 1 do not say.
+    pub(crate) next_salt: Option<Salt>,
 }
 
 /// The two copies of a header, as found.
@@ -96,7 +103,7 @@ impl SegmentHeader {
     pub(crate) fn encode(&self) -> [u8; SEGMENT_HEADER_BYTES] {
         let mut block = Vec::with_capacity(BLOCK_BYTES);
         block.put_raw(&SEGMENT_MAGIC);
-        block.put_u32(SEGMENT_VERSION);
+        block.put_u32(if self.next_salt.is_some() { SEGMENT_VERSION } else { FIRST_VERSION });
         block.put_u32(BLOCK_BYTES as u32);
         block.put_u64(self.segment_bytes);
         block.put_u64(self.use_number);
@@ -105,6 +112,10 @@ impl SegmentHeader {
         block.put_u64(self.durable_seq);
         block.put_u64(self.oldest_use);
         block.put_u32(crc32c::crc32c(&block));
+        if let Some(salt) = self.next_salt {
+            block.put_u64(salt.value);
+            block.put_u32(crc32c::crc32c(&block));
+        }
         let mut bytes = [0; SEGMENT_HEADER_BYTES];
         for copy in [0, BLOCK_BYTES] {
             bytes[copy..copy + block.len()].copy_from_slice(&block);
@@ -133,19 +144,26 @@ fn parse(bytes: &[u8]) -> Result<Result<Option<SegmentHeader>, String>, DecodeEr
         return Ok(Ok(None));
     }
     let (version, block_bytes) = (reader.u32("segment.version")?, reader.u32("segment.block_bytes")?);
-    let header = SegmentHeader {
+    let mut header = SegmentHeader {
         segment_bytes: reader.u64("segment.bytes")?,
         use_number: reader.u64("segment.use")?,
         salt: Salt::new(reader.u64("segment.salt")?),
         first_batch_seq: reader.u64("segment.first_batch_seq")?,
         durable_seq: reader.u64("segment.durable_seq")?,
         oldest_use: reader.u64("segment.oldest_use")?,
+        next_salt: None,
     };
     if reader.u32("segment.crc")? != crc32c::crc32c(&bytes[..COVERED_BYTES]) {
         return Ok(Ok(None));
     }
-    if version != SEGMENT_VERSION {
+    if !(FIRST_VERSION..=SEGMENT_VERSION).contains(&version) {
         return Ok(Err(format!("is a segment of version {version}; this build knows {SEGMENT_VERSION}")));
+    }
+    if version > FIRST_VERSION {
+        header.next_salt = Some(Salt::new(reader.u64("segment.next_salt")?));
+        if reader.u32("segment.second_crc")? != crc32c::crc32c(&bytes[..ALL_COVERED_BYTES]) {
+            return Ok(Ok(None));
+        }
     }
     if block_bytes as usize != BLOCK_BYTES {
         return Ok(Err(format!("has blocks of {block_bytes} bytes; this build knows {BLOCK_BYTES}")));
@@ -262,6 +280,7 @@ mod tests {
             first_batch_seq: 100,
             durable_seq: 98,
             oldest_use: 2,
+            next_salt: Some(Salt::new(78)),
         }
     }
 
@@ -270,7 +289,7 @@ mod tests {
         let (disk, path) = (MemoryDisk::new(), Path::new("/segment"));
         let file = disk.open(path, Open::CreateNew).expect("new");
         file.write_all_at(&header().encode(), 0).expect("room");
-        for bit in 0..(COVERED_BYTES + 4) * 8 {
+        for bit in 0..(ALL_COVERED_BYTES + 4) * 8 {
             for copy in [0, BLOCK_BYTES * 8] {
                 disk.flip_bit(path, (copy + bit) as u64);
                 let found = SegmentHeader::read(path, file.as_ref()).expect("readable");
@@ -280,6 +299,18 @@ mod tests {
         }
         let found = SegmentHeader::read(path, file.as_ref()).expect("readable");
         assert_eq!((found.header, found.both_whole), (Some(header()), true));
+    }
+
+    #[test]
+    fn a_header_of_version_1_names_no_next_salt() {
+        let (disk, path) = (MemoryDisk::new(), Path::new("/segment"));
+        let file = disk.open(path, Open::CreateNew).expect("new");
+        let first = SegmentHeader { next_salt: None, ..header() };
+        let bytes = first.encode();
+        assert_eq!((bytes[8], &bytes[COVERED_BYTES + 4..BLOCK_BYTES]), (1, &[0; BLOCK_BYTES - 68][..]));
+        file.write_all_at(&bytes, 0).expect("room");
+        let found = SegmentHeader::read(path, file.as_ref()).expect("readable");
+        assert_eq!((found.header, found.both_whole), (Some(first), true));
     }
 
     #[test]

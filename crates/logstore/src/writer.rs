@@ -40,6 +40,8 @@ pub struct SegmentLog {
     pub(crate) pins: BTreeMap<u64, u32>,
     pub(crate) active: Option<Active>,
     pub(crate) next_use: u64,
+    /// The salt that the last use named for that one.
+    pub(crate) next_salt: Option<Salt>,
     /// The number of the last batch; also of one that was torn.
     pub(crate) highest_seq: u64,
     /// Everything up to this batch is known to be durable.
@@ -72,6 +74,8 @@ pub(crate) struct Active {
     use_number: u64,
     segment: SegmentFile,
     salt: Salt,
+    /// What its header says of the next one.
+    next_salt: Salt,
     /// Where the next batch goes; 0 when the use's header is still to be written, together with its first batch.
     offset: u64,
 }
@@ -220,6 +224,7 @@ impl SegmentLog {
             first_batch_seq: self.highest_seq + 1,
             durable_seq: self.proven_seq,
             oldest_use,
+            next_salt: Some(active.next_salt),
         };
         let header = (active.offset == 0).then(|| header.encode());
         batch::begin(&mut self.buffer, header.as_ref(), self.rows.len());
@@ -289,9 +294,11 @@ impl SegmentLog {
         };
         let use_number = self.next_use;
         self.next_use += 1;
-        let salt = Salt::new(if planted!(SaltReused) { 7 } else { (self.options.salts)() });
+        let mut draw = || Salt::new(if planted!(SaltReused) { 7 } else { (self.options.salts)() });
+        let (salt, next_salt) = (self.next_salt.unwrap_or_else(&mut draw), draw());
+        self.next_salt = Some(next_salt);
         self.space.uses.insert(use_number, segment.clone());
-        self.active = Some(Active { use_number, segment, salt, offset: 0 });
+        self.active = Some(Active { use_number, segment, salt, next_salt, offset: 0 });
         Ok(())
     }
 
