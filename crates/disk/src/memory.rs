@@ -78,6 +78,8 @@ pub struct Faults {
     pub syncs_fail: bool,
     /// Every read fails with EIO.
     pub reads_fail: bool,
+    /// Every write fails with EIO.
+    pub writes_fail: bool,
 }
 
 type Inode = u64;
@@ -220,8 +222,8 @@ impl MemoryDisk {
     }
 
     /// The next write below a directory gets lost although it succeeds, or goes so many bytes off. Should the power go or the process end
-    /// before anything else is durable there, it was only late: a disk that loses the very last write cannot be found out. Writes to the
-    /// beginning of a file are left alone.
+    /// before anything else is durable there, it was only late: a disk that loses the very last write cannot be found out. What a new file
+    /// begins with is left alone.
     pub fn stray_next_write(&self, directory: PathBuf, off_bytes: Option<u64>) {
         self.lock().stray = Some(Stray { directory, off_bytes, made: None });
     }
@@ -608,6 +610,9 @@ impl MemoryFile {
     fn write(&self, state: &mut State, bytes: &[u8], offset: u64) -> io::Result<()> {
         if !self.writable {
             return Err(io::Error::from(io::ErrorKind::PermissionDenied));
+        }
+        if state.faults.writes_fail {
+            return Err(eio());
         }
         state.last_writes.insert(self.path.clone(), (offset, offset + bytes.len() as u64));
         let mut offset = offset;

@@ -37,6 +37,8 @@ pub enum Fault {
     DiskFull,
     /// One operation of a disk fails with EIO (rule D10).
     DiskFails,
+    /// A disk fails all reads, all writes or all syncs with EIO, until it is repaired (rule D10).
+    DiskBroken,
     /// Somebody moves the leadership of a group.
     Transfer,
     /// Somebody adds, demotes or removes a member.
@@ -47,6 +49,8 @@ pub enum Fault {
     Wiped,
     /// A node starts on a copy of its directory from a while ago (rule M7).
     OldCopy,
+    /// Another process starts on a copy of a node's directory while the node goes on (rule M7).
+    Twin,
     /// Bits of a log are flipped at rest.
     RotInLog,
     /// Bits of a group's state are flipped at rest.
@@ -82,11 +86,13 @@ impl Fault {
         (Fault::Suspicion, 500, (500, 3_000)),
         (Fault::DiskFull, 300, (1_000, 5_000)),
         (Fault::DiskFails, 400, (1_000, 5_000)),
+        (Fault::DiskBroken, 200, (1_500, 6_000)),
         (Fault::Transfer, 700, (500, 3_000)),
         (Fault::Members, 600, (400, 3_000)),
         (Fault::NodeLost, 250, (1_500, 5_000)),
         (Fault::Wiped, 200, (1_500, 5_000)),
         (Fault::OldCopy, 200, (1_000, 4_000)),
+        (Fault::Twin, 150, (1_500, 5_000)),
         (Fault::RotInLog, 250, (1_000, 4_000)),
         (Fault::RotInState, 200, (1_000, 4_000)),
         (Fault::RotInLists, 100, (2_000, 5_000)),

@@ -97,12 +97,14 @@ pub struct Faulty {
     pub full: bool,
     /// One operation, with EIO.
     pub failing: bool,
+    /// All reads, writes or syncs, with EIO.
+    pub broken: bool,
 }
 
 impl Faulty {
     /// Whether it was told anything.
     pub fn any(self) -> bool {
-        self.full || self.failing
+        self.full || self.failing || self.broken
     }
 }
 
@@ -196,7 +198,7 @@ impl Node {
 
     /// Whether its disk may fail: it was told to, or something happened to what it holds.
     pub fn may_fail(&self) -> bool {
-        self.faulty.failing || self.is_hurt
+        self.faulty.failing || self.faulty.broken || self.is_hurt
     }
 
     /// Where the last write to a file went.
@@ -242,13 +244,19 @@ impl Node {
         if let Some(process) = self.process.take() {
             self.segments_recycled += process.log.store().status().segments_recycled;
         }
+        let Faults { reads_fail, writes_fail, syncs_fail, .. } = self.disk.faults();
         match power_seed {
             Some(seed) => self.disk.crash(seed),
             None => self.disk.kill(),
         }
+        self.change_faults(|faults| *faults = Faults { reads_fail, writes_fail, syncs_fail, ..*faults });
         self.crash_at = None;
         self.frozen_until_us = 0;
-        self.faulty = Faulty { full: self.disk.faults().capacity_bytes.is_some(), failing: false };
+        self.faulty = Faulty {
+            full: self.disk.faults().capacity_bytes.is_some(),
+            failing: false,
+            broken: reads_fail || writes_fail || syncs_fail,
+        };
     }
 
     /// Starts a process from what the disk holds, in the order of a host: see [`mraft::opening`].

@@ -45,6 +45,8 @@ const WRITTEN_ELECTIONS: u64 = 10;
 const CALM_ELECTIONS: u64 = 45;
 /// At the end of the calm phase nobody asks for anything for so many election timeouts: then all replicas must be at the same place.
 const QUIET_ELECTIONS: u64 = 12;
+/// What was asked for before has had its time when so many are left.
+const RESTED_ELECTIONS: u64 = 8;
 /// The wall clock at the beginning.
 const UNIX_MS: u64 = 1_700_000_000_000;
 
@@ -184,6 +186,7 @@ enum Action {
     /// An operator restarts a process whose replicas stopped.
     Operator(usize, u64),
     DiskRoom(usize),
+    DiskRepaired(usize),
     /// Somebody finds that a disk is damaged.
     LookAtDisk(usize),
     /// A wall clock that jumped goes right again.
@@ -200,6 +203,8 @@ enum Action {
     Calm,
     /// By now every group must have taken a write in the calm.
     WrittenByNow,
+    /// Nobody has asked for anything for a while.
+    Rested,
 }
 
 impl Action {
@@ -346,6 +351,7 @@ impl World {
         self.after(1, Action::Operate);
         self.after(self.mix.safety_us, Action::Calm);
         let end = self.end_us();
+        self.after(end - RESTED_ELECTIONS * ELECTION_US, Action::Rested);
         while let Some(Reverse((at, id, place))) = self.calendar.pop() {
             if at > end {
                 break;
@@ -414,6 +420,13 @@ impl World {
                 self.nodes[node].change_faults(|faults| faults.capacity_bytes = None);
                 Ok(())
             }
+            Action::DiskRepaired(node) => {
+                self.say(|| format!("the disk of node {} is repaired", self.ids[node]));
+                self.nodes[node].change_faults(|faults| {
+                    (faults.reads_fail, faults.writes_fail, faults.syncs_fail) = (false, false, false);
+                });
+                Ok(())
+            }
             Action::LookAtDisk(node) => {
                 self.look_at_disk(node);
                 Ok(())
@@ -426,6 +439,10 @@ impl World {
             Action::Forget { node, boot, group, replica } => self.forget_replica(node, boot, group, replica),
             Action::Calm => self.calm_down(),
             Action::WrittenByNow => self.check_written(),
+            Action::Rested => {
+                self.note_resting_terms();
+                Ok(())
+            }
         }
     }
 

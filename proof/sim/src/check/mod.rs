@@ -36,6 +36,8 @@ pub mod promise {
     pub const COMES_BACK: &str = "a node comes back from its own disk";
     /// Rules M6 and M7.
     pub const ONLY_STRANGERS_REFUSED: &str = "only wiped directories and old copies are refused";
+    /// Rule M7.
+    pub const OLD_COPIES_REFUSED: &str = "an old copy of a directory is refused";
     /// Rule D10, the healthy half.
     pub const LOG_WORKS: &str = "the log works as long as the disk does";
     /// Rule L6 and the order of writes.
@@ -103,6 +105,8 @@ pub struct Checks {
     pub stale: stale::Stale,
     /// The groups' time.
     pub log_times: log_time::LogTimes,
+    /// The groups' terms at rest.
+    pub resting_terms: calm::RestingTerms,
 }
 
 impl Checks {

@@ -82,9 +82,11 @@ impl World {
             }
             Fault::DiskFull
             | Fault::DiskFails
+            | Fault::DiskBroken
             | Fault::NodeLost
             | Fault::Wiped
             | Fault::OldCopy
+            | Fault::Twin
             | Fault::RotInLog
             | Fault::RotInState
             | Fault::RotInLists
@@ -127,11 +129,13 @@ impl World {
             Fault::Suspicion => self.suspect(),
             Fault::DiskFull => self.fill_disk(),
             Fault::DiskFails => self.fail_disk(),
+            Fault::DiskBroken => self.break_disk(),
             Fault::Transfer => self.transfer_leadership()?,
             Fault::Members => self.change_members()?,
             Fault::NodeLost => self.lose_node(),
             Fault::Wiped => self.wipe(),
             Fault::OldCopy => self.restore_copy(),
+            Fault::Twin => self.start_twin()?,
             Fault::RotInLog => self.flip_bits(Part::Log),
             Fault::RotInState => self.flip_bits(Part::State),
             Fault::RotInLists => self.flip_bits(Part::Small),
@@ -310,6 +314,27 @@ impl World {
         true
     }
 
+    /// A disk takes no more reads, writes or syncs until it is repaired; the operator who looks after the node tries in vain meanwhile.
+    fn break_disk(&mut self) -> bool {
+        let node = self.random.disks.index(self.nodes.len());
+        if self.nodes[node].process.is_none() || self.nodes[node].faulty.broken {
+            return false;
+        }
+        let what = self.random.disks.index(3);
+        self.nodes[node].faulty.broken = true;
+        self.nodes[node].change_faults(|faults| match what {
+            0 => faults.reads_fail = true,
+            1 => faults.writes_fail = true,
+            _ => faults.syncs_fail = true,
+        });
+        self.say(|| {
+            format!("the disk of node {} fails all {}", self.ids[node], ["reads", "writes", "syncs"][what])
+        });
+        let wait = self.random.disks.between(100_000, 2_500_000);
+        self.after(wait, Action::DiskRepaired(node));
+        true
+    }
+
     fn partition(&mut self) -> bool {
         if self.random.partitions.per_mille(400) {
             self.network.heal();
@@ -415,6 +440,7 @@ impl World {
                 faults.all_from_operation = None;
                 faults.once_at_operation = None;
                 faults.capacity_bytes = None;
+                (faults.reads_fail, faults.writes_fail, faults.syncs_fail) = (false, false, false);
             });
             if own.process.is_some() && own.faulty.any() {
                 self.end_process(node, None);

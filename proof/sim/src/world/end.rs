@@ -2,6 +2,9 @@
 
 //! What must hold when everything has come to rest, and what must hold of the time in the log.
 
+use std::path::Path;
+
+use mraft::files::group_directory;
 use mraft_kv::query::{QueryAnswer, ScanEntry};
 use mraft_types::{GroupId, Index, NodeId};
 
@@ -10,6 +13,7 @@ use crate::check::linearizable::Question;
 use crate::check::{Broken, calm};
 use crate::clients::query;
 use crate::mix::SANE_SKEW_MS;
+use crate::node::{DATA, SEGMENTS_TARGET};
 
 /// What of a replica must be the same on all members when nobody writes any more.
 #[derive(PartialEq, Eq)]
@@ -35,9 +39,35 @@ impl World {
     /// Every member of each group is there and at the same place with the same content, and holds everything that was acknowledged.
     pub(super) fn check_end(&mut self) -> Result<(), Broken> {
         for group in (0..self.mix.groups).map(GroupId) {
+            self.checks.resting_terms.check(group, self.checks.elections.newest_term(group))?;
             self.check_members(group)?;
         }
-        Ok(())
+        (0..self.nodes.len()).try_for_each(|node| self.check_space(node))
+    }
+
+    pub(super) fn note_resting_terms(&mut self) {
+        for group in (0..self.mix.groups).map(GroupId) {
+            self.checks.resting_terms.note(group, self.checks.elections.newest_term(group));
+        }
+    }
+
+    /// What is not needed is gone from the disk.
+    fn check_space(&self, node: usize) -> Result<(), Broken> {
+        let own = &self.nodes[node];
+        let Some(process) = own.process.as_ref().filter(|_| !own.is_gone && !own.is_hurt) else {
+            return Ok(());
+        };
+        let on_node = |broken: Broken| Broken { how: format!("node {}: {}", own.id, broken.how), ..broken };
+        calm::log_space(&process.log.store().status(), SEGMENTS_TARGET).map_err(on_node)?;
+        let data = Path::new(DATA);
+        let records = process.registry.records().values();
+        let listed = records.map(|record| group_directory(data, record.group, record.replica)).collect();
+        let groups = data.join("groups");
+        let depth = groups.components().count() + 1;
+        let files = own.disk.files();
+        let found = files.iter().filter(|(path, _)| path.starts_with(&groups));
+        let found = found.map(|(path, _)| path.components().take(depth).collect()).collect();
+        calm::directories(&found, &listed).map_err(on_node)
     }
 
     fn check_members(&mut self, group: GroupId) -> Result<(), Broken> {

@@ -3,12 +3,14 @@
 //! Connections: two processes talk once each has judged the other's hello and remembers durably what it brought (rules M6, M7).
 
 use mraft::core::Input;
+use mraft_disk::memory::Faults;
 use mraft_engine::event::Event;
 use mraft_types::{CondemnedReason, GroupId};
 use mraft_wire::{Hello, HelloRefused, Purpose, TopologyStamp, check};
 
 use super::World;
 use crate::check::{Broken, promise};
+use crate::node::Node;
 
 /// Who was refused tries again after so long.
 const REFUSED_US: u64 = 200_000;
@@ -78,6 +80,70 @@ impl World {
             }
         }
         Ok(Some(false))
+    }
+
+    /// Another process starts on a copy of a node's directory, under its id, while the node goes on (rules M6, M7). An old copy is refused
+    /// by everybody. A copy of the directory as it is now lacks nothing, and is taken for the node that was started again; then it is the
+    /// node itself that lacks a start which its peers know of, and must take part in nothing any more. The second process says hello to
+    /// everybody and ends.
+    pub(super) fn start_twin(&mut self) -> Result<bool, Broken> {
+        let node = self.random.disks.index(self.nodes.len());
+        let is_used =
+            !self.nodes[node].is_gone && !self.nodes[node].is_hurt && self.nodes[node].process.is_some();
+        if !is_used || self.nodes[node].faulty.any() {
+            return Ok(false);
+        }
+        let is_old = self.random.disks.per_mille(500);
+        let starts = self.nodes[node].process.as_ref().map_or(0, |process| process.identity.boot_counter);
+        let copy = match &self.nodes[node].copy {
+            Some((boot, copy)) if is_old => Some(copy.fork()).filter(|_| *boot < starts),
+            _ if is_old => None,
+            _ => Some(self.nodes[node].disk.fork()),
+        };
+        let Some(copy) = copy.filter(|_| self.is_remembered(node, starts)) else { return Ok(false) };
+        if !is_old && !self.may_lose(node) {
+            return Ok(false);
+        }
+        copy.kill();
+        copy.set_faults(Faults::default());
+        let mut twin =
+            Node { disk: copy, boot: self.nodes[node].boot, is_hurt: true, ..Node::new(self.ids[node]) };
+        let salt = self.random.time.draw();
+        if twin.start(&self.mix.own[node], &self.mix, salt, self.now_us).is_err() {
+            return Ok(false);
+        }
+        self.say(|| {
+            let age = if is_old { "an old copy" } else { "a copy" };
+            format!("another process starts on {age} of the directory of node {}", self.ids[node])
+        });
+        std::mem::swap(&mut self.nodes[node], &mut twin);
+        let accepted = self.twin_says_hello(node);
+        std::mem::swap(&mut self.nodes[node], &mut twin);
+        let accepted = accepted?;
+        if let Some(by) = accepted.first().filter(|_| is_old) {
+            let how = format!("node {} takes an old copy of node {} for it", self.ids[*by], self.ids[node]);
+            return Err(Broken::new(promise::OLD_COPIES_REFUSED, how));
+        }
+        for by in &accepted {
+            self.links.remove(&(node.min(*by), node.max(*by)));
+        }
+        self.nodes[node].is_hurt = !accepted.is_empty();
+        Ok(true)
+    }
+
+    /// Those that talk to the second process, which has the node's place meanwhile.
+    fn twin_says_hello(&mut self, node: usize) -> Result<Vec<usize>, Broken> {
+        let mut accepted = Vec::new();
+        for at in (0..self.nodes.len()).filter(|at| *at != node) {
+            let is_there = self.nodes[at].process.is_some() && self.nodes[at].frozen_until_us <= self.now_us;
+            if is_there
+                && self.network.connected(self.ids[node], self.ids[at])
+                && self.shake_hands(node, at)? == Some(false)
+            {
+                accepted.push(at);
+            }
+        }
+        Ok(accepted)
     }
 
     fn judge(

@@ -251,7 +251,7 @@ impl World {
 
     /// Whether every other node remembers, durably, that this one was started at least so often: then each of them tells another
     /// directory, or an old copy, from it (rules M6, M7).
-    fn is_remembered(&self, node: usize, starts: u64) -> bool {
+    pub(super) fn is_remembered(&self, node: usize, starts: u64) -> bool {
         let others = (0..self.nodes.len()).filter(|at| *at != node && !self.nodes[*at].is_gone);
         let mut others = others.map(|at| {
             let table = self.nodes[at].process.as_ref()?.table.as_ref()?;
@@ -260,7 +260,8 @@ impl World {
         others.all(|boot| boot.is_some_and(|boot| boot >= starts))
     }
 
-    /// A node of no use that no group lists any more begins anew, once everybody was told that its id is free.
+    /// A node of no use that no group lists any more begins anew, once everybody was told that its id is free: everybody but others like
+    /// it, which will remember nobody.
     fn bring_back_outcasts(&mut self) -> Result<(), Broken> {
         for node in 0..self.nodes.len() {
             if self.nodes[node].is_gone || self.nodes[node].outcast.is_none() {
@@ -284,7 +285,7 @@ impl World {
                 })
             });
             let others_run = (0..self.nodes.len())
-                .filter(|at| *at != node && !self.nodes[*at].is_gone)
+                .filter(|at| *at != node && !self.nodes[*at].is_gone && self.nodes[*at].outcast.is_none())
                 .all(|at| self.nodes[at].process.is_some());
             if !all_are_there || !others_run {
                 continue;
