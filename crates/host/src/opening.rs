@@ -7,7 +7,8 @@
 //! 2. [`open`]: the start is counted, the list of groups and the log are read and compared.
 //! 3. [`recover`]: the list learns which replicas the log lost, the log learns of those that a crash left unfinished, and each replica is
 //!    put together from what both say and what its state machine has.
-//! 4. [`identity::mark_created`]: the first start is through.
+//! 4. [`finish_removals`]: what removed replicas left on the disk goes.
+//! 5. [`identity::mark_created`]: the first start is through.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -18,9 +19,10 @@ use mraft_logstore::{LogOptions, LogStore, Recovered, SegmentLog};
 use mraft_types::{CondemnedReason, GroupId, InstanceId};
 
 use crate::error::HostError;
+use crate::files::{group_directory, remove_directory};
 use crate::identity::{self, Claim, Identity};
 use crate::persist::{LogHealth, LogJob, LogWorker};
-use crate::registry::{GroupRecord, Registry};
+use crate::registry::{GroupList, GroupRecord, Registry};
 use crate::restore::{RestoredReplica, first_log, log_key, new_log};
 
 /// A directory that was opened.
@@ -80,6 +82,17 @@ pub fn open(
 /// Where a node's log is.
 pub fn log_directory(wal: &Path) -> std::path::PathBuf {
     wal.join("log")
+}
+
+/// Deletes what removals left behind that a crash or an error interrupted. What is left all the same.
+pub fn finish_removals(disk: &dyn Disk, data: &Path, list: &GroupList) -> Vec<(GroupId, HostError)> {
+    let removed =
+        list.gone.iter().map(|(group, (_, replica))| (*group, group_directory(data, *group, *replica)));
+    let failed = |(group, directory): (GroupId, std::path::PathBuf)| {
+        let error = remove_directory(disk, &directory).err()?;
+        Some((group, HostError::io(&directory, error)))
+    };
+    removed.filter_map(failed).collect()
 }
 
 /// Puts the replicas together, and makes durable what a crash left unfinished before any of them runs.

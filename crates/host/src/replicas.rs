@@ -396,12 +396,13 @@ impl Inner {
 
     /// Deletes what a removal left behind that a crash interrupted.
     pub(crate) fn finish_removals(&self) {
-        let listed = self.groups.get();
-        for (group, (_, replica)) in &listed.gone {
-            let directory = self.group_directory(*group, *replica);
-            if let Err(error) = crate::files::remove_directory(self.disk.as_ref(), &directory) {
-                tracing::warn!(%group, directory = %directory.display(), "what a removed replica left cannot be deleted: {error}; the next start tries again");
-            }
+        let left = crate::opening::finish_removals(
+            self.disk.as_ref(),
+            &self.config.data_directory,
+            &self.groups.get(),
+        );
+        for (group, error) in left {
+            tracing::warn!(%group, "what a removed replica left cannot be deleted: {error}; the next start tries again");
         }
     }
 

@@ -394,6 +394,31 @@ mod tests {
     }
 
     #[test]
+    fn members_and_tombstones_are_bounded() {
+        let mut members = voters(&[1]);
+        for id in 2..=MEMBERS_MAX as u64 {
+            members = members.changed(&add(id), id).expect("room");
+        }
+        let refused = members.changed(&add(1 + MEMBERS_MAX as u64), 100);
+        assert_eq!(refused, Err(ChangeRefused::TooMany("members", MEMBERS_MAX)));
+        let mut members = voters(&[1]);
+        for id in 2..2 + TOMBSTONES_MAX as u64 {
+            members = members.changed(&MembershipChange::RetireNode(node(id)), id).expect("room");
+        }
+        let refused = members.changed(&MembershipChange::RetireNode(node(9_999)), 9_999);
+        assert_eq!(refused, Err(ChangeRefused::TooMany("retired nodes", TOMBSTONES_MAX)));
+    }
+
+    #[test]
+    fn m5_voters_outnumber_witnesses() {
+        let mut members = voters(&[1, 2]);
+        let witness = Member { role: Role::Witness, raft_address: "127.0.0.1:3".to_owned() };
+        members.members.insert(ReplicaId::new(0, node(3)), witness);
+        let remove = MembershipChange::Remove(ReplicaId::new(0, node(2)));
+        assert_eq!(members.changed(&remove, 2), Err(ChangeRefused::TooManyWitnesses));
+    }
+
+    #[test]
     fn a_membership_comes_back_from_its_bytes() {
         let members = voters(&[1, 2, 3])
             .changed(&MembershipChange::Remove(ReplicaId::new(0, node(2))), 5)

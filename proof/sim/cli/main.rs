@@ -4,6 +4,7 @@
 
 #![forbid(unsafe_code)]
 
+mod changes;
 #[cfg(feature = "planted")]
 mod planted;
 mod runner;

@@ -14,7 +14,9 @@ use std::sync::mpsc::channel;
 use std::time::Instant;
 
 use mraft_sim::summary::Summary;
-use mraft_sim::{Mix, Report, Transcript, Width, run, run_with};
+use mraft_sim::{Mix, Report, Transcript, Width, marks, run, run_with};
+
+use crate::changes::{Changes, minimise};
 
 /// Every so many seeds one is run twice.
 const TWICE_EVERY: u64 = 20;
@@ -33,13 +35,21 @@ Runs the simulator: a whole cluster in one thread, under virtual time, from a se
   --wide           up to 7 nodes and 64 groups instead of the small clusters of the default mix
   --jobs J         threads (all cores)
   --keep-going     goes on after a failure
+  --transcript     writes down what happens in every seed, not only in those that fail, below target/sim
+  --all-marks      fails when something that the product can say or meet was never seen; the names are printed
+  --marks          prints how often each was seen
+  --minimise       with --seeds 1: takes away whatever the seed does not need to break the same promise, and says what is left
+  --without F,G    these kinds of faults do not happen (they are listed in the figures at the end)
+  --clients N      at most so many clients
+  --groups N       at most so many groups
+  --safety-ms N    at most so many milliseconds of virtual time until everything heals
+  --good-network   nothing is lost, doubled, damaged or late between faults
   --planted [NAME] shows that each planted bug (or the named one) is found; only in a build that has them (cargo xtask sim makes one)
   --known          with --planted: each bug on the seed that is known to find it (proof/sim/planted.txt), and on 20 from --from on
   --searches K     looks for each planted bug from so many places in the seeds (1), through at most --seeds of them each (2000)
-  --transcript     writes down what happened in each failing seed, below target/sim (default when it stops at the first)
   --help           this
 
-A failure prints the seed, the promise that broke, and the command that repeats it.";
+A failure prints the seed, the promise that broke, and the command that repeats it; its transcript is below target/sim.";
 
 /// What the command line says.
 #[derive(Clone, Debug)]
@@ -49,6 +59,11 @@ pub struct Options {
     width: Width,
     jobs: usize,
     keep_going: bool,
+    transcripts: bool,
+    all_marks: bool,
+    prints_marks: bool,
+    minimise: bool,
+    changes: Changes,
     /// Planted bugs are looked for: all, or the named one.
     planted: Option<Option<String>>,
     is_known: bool,
@@ -65,14 +80,20 @@ impl Options {
             width: Width::Default,
             jobs,
             keep_going: false,
+            transcripts: false,
+            all_marks: false,
+            prints_marks: false,
+            minimise: false,
+            changes: Changes::default(),
             planted: None,
             is_known: false,
             searches: 1,
         };
         let mut arguments = arguments.peekable();
         while let Some(argument) = arguments.next() {
+            let mut value = |what: &str| arguments.next().ok_or(format!("{argument} needs {what}"));
             let mut number = || {
-                let value = arguments.next().ok_or(format!("{argument} needs a number"))?;
+                let value = value("a number")?;
                 value.parse::<u64>().map_err(|_| format!("{argument} needs a number, not {value}"))
             };
             match argument.as_str() {
@@ -83,6 +104,15 @@ impl Options {
                 "--known" => options.is_known = true,
                 "--searches" => options.searches = number()?,
                 "--keep-going" => options.keep_going = true,
+                "--transcript" => options.transcripts = true,
+                "--all-marks" => options.all_marks = true,
+                "--marks" => options.prints_marks = true,
+                "--minimise" => options.minimise = true,
+                "--without" => options.changes.leave_out(&value("kinds of faults")?)?,
+                "--clients" => options.changes.clients_max = Some(number()?),
+                "--groups" => options.changes.groups_max = Some(number()?),
+                "--safety-ms" => options.changes.safety_ms_max = Some(number()?),
+                "--good-network" => options.changes.good_network = true,
                 "--planted" => options.planted = Some(arguments.next_if(|next| !next.starts_with("--"))),
                 "--help" | "-h" => return Ok(None),
                 _ => return Err(format!("unknown argument {argument}")),
@@ -93,6 +123,9 @@ impl Options {
         }
         if options.jobs == 0 || options.jobs > JOBS_MAX {
             return Err(format!("--jobs must be 1 to {JOBS_MAX}"));
+        }
+        if options.minimise && options.seeds != Some(1) {
+            return Err("--minimise needs one seed: --seeds 1 --from S".to_owned());
         }
         Ok(Some(options))
     }
@@ -109,7 +142,7 @@ struct Ran {
 pub fn run_seeds(
     seeds: u64,
     from: u64,
-    width: Width,
+    mix: &(impl Fn(u64) -> Mix + Sync),
     jobs: usize,
     mut tell: impl FnMut(&Report, bool) -> bool,
 ) -> Vec<Report> {
@@ -127,7 +160,7 @@ pub fn run_seeds(
                     if seed >= end {
                         break;
                     }
-                    let mix = Mix::draw(seed, width);
+                    let mix = mix(seed);
                     let report = run(seed, &mix);
                     let twice = (seed - from).is_multiple_of(TWICE_EVERY);
                     let differs = twice && run(seed, &mix) != report;
@@ -154,39 +187,59 @@ pub fn obey(options: &Options) -> ExitCode {
         return find_planted(name.as_deref(), options);
     }
     let Options { from, width, jobs, keep_going, .. } = *options;
+    let changes = &options.changes;
+    if options.minimise {
+        return find_least(from, width, changes);
+    }
     let seeds = options.seeds.unwrap_or(SEEDS);
     let began = Instant::now();
     let mut progress = Progress::new(seeds);
     let mut failures = 0u64;
-    let reports = run_seeds(seeds, from, width, jobs, |report, differs| {
+    let mix = |seed| changes.mix(seed, width);
+    let reports = run_seeds(seeds, from, &mix, jobs, |report, differs| {
         progress.step();
         if differs {
-            println!(
+            say(format_args!(
                 "seed {} did not do the same twice: something in it is not decided by the seed",
                 report.seed
-            );
+            ));
         }
         if let Some(broken) = &report.broken {
-            println!("seed {} broke a promise: {broken}", report.seed);
+            say(format_args!("seed {} broke a promise: {broken}", report.seed));
         }
-        if !differs && report.broken.is_none() {
-            return true;
+        let is_well = !differs && report.broken.is_none();
+        if !is_well {
+            failures += 1;
+            say(Again { seed: report.seed, width, changes });
         }
-        failures += 1;
-        println!("again: {}", Again { seed: report.seed, width });
-        match write_transcript(report.seed, width) {
-            Ok(path) => println!("what happened: {}", path.display()),
-            Err(error) => println!("what happened could not be written down: {error}"),
+        if !is_well || options.transcripts {
+            match write_transcript(report.seed, &mix(report.seed)) {
+                Ok(path) => say(format_args!("what happened: {}", path.display())),
+                Err(error) => say(format_args!("what happened could not be written down: {error}")),
+            }
         }
-        keep_going
+        is_well || keep_going
     });
     let took = began.elapsed().as_secs_f64();
     let summary = Summary::of(&reports);
-    println!("{} seeds from {from} in {took:.1} s, {failures} of them broke a promise", reports.len());
-    println!("{summary}");
-    let shortfalls = if failures == 0 && width == Width::Default { summary.shortfalls() } else { Vec::new() };
+    say(format_args!(
+        "{} seeds from {from} in {took:.1} s, {failures} of them broke a promise",
+        reports.len()
+    ));
+    say(&summary);
+    let is_judged = failures == 0 && width == Width::Default && *changes == Changes::default();
+    let mut shortfalls = if is_judged { summary.shortfalls() } else { Vec::new() };
+    let seen = summary.marks();
+    if options.prints_marks {
+        seen.iter().for_each(|(mark, times)| say(format_args!("{mark:40} {times:9}")));
+    }
+    let missing = marks::missing(seen);
+    say(format_args!("{} things seen, {} not", seen.len(), missing.len()));
+    if options.all_marks {
+        shortfalls.extend(missing.into_iter().map(|mark| format!("{mark} was never seen")));
+    }
     for shortfall in &shortfalls {
-        println!("TOO LITTLE: {shortfall}");
+        say(format_args!("TOO LITTLE: {shortfall}"));
     }
     if failures == 0 && shortfalls.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
@@ -220,7 +273,7 @@ fn find_planted(name: Option<&str>, options: &Options) -> ExitCode {
         let seeds_max = options.seeds.unwrap_or(SEEDS_MAX);
         let found = search(bug, options.searches, seeds_max, options.jobs as u64);
         let Some(seeds) = median(&found) else {
-            println!("{:26} NOT FOUND", bug.name());
+            say(format_args!("{:26} NOT FOUND", bug.name()));
             is_ok = false;
             continue;
         };
@@ -228,13 +281,13 @@ fn find_planted(name: Option<&str>, options: &Options) -> ExitCode {
         promises.sort_unstable();
         promises.dedup();
         let first = found.iter().flatten().map(|found| found.seed).min().unwrap_or(0);
-        println!("{:26} {seeds:5} seeds  seed {first:8}  {}", bug.name(), promises.join("; "));
+        say(format_args!("{:26} {seeds:5} seeds  seed {first:8}  {}", bug.name(), promises.join("; ")));
         for found in found.iter().flatten().filter(|found| !is_clean(found.seed)) {
-            println!(
+            say(format_args!(
                 "{:26} IS NOT THE CAUSE: seed {} breaks a promise without it too",
                 bug.name(),
                 found.seed
-            );
+            ));
             is_ok = false;
         }
     }
@@ -254,47 +307,74 @@ fn find_known(bugs: &[mraft_types::planted::Bug], options: &Options) -> ExitCode
         let found = find(*bug, *seed, 1, 1).or_else(|| find(*bug, options.from, FRESH_SEEDS, jobs));
         match found {
             Some(found) if is_clean(found.seed) => {
-                println!("{:26} seed {:8}  {}", bug.name(), found.seed, found.promise);
+                say(format_args!("{:26} seed {:8}  {}", bug.name(), found.seed, found.promise));
             }
             Some(found) => {
-                println!(
+                say(format_args!(
                     "{:26} IS NOT THE CAUSE: seed {} breaks a promise without it too",
                     bug.name(),
                     found.seed
-                );
+                ));
                 missed += 1;
             }
             None => {
-                println!(
+                say(format_args!(
                     "{:26} NOT FOUND on seed {seed} and {FRESH_SEEDS} from {}",
                     bug.name(),
                     options.from
-                );
+                ));
                 missed += 1;
             }
         }
     }
-    println!("{} planted bugs, {missed} of them missed", known.len());
+    say(format_args!("{} planted bugs, {missed} of them missed", known.len()));
     if missed == 0 && !known.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// The command that repeats a seed.
-struct Again {
+struct Again<'a> {
     seed: u64,
     width: Width,
+    changes: &'a Changes,
 }
 
-impl fmt::Display for Again {
+impl fmt::Display for Again<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "cargo xtask sim --seeds 1 --from {}", self.seed)?;
-        if self.width == Width::Wide { f.write_str(" --wide") } else { Ok(()) }
+        write!(f, "again: cargo xtask sim --seeds 1 --from {}", self.seed)?;
+        if self.width == Width::Wide {
+            f.write_str(" --wide")?;
+        }
+        write!(f, "{}", self.changes)
     }
 }
 
+/// A line of output. Whoever reads no further has heard enough: that is no failure.
+fn say(line: impl fmt::Display) {
+    let _ = writeln!(std::io::stdout(), "{line}");
+}
+
+/// Makes a failing seed as small as it gets.
+fn find_least(seed: u64, width: Width, changes: &Changes) -> ExitCode {
+    let tell = |least: &Changes| say(format_args!("still breaks with{least}"));
+    let Some(least) = minimise(seed, width, changes, tell) else {
+        say(format_args!("seed {seed} breaks no promise{changes}"));
+        return ExitCode::FAILURE;
+    };
+    let mix = least.mix(seed, width);
+    if let Some(broken) = run(seed, &mix).broken {
+        say(format_args!("seed {seed} broke a promise: {broken}"));
+    }
+    say(Again { seed, width, changes: &least });
+    match write_transcript(seed, &mix) {
+        Ok(path) => say(format_args!("what happened: {}", path.display())),
+        Err(error) => say(format_args!("what happened could not be written down: {error}")),
+    }
+    ExitCode::SUCCESS
+}
+
 /// Runs a seed once more and writes down what happens in it.
-fn write_transcript(seed: u64, width: Width) -> std::io::Result<PathBuf> {
-    let mix = Mix::draw(seed, width);
-    let (report, transcript) = run_with(seed, &mix, Some(Transcript::default()));
+fn write_transcript(seed: u64, mix: &Mix) -> std::io::Result<PathBuf> {
+    let (report, transcript) = run_with(seed, mix, Some(Transcript::default()));
     let directory = PathBuf::from("target/sim");
     std::fs::create_dir_all(&directory)?;
     let path = directory.join(format!("seed-{seed}.txt"));
@@ -327,7 +407,7 @@ impl Progress {
         let every = if std::io::stdout().is_terminal() { 20 } else { 500 };
         if self.done.is_multiple_of(every) {
             let per_second = self.done as f64 / self.began.elapsed().as_secs_f64().max(0.001);
-            println!("{} of {} seeds, {per_second:.1} a second", self.done, self.seeds);
+            say(format_args!("{} of {} seeds, {per_second:.1} a second", self.done, self.seeds));
         }
     }
 }

@@ -13,6 +13,9 @@ use crate::random::Random;
 
 /// Entries of one page of a scan.
 const SCAN_LIMIT: usize = 3;
+/// So many values of a thousand are long.
+const LONG_PER_MILLE: u64 = 60;
+const LONG_BYTES_MAX: u64 = 2_500;
 
 /// What a client does.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,7 +67,11 @@ pub struct Client {
 /// Draws the next wish. `series` counts the operations of all clients, which makes each write unique.
 pub fn draw(mix: &Mix, random: &mut Random, series: u64, group: GroupId, model: &Model) -> Wish {
     let key = |random: &mut Random| key(group, random.draw() % mix.keys);
-    let value = format!("v{series}").into_bytes();
+    let mut value = format!("v{series}").into_bytes();
+    if random.per_mille(LONG_PER_MILLE) {
+        // Longer than a sector: a write of it can be torn.
+        value.resize(random.between(600, LONG_BYTES_MAX) as usize, b'.');
+    }
     match random.between(0, 99) {
         0..=31 => {
             let key = key(random);

@@ -19,7 +19,8 @@
 
 pub mod check;
 pub mod clients;
-pub mod mix;
+pub mod marks;
+mod mix;
 pub mod network;
 pub mod node;
 pub mod random;
@@ -28,6 +29,6 @@ pub mod summary;
 pub mod transcript;
 pub mod world;
 
-pub use mix::{Mix, Width};
+pub use mix::{Fault, Mix, Width};
 pub use transcript::Transcript;
 pub use world::{Report, run, run_with};

@@ -43,6 +43,8 @@ pub enum Fault {
     Transfer,
     /// Somebody adds, demotes or removes a member.
     Members,
+    /// Somebody asks for a change of members that cannot be.
+    Nonsense,
     /// A node and its disk are gone for good; another one comes in its place.
     NodeLost,
     /// A node starts on an empty directory under its old id (rule M6).
@@ -89,6 +91,7 @@ impl Fault {
         (Fault::DiskBroken, 200, (1_500, 6_000)),
         (Fault::Transfer, 700, (500, 3_000)),
         (Fault::Members, 600, (400, 3_000)),
+        (Fault::Nonsense, 500, (500, 3_000)),
         (Fault::NodeLost, 250, (1_500, 5_000)),
         (Fault::Wiped, 200, (1_500, 5_000)),
         (Fault::OldCopy, 200, (1_000, 4_000)),

@@ -26,7 +26,7 @@ use mraft_disk::memory::Faults;
 use mraft_disk::{Disk, MemoryDisk};
 use mraft_engine::Limits;
 use mraft_kv::{MemoryKv, MemoryOptions};
-use mraft_logstore::{LogError, LogOptions, Recovered};
+use mraft_logstore::{Case, LogError, LogOptions, Recovered};
 use mraft_types::{DeploymentId, GroupId, Index, InstanceId, NodeId, ReplicaId};
 
 use crate::mix::{Mix, Own};
@@ -86,6 +86,10 @@ pub struct Node {
     pub installations_given_up: u64,
     /// The disk operation at which the process dies.
     pub crash_at: Option<u64>,
+    /// Its process dies in the middle of its next write to the log.
+    pub cuts_log: bool,
+    /// What the last opening of its log met.
+    pub recovery_cases: BTreeMap<Case, u64>,
     /// What the disk was told to refuse while this process runs: nothing else excuses a failure.
     pub faulty: Faulty,
 }
@@ -192,6 +196,8 @@ impl Node {
             installations_finished: 0,
             installations_given_up: 0,
             crash_at: None,
+            cuts_log: false,
+            recovery_cases: BTreeMap::new(),
             faulty: Faulty::default(),
         }
     }
@@ -251,6 +257,7 @@ impl Node {
         }
         self.change_faults(|faults| *faults = Faults { reads_fail, writes_fail, syncs_fail, ..*faults });
         self.crash_at = None;
+        self.cuts_log = false;
         self.frozen_until_us = 0;
         self.faulty = Faulty {
             full: self.disk.faults().capacity_bytes.is_some(),
@@ -276,6 +283,7 @@ impl Node {
             .with_segments_target(SEGMENTS_TARGET);
         let opened = opening::open(&disk, data, data, &claim, fresh, options)?;
         let opening::Opened { mut identity, registry, log } = opened;
+        self.recovery_cases = log.recovery_cases().clone();
         let mut process =
             Process::new(self.boot, own, mix, identity.clone(), registry, Box::new(log), now_us);
         let (mut numbers, mut applied) = (process.numbers, BTreeMap::new());
@@ -302,6 +310,8 @@ impl Node {
         }
         self.installations_given_up += process.abandoned.len() as u64;
         process.not_started = recovery.not_started;
+        let left = opening::finish_removals(disk.as_ref(), data, process.registry.list());
+        left.into_iter().try_for_each(|(_, error)| Err(error))?;
         identity::mark_created(disk.as_ref(), data, data, &mut identity)?;
         process.table = Some(PeerTable::open(Arc::clone(&disk), data)?);
         let list = process.registry.list();

@@ -2,6 +2,7 @@
 
 //! What many seeds did together, and the least that they must have done: a simulator that does nothing finds nothing.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::mix::Fault;
@@ -27,6 +28,7 @@ pub struct Summary {
     figures: Vec<Figure>,
     seeds: usize,
     trace: u64,
+    marks: BTreeMap<String, u64>,
 }
 
 /// One figure of all seeds.
@@ -95,7 +97,16 @@ impl Summary {
             share("seeds that compared all replicas", |report| report.groups_compared, None),
         ]);
         let trace = reports.iter().fold(0u64, |trace, report| trace.rotate_left(7) ^ report.trace);
-        Summary { figures, seeds, trace }
+        let mut marks = BTreeMap::new();
+        for (mark, times) in reports.iter().flat_map(|report| &report.marks) {
+            *marks.entry(mark.clone()).or_default() += times;
+        }
+        Summary { figures, seeds, trace, marks }
+    }
+
+    /// What the seeds came to see, and how often ([`crate::marks`]).
+    pub fn marks(&self) -> &BTreeMap<String, u64> {
+        &self.marks
     }
 
     /// What the seeds did too little of; nothing when there are too few of them to say.

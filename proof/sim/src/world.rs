@@ -10,6 +10,7 @@ mod crashes;
 mod damage;
 mod end;
 mod links;
+mod nonsense;
 mod operators;
 mod requests;
 mod snapshots;
@@ -30,6 +31,7 @@ use mraft_types::{DeploymentId, GroupId, Member, Membership, NodeId, ReplicaId, 
 
 use crate::check::{Broken, Checks};
 use crate::clients::Client;
+use crate::marks::Marks;
 use crate::mix::{Fault, Mix, TICK_US};
 use crate::network::Network;
 use crate::node::{ELECTION_TICKS, Node, Process};
@@ -101,6 +103,8 @@ pub struct Report {
     pub outcasts_back: u64,
     /// Replicas that were condemned (rule D9).
     pub condemned: u64,
+    /// What it came to see ([`crate::marks`]).
+    pub marks: BTreeMap<String, u64>,
     /// Groups whose voters were all found to have the same state by themselves (rule E8).
     pub groups_compared: u64,
     /// Hash of everything that happened, in order.
@@ -268,6 +272,7 @@ struct World {
     newest_memberships: BTreeMap<GroupId, Vec<Membership>>,
     /// Since when a node's replica of a group sleeps behind a leader that is gone.
     forsaken: BTreeMap<(usize, GroupId), u64>,
+    marks: Marks,
     transcript: Option<RefCell<Transcript>>,
 }
 
@@ -332,6 +337,7 @@ impl World {
             atlas: Atlas::default(),
             newest_memberships: BTreeMap::new(),
             forsaken: BTreeMap::new(),
+            marks: Marks::default(),
             transcript: None,
         }
     }
@@ -448,6 +454,10 @@ impl World {
 
     fn finish(mut self, result: Result<(), Broken>) -> (Report, Option<Transcript>) {
         self.report.broken = result.err();
+        for (fault, times) in &self.report.faults {
+            self.marks.see_often(fault, *times);
+        }
+        self.report.marks = self.marks.into_counts();
         self.report.acknowledged = self.checks.acknowledged.count;
         let compared = |group: GroupId| {
             let running = self.nodes.iter().filter_map(|node| node.process.as_ref());

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use mraft_raft::{AppendReply, Body, Config, Message, Restored};
 use mraft_types::{
     Entry, EntryKind, HardState, LogPosition, LogStart, Member, Membership, MembershipChange, Payload,
-    ReplicaId, Role, Term,
+    ReplicaId, Role, Term, limits::COMMAND_BYTES_MAX,
 };
 
 use super::*;
@@ -226,6 +226,19 @@ fn e1_what_waits_at_a_groups_turn_becomes_one_entry_up_to_its_bytes() {
     let entries = play.raft().entries(before + 2, play.raft().last_index(), usize::MAX).expect("in memory");
     let counts = entries.iter().map(|entry| PackedEntry::decode(&entry.payload).expect("packed here").count);
     assert_eq!(counts.collect::<Vec<_>>(), [3, 3, 3, 1], "an entry is closed at its target");
+}
+
+#[test]
+fn e3_a_command_that_is_too_large_is_refused_at_once_and_the_next_one_goes_on() {
+    let mut play = Play::new(Limits::default());
+    play.lead();
+    let before = play.raft().last_index();
+    let own = vec![proposal(1, &vec![0; COMMAND_BYTES_MAX + 1]), proposal(2, b"put")];
+    play.handle(Event::Propose(own));
+    let refused = NotApplied::TooLarge { bytes: COMMAND_BYTES_MAX + 1, max_bytes: COMMAND_BYTES_MAX };
+    assert_eq!(play.answers, [(Ticket(1), Answer::NotApplied(refused))]);
+    play.accept();
+    assert_eq!(play.handed(), [(2, before + 1)]);
 }
 
 #[test]

@@ -38,6 +38,8 @@ pub mod promise {
     pub const ONLY_STRANGERS_REFUSED: &str = "only wiped directories and old copies are refused";
     /// Rule M7.
     pub const OLD_COPIES_REFUSED: &str = "an old copy of a directory is refused";
+    /// Rules M1 to M3.
+    pub const NONSENSE_REFUSED: &str = "a change of members that cannot be is refused";
     /// Rule D10, the healthy half.
     pub const LOG_WORKS: &str = "the log works as long as the disk does";
     /// Rule L6 and the order of writes.

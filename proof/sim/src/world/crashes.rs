@@ -45,6 +45,9 @@ impl World {
         if self.dies(node) {
             return Ok(());
         }
+        for (case, times) in std::mem::take(&mut self.nodes[node].recovery_cases) {
+            self.marks.see_often(&case, times);
+        }
         if let Err(reason) = result {
             self.say(|| format!("node {} does not start: {reason}", self.ids[node]));
             if self.nodes[node].is_hurt {
@@ -94,7 +97,7 @@ impl World {
             | Fault::Misdirected
             | Fault::SlowDisk
             | Fault::HungDisk => &mut self.random.disks,
-            Fault::Transfer | Fault::Members => &mut self.random.operators,
+            Fault::Transfer | Fault::Members | Fault::Nonsense => &mut self.random.operators,
         };
         random.between(1, 2 * mean_us)
     }
@@ -132,6 +135,7 @@ impl World {
             Fault::DiskBroken => self.break_disk(),
             Fault::Transfer => self.transfer_leadership()?,
             Fault::Members => self.change_members()?,
+            Fault::Nonsense => self.ask_nonsense()?,
             Fault::NodeLost => self.lose_node(),
             Fault::Wiped => self.wipe(),
             Fault::OldCopy => self.restore_copy(),
@@ -170,10 +174,12 @@ impl World {
         }
     }
 
-    /// Kills a process at one of its next disk operations.
+    /// Kills a process at one of its next disk operations, or in the middle of its next write to the log.
     pub(super) fn draw_middle(&mut self, node: usize) -> bool {
         let is_running = self.nodes[node].process.is_some();
-        if is_running {
+        if is_running && self.random.crashes.per_mille(500) {
+            self.nodes[node].cuts_log = true;
+        } else if is_running {
             let operations = self.random.crashes.between(0, MIDDLE_OPERATIONS_MAX);
             self.nodes[node].arm(operations);
         }

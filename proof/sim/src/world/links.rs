@@ -166,6 +166,7 @@ impl World {
     fn refused(&mut self, node: usize, by: usize, reason: &HelloRefused) -> Result<(), Broken> {
         self.say(|| format!("node {} refuses node {}: {reason}", self.ids[by], self.ids[node]));
         self.report.hellos_refused += 1;
+        self.marks.see(reason);
         let named = match reason {
             HelloRefused::Instance { node, .. }
             | HelloRefused::Clone { node, .. }

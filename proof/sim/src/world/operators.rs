@@ -59,6 +59,7 @@ impl World {
             return Ok(());
         }
         let expected = Some(membership.change_index);
+        self.marks.see(&change);
         let Some(process) = self.nodes[leader].process.as_mut() else { return Ok(()) };
         let deadline_tick = process.tick + 100;
         self.report.changes_proposed += 1;
@@ -128,6 +129,11 @@ impl World {
         let is_useless = |id: &&ReplicaId| self.is_useless(group, **id);
         if let Some(useless) = membership.members.keys().find(is_useless) {
             return Some(MembershipChange::Remove(*useless));
+        }
+        let is_retired = |at: &usize| membership.retired_nodes.contains(&self.ids[*at]);
+        let is_lost = |at: &usize| self.nodes[*at].is_gone && membership.replica_on(self.ids[*at]).is_none();
+        if let Some(lost) = (0..self.nodes.len()).find(|at| is_lost(at) && !is_retired(at)) {
+            return Some(MembershipChange::RetireNode(self.ids[lost]));
         }
         let learner =
             |(id, member): (&ReplicaId, &mraft_types::Member)| (member.role == Role::Learner).then_some(*id);
@@ -359,7 +365,7 @@ impl World {
         let removed = process.remove(&disk, group, replica, &mut out);
         self.after_a_change(node, removed)?;
         for (ticket, answer) in out.answers {
-            self.answer(ticket, answer);
+            self.answer(ticket, answer)?;
         }
         Ok(())
     }

@@ -7,8 +7,10 @@ use mraft::{Answer, NotApplied, Proposal, ReadKind, Ticket};
 use mraft_engine::event::Event;
 use mraft_engine::packing::NO_SLOT;
 use mraft_kv::query::QueryAnswer;
+use mraft_raft::ChangeError;
 use mraft_types::{GroupId, Payload, ReplicaId};
 
+use super::nonsense::{NONSENSE_TICKET, REPEATED_TICKET};
 use super::{Action, World, running};
 use crate::check::linearizable::Question;
 use crate::check::{Broken, promise};
@@ -103,15 +105,32 @@ impl World {
         self.pump(at)
     }
 
-    pub(super) fn answer(&mut self, ticket: Ticket, answer: Answer) {
+    pub(super) fn answer(&mut self, ticket: Ticket, answer: Answer) -> Result<(), Broken> {
+        match &answer {
+            Answer::NotApplied(reason) => {
+                self.marks.see(reason);
+                if let NotApplied::Change(refused) = reason {
+                    self.marks.see(refused);
+                    if let ChangeError::Impossible(refused) = refused {
+                        self.marks.see(refused);
+                    }
+                }
+            }
+            Answer::Unknown(reason) => self.marks.see(reason),
+            _ => {}
+        }
+        if ticket == NONSENSE_TICKET || ticket == REPEATED_TICKET {
+            return self.answered_nonsense(ticket, &answer);
+        }
         let (client, series) = ((ticket.0 >> 32) as usize, ticket.0 & u64::from(u32::MAX));
         if client >= self.clients.len() {
-            return;
+            return Ok(());
         }
         // A read is looked up on the node at once; a write's answer needs a moment to reach the client.
         let wait =
             if matches!(answer, Answer::ReadReady { .. }) { 0 } else { self.random.load.between(10, 500) };
         self.after(wait, Action::Answer { client, series, answer });
+        Ok(())
     }
 
     pub(super) fn answered(&mut self, client: usize, series: u64, answer: Answer) -> Result<(), Broken> {

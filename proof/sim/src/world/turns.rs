@@ -22,6 +22,8 @@ use crate::node::SEGMENTS_TARGET;
 
 /// A seal follows within this time after writing stops (rule L3).
 const SEAL_AFTER_US: u64 = 25_000;
+/// A write to the log is a write and a sync.
+const LOG_WRITE_OPERATIONS: u64 = 1;
 /// How often a full disk is tried again.
 const FULL_RETRY_US: u64 = 200_000;
 /// Ticks between two host heartbeats.
@@ -189,6 +191,7 @@ impl World {
     fn carry_out(&mut self, node: usize, output: Output) -> Result<(), Broken> {
         let (own, boot) = (self.ids[node], self.nodes[node].boot);
         self.check_spoken(node, &output)?;
+        self.see(&output);
         for (to, messages) in output.messages {
             let mut builder = FrameBuilder::new(own, to);
             for envelope in &messages {
@@ -221,7 +224,9 @@ impl World {
             self.after(wait, Action::LogRead { node, boot, order });
         }
         for (group, notice) in &output.notices {
+            self.marks.see(notice);
             match notice {
+                Notice::ElectionStarted(reason) => self.marks.see(reason),
                 Notice::Panicked { message } => {
                     let how = format!("group {group} on node {own}: {message}");
                     return Err(Broken::new(promise::NOTHING_PANICS, how));
@@ -231,12 +236,15 @@ impl World {
                     self.after(1, forget);
                 }
                 Notice::MembershipCommitted(membership) => self.note_membership(*group, membership),
-                Notice::Condemned(_) => self.report.condemned += 1,
+                Notice::Condemned(reason) => {
+                    self.marks.see(reason);
+                    self.report.condemned += 1;
+                }
                 _ => {}
             }
         }
         for (ticket, answer) in output.answers {
-            self.answer(ticket, answer);
+            self.answer(ticket, answer)?;
         }
         if output.log.iter().any(|job| matches!(job, LogJob::InstallStep { .. })) {
             self.arm_sometimes(node, self.mix.install_crash_per_mille, INSTALL_OPERATIONS);
@@ -248,6 +256,12 @@ impl World {
         self.start_log(node, disk_us);
         self.start_apply(node, disk_us / 4 + 1);
         Ok(())
+    }
+
+    /// What a turn's output shows.
+    fn see(&mut self, output: &Output) {
+        output.messages.values().flatten().for_each(|envelope| self.marks.see(&envelope.message.body));
+        output.applies.iter().for_each(|(_, order)| self.marks.see(order));
     }
 
     fn start_log(&mut self, node: usize, wait: u64) {
@@ -270,6 +284,10 @@ impl World {
 
     /// A write to the log ends: it takes everything that waited meanwhile, and tidies up behind it, as the log thread does.
     pub(super) fn log_done(&mut self, node: usize, boot: u64) -> Result<(), Broken> {
+        if running(&mut self.nodes, node, boot).is_some() && std::mem::take(&mut self.nodes[node].cuts_log) {
+            let operations = self.random.crashes.between(0, LOG_WRITE_OPERATIONS);
+            self.nodes[node].arm(operations);
+        }
         let Some(process) = running(&mut self.nodes, node, boot) else { return Ok(()) };
         process.log_runs += 1;
         let mut done = Vec::new();
@@ -493,7 +511,7 @@ impl World {
             self.check_log_time(group, index, unix_ms)?;
         }
         for (ticket, answer) in out.answers {
-            self.answer(ticket, answer);
+            self.answer(ticket, answer)?;
         }
         let Some(process) = running(&mut self.nodes, node, boot) else { return Ok(()) };
         let start_jobs = process.jobs.is_empty() && !out.jobs.is_empty();
