@@ -294,7 +294,7 @@ impl SegmentLog {
         };
         let use_number = self.next_use;
         self.next_use += 1;
-        let mut draw = || Salt::new(if planted!(SaltReused) { 7 } else { (self.options.salts)() });
+        let mut draw = || Salt::new((self.options.salts)());
         let (salt, next_salt) = (self.next_salt.unwrap_or_else(&mut draw), draw());
         self.next_salt = Some(next_salt);
         self.space.uses.insert(use_number, segment.clone());

@@ -118,7 +118,6 @@ mod bugs {
         RewriteSkipped "rewrite-skipped" "D7" "the last batch that recovery reads is trusted as it lies there";
         StateUnsynced "state-unsynced" "D7" "the pointer names a state that was not synced";
         TruncatedUnpersisted "truncated-unpersisted" "D11" "the log is truncated up to what is applied";
-        SaltReused "salt-reused" "L2" "every use of a segment has the same salt";
         SegmentFreedEarly "segment-freed-early" "L5" "segments are used again although a replica needs them";
         CarryGoesOn "carry-goes-on" "L5" "carrying goes on although the replica wrote in between: what it truncated comes back";
         TermIgnored "term-ignored" "E3" "a ticket is answered by whatever entry stands at its index";

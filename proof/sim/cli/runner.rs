@@ -269,27 +269,28 @@ fn find_planted(name: Option<&str>, options: &Options) -> ExitCode {
         return ExitCode::from(2);
     }
     let mut is_ok = true;
+    say("| bug | rule | what is wrong | seeds | first | promise |\n|---|---|---|---:|---:|---|");
     for bug in bugs {
+        let (name, rule, wrong) = (bug.name(), bug.rule(), bug.says());
         let seeds_max = options.seeds.unwrap_or(SEEDS_MAX);
-        let found = search(bug, options.searches, seeds_max, options.jobs as u64);
+        let mut found = search(bug, options.searches, seeds_max, options.jobs as u64);
+        for found in &mut found {
+            if let Some(seed) = found.as_ref().map(|found| found.seed).filter(|seed| !is_clean(*seed)) {
+                say(format_args!("{name} IS NOT THE CAUSE: seed {seed} breaks a promise without it too"));
+                *found = None;
+            }
+        }
         let Some(seeds) = median(&found) else {
-            say(format_args!("{:26} NOT FOUND", bug.name()));
+            say(format_args!("| {name} | {rule} | {wrong} | | | |"));
             is_ok = false;
             continue;
         };
         let mut promises: Vec<&str> = found.iter().flatten().map(|found| found.promise).collect();
         promises.sort_unstable();
         promises.dedup();
-        let first = found.iter().flatten().map(|found| found.seed).min().unwrap_or(0);
-        say(format_args!("{:26} {seeds:5} seeds  seed {first:8}  {}", bug.name(), promises.join("; ")));
-        for found in found.iter().flatten().filter(|found| !is_clean(found.seed)) {
-            say(format_args!(
-                "{:26} IS NOT THE CAUSE: seed {} breaks a promise without it too",
-                bug.name(),
-                found.seed
-            ));
-            is_ok = false;
-        }
+        let soonest = found.iter().flatten().min_by_key(|found| found.seeds);
+        let first = soonest.map_or(0, |found| found.seed);
+        say(format_args!("| {name} | {rule} | {wrong} | {seeds} | {first} | {} |", promises.join("; ")));
     }
     if is_ok { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -68,6 +68,8 @@ pub struct Node {
     pub is_gone: bool,
     /// Its processes do not start any more, or no peer takes what they say: why.
     pub outcast: Option<String>,
+    /// No process can open its directory.
+    pub is_unreadable: bool,
     /// Something happened to its directory that no disk does by itself: what it holds may not be what was written.
     pub is_hurt: bool,
     /// Until when its disk is slow, and how many times.
@@ -187,6 +189,7 @@ impl Node {
             founding: Vec::new(),
             is_gone: false,
             outcast: None,
+            is_unreadable: false,
             is_hurt: false,
             slow: None,
             frozen_until_us: 0,

@@ -52,6 +52,7 @@ impl World {
             self.say(|| format!("node {} does not start: {reason}", self.ids[node]));
             if self.nodes[node].is_hurt {
                 self.nodes[node].outcast.get_or_insert_with(|| reason.to_string());
+                self.nodes[node].is_unreadable = !self.nodes[node].faulty.any();
                 return Ok(());
             }
             if self.nodes[node].faulty.any() {

@@ -266,8 +266,8 @@ impl World {
         others.all(|boot| boot.is_some_and(|boot| boot >= starts))
     }
 
-    /// A node of no use that no group lists any more begins anew, once everybody was told that its id is free: everybody but others like
-    /// it, which will remember nobody.
+    /// A node of no use that no group lists any more begins anew, once everybody was told that its id is free: everybody but those whose
+    /// directories no process can open, which will remember nobody.
     fn bring_back_outcasts(&mut self) -> Result<(), Broken> {
         for node in 0..self.nodes.len() {
             if self.nodes[node].is_gone || self.nodes[node].outcast.is_none() {
@@ -291,7 +291,7 @@ impl World {
                 })
             });
             let others_run = (0..self.nodes.len())
-                .filter(|at| *at != node && !self.nodes[*at].is_gone && self.nodes[*at].outcast.is_none())
+                .filter(|at| *at != node && !self.nodes[*at].is_gone && !self.nodes[*at].is_unreadable)
                 .all(|at| self.nodes[at].process.is_some());
             if !all_are_there || !others_run {
                 continue;
@@ -318,6 +318,7 @@ impl World {
             self.nodes[node].copy = None;
             self.nodes[node].founding.clear();
             self.nodes[node].outcast = None;
+            self.nodes[node].is_unreadable = false;
             self.nodes[node].is_hurt = false;
             self.forget_refusals();
         }

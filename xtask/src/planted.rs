@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! The table of planted bugs: what the simulator and the exploration of small worlds each say of them, put together.
+//!
+//! Both print lines of a Markdown table, whose first column is the bug's name; one that neither of them finds is a failure.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Command, ExitCode, Stdio};
+
+/// Where the table is kept.
+const PAGE: &str = "docs/planted-bugs.md";
+/// Which seed is known to find a bug, for the suite.
+const SEEDS: &str = "proof/sim/planted.txt";
+
+const HEAD: &str = "\
+# Planted bugs
+
+A check that never fails proves nothing. These bugs are planted in the product's code, where the rules are kept that they break
+(`planted!`, `crates/types/src/planted.rs`): compiled in with one feature only, which no binary of the product has, and switched on one at
+a time, per thread. `cargo xtask sim --planted --write` looks for each with the simulator, from several places in the seeds, and with the
+exploration of small worlds ([design/small-worlds.md](design/small-worlds.md)), and writes this page. The suite runs each bug that the
+simulator finds on the seed that is known to find it and on fresh ones, and explores for the others.
+
+A bug counts as found when a seed, or a world, breaks a promise with it and not without it.
+
+";
+
+const SEEDS_HEAD: &str = "\
+# Which seed is known to find a planted bug; written by `cargo xtask sim --planted --write`.
+";
+
+/// What the simulator says of a bug: its rule, what is wrong, seeds, the first seed that found it, the promise.
+type OfSim = [String; 5];
+/// What the exploration says of it: world, states, steps, promise.
+type OfWorlds = [String; 4];
+
+/// Looks for all bugs, prints the table, and writes it down with `--write`.
+pub(crate) fn run(root: &Path, arguments: &[String]) -> ExitCode {
+    let is_written = arguments.iter().any(|argument| argument == "--write");
+    let passed_on: Vec<&str> =
+        arguments.iter().map(String::as_str).filter(|argument| *argument != "--write").collect();
+    let sim = listen(root, "mraft-sim", &passed_on);
+    let worlds = listen(root, "mraft-explore", &["--planted"]);
+    let (Some(sim), Some(worlds)) = (sim, worlds) else { return ExitCode::FAILURE };
+    let (sim, worlds): (BTreeMap<String, OfSim>, BTreeMap<String, OfWorlds>) = (rows(&sim), rows(&worlds));
+    let (table, missed) = joined(&sim, &worlds);
+    println!("\n{table}");
+    for name in &missed {
+        println!("{name}: NOT FOUND by anything");
+    }
+    if !missed.is_empty() || sim.is_empty() {
+        return ExitCode::FAILURE;
+    }
+    if is_written {
+        let seeds: String = sim
+            .iter()
+            .filter(|(_, [.., seed, _])| seed.parse::<u64>().is_ok())
+            .map(|(name, [.., seed, _])| format!("{name} {seed}\n"))
+            .collect();
+        let written = std::fs::write(root.join(PAGE), format!("{HEAD}{table}"))
+            .and_then(|()| std::fs::write(root.join(SEEDS), format!("{SEEDS_HEAD}{seeds}")));
+        if let Err(error) = written {
+            eprintln!("{PAGE} or {SEEDS} cannot be written: {error}");
+            return ExitCode::FAILURE;
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+/// Runs one of the two, passes on what it says, and keeps the lines of its table. `None` when it did not run at all.
+fn listen(root: &Path, package: &str, arguments: &[&str]) -> Option<Vec<String>> {
+    let child = Command::new("cargo")
+        .args(["run", "--quiet", "--locked", "--profile", "sim", "--package", package])
+        .args(["--features", "planted", "--target-dir", "target/planted", "--"])
+        .args(arguments)
+        .current_dir(root)
+        .stdout(Stdio::piped())
+        .spawn();
+    let mut child = child.map_err(|error| eprintln!("cargo does not start: {error}")).ok()?;
+    let lines: Vec<String> = BufReader::new(child.stdout.take()?)
+        .lines()
+        .map_while(Result::ok)
+        .inspect(|line| println!("{line}"))
+        .collect();
+    // Whether each bug was found is seen in the lines.
+    child.wait().ok()?;
+    (!lines.is_empty()).then_some(lines)
+}
+
+/// The rows of a table by their first column; heads and rules of tables have none that is a bug's name.
+fn rows<const N: usize>(lines: &[String]) -> BTreeMap<String, [String; N]> {
+    let row = |line: &String| {
+        let cells = line.strip_prefix('|')?.strip_suffix('|')?;
+        let mut cells = cells.split('|').map(|cell| cell.trim().to_owned());
+        let name = cells.next().filter(|name| name != "bug" && !name.starts_with('-') && !name.is_empty())?;
+        Some((name, cells.collect::<Vec<_>>().try_into().ok()?))
+    };
+    lines.iter().filter_map(row).collect()
+}
+
+fn joined(sim: &BTreeMap<String, OfSim>, worlds: &BTreeMap<String, OfWorlds>) -> (String, Vec<String>) {
+    let mut table = "\
+| bug | rule | what is wrong | simulator: seeds (median) | promise that broke | small worlds: states | promise that broke |
+|---|---|---|---:|---|---:|---|
+"
+    .to_owned();
+    let mut missed = Vec::new();
+    for (name, [rule, says, seeds, _, promise]) in sim {
+        let nothing = OfWorlds::default();
+        let [world, states, _, broken] = worlds.get(name).unwrap_or(&nothing);
+        let is_by_worlds = states.parse::<u64>().is_ok();
+        let (states, broken) = match is_by_worlds {
+            true => (format!("{states} of {world}"), broken.as_str()),
+            false => (String::new(), ""),
+        };
+        if seeds.parse::<u64>().is_err() && !is_by_worlds {
+            missed.push(name.clone());
+        }
+        table += &format!("| {name} | {rule} | {says} | {seeds} | {promise} | {states} | {broken} |\n");
+    }
+    (table, missed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines(text: &str) -> Vec<String> {
+        text.lines().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn what_nobody_finds_is_missed_and_what_one_of_them_finds_is_not() {
+        let sim = lines(
+            "| bug | rule | what is wrong | seeds | first | promise |\n|---|---|---|---:|---:|---|\n\
+             | a | D1 | wrong | 3 | 7 | one |\n| b | D2 | bad |  |  |  |\n| c | D3 | worse |  |  |  |\nother words",
+        );
+        let worlds = lines("| b | trio | 40 | 2 | two |\n| c | | | | not here: why |");
+        let (sim, worlds) = (rows(&sim), rows(&worlds));
+        let (table, missed) = joined(&sim, &worlds);
+        assert_eq!(missed, ["c"]);
+        assert!(table.contains("| a | D1 | wrong | 3 | one |  |  |\n"), "{table}");
+        assert!(table.contains("| b | D2 | bad |  |  | 40 of trio | two |\n"), "{table}");
+    }
+}
