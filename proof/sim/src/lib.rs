@@ -25,6 +25,7 @@ pub mod network;
 pub mod node;
 pub mod random;
 pub mod recorder;
+pub mod stores;
 pub mod summary;
 pub mod transcript;
 pub mod world;

@@ -9,6 +9,8 @@ use std::fmt;
 use crate::network::Quality;
 use crate::random::{Concern, Random};
 
+/// Of a thousand seeds so many have real LSM trees, which cost many times as much.
+const REAL_PER_MILLE: u64 = 20;
 /// A sane clock is wrong by at most so much, in either direction.
 pub const SANE_SKEW_MS: u64 = 2_000;
 /// Length of a tick in microseconds of virtual time, where clocks go as they should.
@@ -108,6 +110,24 @@ impl Fault {
         (Fault::Clog, 400, (400, 2_500)),
     ];
 
+    /// Those that a disk on the real file system cannot be made to have.
+    const OF_DISKS: &[Fault] = &[
+        Fault::PowerCut,
+        Fault::CutAll,
+        Fault::DiskFull,
+        Fault::DiskFails,
+        Fault::DiskBroken,
+        Fault::NodeLost,
+        Fault::Wiped,
+        Fault::OldCopy,
+        Fault::Twin,
+        Fault::RotInLog,
+        Fault::RotInState,
+        Fault::RotInLists,
+        Fault::LostWrite,
+        Fault::Misdirected,
+    ];
+
     /// All kinds.
     pub fn all() -> impl Iterator<Item = Fault> {
         Fault::DRAWN.iter().map(|(fault, ..)| *fault)
@@ -165,6 +185,8 @@ pub struct Mix {
     pub install_crash_per_mille: u64,
     /// Groups fall asleep after so many ticks without anything to do (rules Q1 to Q3); `None` for never.
     pub quiesce_after_ticks: Option<u32>,
+    /// The groups are in LSM trees on the real file system ([`crate::stores`]): no power is cut and no disk is hurt.
+    pub has_real_stores: bool,
 }
 
 /// What a node has of its own: nodes that differ truncate at different places, so that a new leader may have what the old one had not.
@@ -204,7 +226,7 @@ impl Mix {
                 faults.insert(*fault, mean_us);
             }
         }
-        Mix {
+        let mut mix = Mix {
             nodes,
             own,
             groups,
@@ -232,6 +254,20 @@ impl Mix {
             away_us_max: random.between(50_000, 1_500_000),
             install_crash_per_mille: random.between(0, 300),
             quiesce_after_ticks,
+            has_real_stores: false,
+        };
+        if random.per_mille(REAL_PER_MILLE) {
+            mix.use_real_stores(random);
+        }
+        mix
+    }
+
+    /// Real trees, and nothing that they could not stand.
+    fn use_real_stores(&mut self, random: &mut Random) {
+        self.has_real_stores = true;
+        self.faults.retain(|fault, _| !Fault::OF_DISKS.contains(fault));
+        for own in &mut self.own {
+            own.flush_bytes = random.between(5_000, 40_000) as usize;
         }
     }
 

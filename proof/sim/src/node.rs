@@ -25,13 +25,13 @@ use mraft::{GroupRecord, HostConfig, HostError, NotApplied};
 use mraft_disk::memory::Faults;
 use mraft_disk::{Disk, MemoryDisk};
 use mraft_engine::Limits;
-use mraft_kv::{MemoryKv, MemoryOptions};
 use mraft_logstore::{Case, LogError, LogOptions, Recovered};
 use mraft_types::{DeploymentId, GroupId, Index, InstanceId, NodeId, ReplicaId};
 
 use crate::mix::{Mix, Own};
 use crate::random::{Concern, Random};
 use crate::recorder::{Applied, Recorder};
+use crate::stores::{RealStore, Stores};
 
 /// Election timeouts of simulated nodes in ticks.
 pub const ELECTION_TICKS: u32 = 10;
@@ -58,6 +58,8 @@ pub struct Node {
     pub id: NodeId,
     /// What survives its processes.
     pub disk: MemoryDisk,
+    /// Where its groups are, if they are not on that disk.
+    pub real: Option<RealStore>,
     /// Counts its processes: events for an earlier one go nowhere.
     pub boot: u64,
     /// The process, while it runs.
@@ -184,6 +186,7 @@ impl Node {
         Node {
             id,
             disk: MemoryDisk::new(),
+            real: None,
             boot: 0,
             process: None,
             founding: Vec::new(),
@@ -202,6 +205,14 @@ impl Node {
             cuts_log: false,
             recovery_cases: BTreeMap::new(),
             faulty: Faulty::default(),
+        }
+    }
+
+    /// What its groups keep their state in.
+    pub fn stores(&self) -> Stores {
+        match &self.real {
+            Some(store) => Stores::Real(store.clone()),
+            None => Stores::Memory(self.disk.clone()),
         }
     }
 
@@ -275,7 +286,7 @@ impl Node {
         let mut random = Random::new(salt, Concern::Disks);
         let instance = u128::from(random.draw()) << 64 | u128::from(random.draw());
         let fresh = (InstanceId(instance.to_le_bytes()), random.draw());
-        let disk: Arc<dyn Disk> = Arc::new(self.disk.clone());
+        let (disk, stores): (Arc<dyn Disk>, _) = (Arc::new(self.disk.clone()), self.stores());
         let data = Path::new(DATA);
         let io = |error| HostError::Io { path: data.to_owned(), error };
         disk.create_dir_all(data).map_err(io)?;
@@ -296,7 +307,7 @@ impl Node {
             numbers += 1;
             begun.extend(begun_install(record, recovered.as_ref()));
             let recorded = applied.entry(record.group).or_insert_with(Applied::default);
-            put_together(&disk, own, mix, record, numbers, recovered, recorded)
+            put_together(&stores, own, mix, record, numbers, recovered, recorded)
         })?;
         (process.numbers, process.applied) = (numbers, applied);
         // See `Process::take_mail`.
@@ -313,7 +324,7 @@ impl Node {
         }
         self.installations_given_up += process.abandoned.len() as u64;
         process.not_started = recovery.not_started;
-        let left = opening::finish_removals(disk.as_ref(), data, process.registry.list());
+        let left = opening::finish_removals(stores.disk().as_ref(), stores.data(), process.registry.list());
         left.into_iter().try_for_each(|(_, error)| Err(error))?;
         identity::mark_created(disk.as_ref(), data, data, &mut identity)?;
         process.table = Some(PeerTable::open(Arc::clone(&disk), data)?);
@@ -322,7 +333,7 @@ impl Node {
             !list.records.contains_key(&record.group) && !list.gone.contains_key(&record.group)
         };
         let new: Vec<GroupRecord> = self.founding.iter().filter(is_new).cloned().collect();
-        process.add(&disk, own, mix, new)?;
+        process.add(&stores, own, mix, new)?;
         self.process = Some(process);
         Ok(())
     }
@@ -348,7 +359,7 @@ fn config(node: NodeId) -> HostConfig {
 }
 
 fn put_together(
-    disk: &Arc<dyn Disk>,
+    stores: &Stores,
     own: &Own,
     mix: &Mix,
     record: &GroupRecord,
@@ -356,10 +367,8 @@ fn put_together(
     recovered: Option<Recovered>,
     applied: &Applied,
 ) -> Result<RestoredReplica, HostError> {
-    let directory = group_directory(Path::new(DATA), record.group, record.replica);
-    let options = MemoryOptions { flush_bytes: own.flush_bytes };
-    let machine = Box::new(MemoryKv::new(Arc::clone(disk), directory, options));
-    let machine = Box::new(Recorder::new(machine, applied.clone()));
+    let directory = group_directory(stores.data(), record.group, record.replica);
+    let machine = Box::new(Recorder::new(stores.machine(own, directory), applied.clone()));
     let mut replica = restore(&config(record.replica.node()), record, number, recovered, machine)?;
     replica.seat.raft.set_quiesce_after_ticks(mix.quiesce_after_ticks);
     Ok(replica)
@@ -434,7 +443,7 @@ impl Process {
     /// Founds or joins groups: the list first, then the log, then the machines, as a host does.
     pub fn add(
         &mut self,
-        disk: &Arc<dyn Disk>,
+        stores: &Stores,
         own: &Own,
         mix: &Mix,
         records: Vec<GroupRecord>,
@@ -450,7 +459,7 @@ impl Process {
             self.numbers += 1;
             let applied = Applied::default();
             self.applied.insert(record.group, applied.clone());
-            let replica = put_together(disk, own, mix, record, self.numbers, None, &applied)?;
+            let replica = put_together(stores, own, mix, record, self.numbers, None, &applied)?;
             self.take_in(record, replica);
         }
         Ok(())
@@ -459,7 +468,7 @@ impl Process {
     /// Stops a replica and forgets it for good, in the order of a host.
     pub fn remove(
         &mut self,
-        disk: &Arc<dyn Disk>,
+        stores: &Stores,
         group: GroupId,
         replica: ReplicaId,
         out: &mut ApplyOutput,
@@ -474,8 +483,9 @@ impl Process {
         self.not_started.retain(|(of, _)| *of != group);
         self.registry.remove(group, replica)?;
         self.run_log(LogJob::Remove { token: 0, key })?;
-        let directory = group_directory(Path::new(DATA), group, replica);
-        remove_directory(disk.as_ref(), &directory).map_err(|error| HostError::Io { path: directory, error })
+        let directory = group_directory(stores.data(), group, replica);
+        remove_directory(stores.disk().as_ref(), &directory)
+            .map_err(|error| HostError::Io { path: directory, error })
     }
 
     /// A job that its caller waits for.

@@ -28,14 +28,16 @@ use mraft::{Answer, GroupRecord};
 use mraft_engine::event::{NodeEvent, Now};
 use mraft_logstore::Fill;
 use mraft_types::{DeploymentId, GroupId, Member, Membership, NodeId, ReplicaId, Role, SlotSet};
+use tempfile::TempDir;
 
-use crate::check::{Broken, Checks};
+use crate::check::{Broken, Checks, promise};
 use crate::clients::Client;
 use crate::marks::Marks;
 use crate::mix::{Fault, Mix, TICK_US};
 use crate::network::Network;
 use crate::node::{ELECTION_TICKS, Node, Process};
 use crate::random::{Concern, Random};
+use crate::stores::RealStore;
 use crate::transcript::Transcript;
 use atlas::Atlas;
 use links::Link;
@@ -273,6 +275,8 @@ struct World {
     /// Since when a node's replica of a group sleeps behind a leader that is gone.
     forsaken: BTreeMap<(usize, GroupId), u64>,
     marks: Marks,
+    /// Where real stores are; gone with the run.
+    real: Option<TempDir>,
     transcript: Option<RefCell<Transcript>>,
 }
 
@@ -293,10 +297,12 @@ impl World {
     fn new(seed: u64, mix: &Mix) -> World {
         let ids: Vec<NodeId> = (1..=mix.nodes as u64).filter_map(NodeId::new).collect();
         let mut nodes: Vec<Node> = ids.iter().map(|id| Node::new(*id)).collect();
+        let mut newest_memberships = BTreeMap::new();
         for group in 0..mix.groups {
             let members: Vec<NodeId> =
                 (0..mix.replicas).map(|at| ids[(group as usize + at) % ids.len()]).collect();
             let genesis = founding(GroupId(group), &members);
+            newest_memberships.insert(GroupId(group), vec![genesis.membership.clone()]);
             for node in nodes.iter_mut().filter(|node| members.contains(&node.id)) {
                 node.founding.push(GroupRecord {
                     group: GroupId(group),
@@ -335,14 +341,29 @@ impl World {
             written_in_calm: BTreeSet::new(),
             links: BTreeMap::new(),
             atlas: Atlas::default(),
-            newest_memberships: BTreeMap::new(),
+            newest_memberships,
             forsaken: BTreeMap::new(),
             marks: Marks::default(),
+            real: None,
             transcript: None,
         }
     }
 
+    /// Gives each node a directory on the real file system.
+    fn use_real_stores(&mut self) -> Result<(), Broken> {
+        let directory = TempDir::with_prefix("mraft-sim-");
+        let directory = directory.map_err(|error| Broken::new(promise::RUNS, error.to_string()))?;
+        for node in &mut self.nodes {
+            node.real = Some(RealStore::new(directory.path().join(node.id.to_string())));
+        }
+        self.real = Some(directory);
+        Ok(())
+    }
+
     fn run(&mut self) -> Result<(), Broken> {
+        if self.mix.has_real_stores {
+            self.use_real_stores()?;
+        }
         for node in 0..self.nodes.len() {
             self.start(node)?;
         }

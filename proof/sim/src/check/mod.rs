@@ -30,6 +30,8 @@ use self::model::Model;
 
 /// The promises that no file of their own checks: each is looked at where it is kept, in the world.
 pub mod promise {
+    /// None of the product: what a run with real stores needs.
+    pub const RUNS: &str = "there is a temporary directory for real stores";
     /// Deadlines.
     pub const ANSWERED: &str = "every request is answered within its deadline";
     /// Recovery.

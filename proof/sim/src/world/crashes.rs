@@ -220,6 +220,7 @@ impl World {
         if self.nodes[node].process.is_none() && !self.nodes[node].died() {
             return false;
         }
+        let with_power = with_power && !self.mix.has_real_stores;
         self.report.crashes += u64::from(!self.nodes[node].is_gone);
         self.report.crashes_in_the_middle += u64::from(self.nodes[node].died());
         self.report.sleeping_leaders_killed += u64::from(self.nodes[node].has_sleeping_leader());
@@ -441,6 +442,7 @@ impl World {
         for node in 0..self.nodes.len() {
             let own = &mut self.nodes[node];
             own.crash_at = None;
+            own.cuts_log = false;
             own.frozen_until_us = 0;
             own.slow = None;
             own.change_faults(|faults| {

@@ -5,11 +5,9 @@
 //! A node whose directory is of no use (wiped, an old copy, unreadable) is taken out of its groups, what its peers know of it is cleared
 //! once no group lists it any more, and it comes back with an empty directory.
 
-use std::sync::Arc;
-
 use mraft::core::Input;
 use mraft::{GroupRecord, HostError, Ticket};
-use mraft_disk::{Disk, MemoryDisk};
+use mraft_disk::MemoryDisk;
 use mraft_engine::event::Event;
 use mraft_types::{GroupId, GroupUid, Membership, MembershipChange, ReplicaId, Role};
 
@@ -332,11 +330,11 @@ impl World {
         if let Some(known) = known {
             self.remove_replica(node, group, known)?;
         }
-        let disk: Arc<dyn Disk> = Arc::new(self.nodes[node].disk.clone());
+        let stores = self.nodes[node].stores();
         let (own, mix) = (self.mix.own[node], self.mix.clone());
         let Some(process) = self.nodes[node].process.as_mut() else { return Ok(()) };
         let record = GroupRecord { group, uid, replica, genesis: None, machine: "kv".to_owned() };
-        let added = process.add(&disk, &own, &mix, vec![record]);
+        let added = process.add(&stores, &own, &mix, vec![record]);
         self.after_a_change(node, added)?;
         self.say(|| format!("node {} starts {replica} of group {group}", self.ids[node]));
         self.report.joins += 1;
@@ -360,10 +358,10 @@ impl World {
     }
 
     fn remove_replica(&mut self, node: usize, group: GroupId, replica: ReplicaId) -> Result<(), Broken> {
-        let disk: Arc<dyn Disk> = Arc::new(self.nodes[node].disk.clone());
+        let stores = self.nodes[node].stores();
         let Some(process) = self.nodes[node].process.as_mut() else { return Ok(()) };
         let mut out = Default::default();
-        let removed = process.remove(&disk, group, replica, &mut out);
+        let removed = process.remove(&stores, group, replica, &mut out);
         self.after_a_change(node, removed)?;
         for (ticket, answer) in out.answers {
             self.answer(ticket, answer)?;
