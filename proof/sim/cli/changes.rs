@@ -133,7 +133,7 @@ mod tests {
     fn changes_are_what_their_flags_say() {
         let mut changes = Changes::default();
         assert_eq!(changes.to_string(), "");
-        assert!(changes.leave_out("Kill,Nonsense").is_err_and(|error| error.contains("PowerCut")));
+        assert!(changes.leave_out("Kill,NoSuchFault").is_err_and(|error| error.contains("PowerCut")));
         changes.leave_out("Kill,PowerCut").expect("both are known");
         changes.clients_max = Some(2);
         changes.good_network = true;

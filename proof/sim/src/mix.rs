@@ -231,7 +231,7 @@ impl Mix {
             own,
             groups,
             replicas: if random.per_mille(700) { 3 } else { nodes },
-            clients: random.between(8, 20) + groups / 4,
+            clients: random.between(7, 16) + groups / 4,
             // Busy ones fill batches and segments; slow ones let replicas stand at the same index for a while.
             think_us_max: match quiesce_after_ticks {
                 // Long enough that groups fall asleep between two of them.
@@ -241,7 +241,7 @@ impl Mix {
             },
             patience_ticks: random.between(30, 100),
             keys: random.between(2, 6),
-            safety_us: random.between(5_000_000, 8_000_000),
+            safety_us: random.between(4_200_000, 6_800_000),
             faults,
             quality: Quality {
                 loss_per_mille: if random.per_mille(700) { random.between(0, 300) / 2 } else { 0 },

@@ -94,6 +94,7 @@ impl Summary {
             share("seeds with a store without room", |report| report.stores_full, None),
             share("seeds with a failed log", |report| report.logs_failed, None),
             share("seeds with a failed store", |report| report.stores_failed, None),
+            share("seeds with real LSM trees", |report| report.real_stores, None),
             share("seeds that compared all replicas", |report| report.groups_compared, None),
         ]);
         let trace = reports.iter().fold(0u64, |trace, report| trace.rotate_left(7) ^ report.trace);

@@ -107,6 +107,8 @@ pub struct Report {
     pub condemned: u64,
     /// What it came to see ([`crate::marks`]).
     pub marks: BTreeMap<String, u64>,
+    /// 1 where the groups were in LSM trees on the real file system.
+    pub real_stores: u64,
     /// Groups whose voters were all found to have the same state by themselves (rule E8).
     pub groups_compared: u64,
     /// Hash of everything that happened, in order.
@@ -362,6 +364,7 @@ impl World {
 
     fn run(&mut self) -> Result<(), Broken> {
         if self.mix.has_real_stores {
+            self.report.real_stores = 1;
             self.use_real_stores()?;
         }
         for node in 0..self.nodes.len() {
