@@ -36,6 +36,26 @@ type OfSim = [String; 5];
 /// What the exploration says of it: world, states, steps, promise.
 type OfWorlds = [String; 4];
 
+/// Stands in every binary that has planted bugs in it (`crates/types/src/planted.rs`).
+const MARKER: &[u8] = b"mraft: planted bugs are inside";
+/// A binary of the product, and one that has bugs in it; both are there when the stages before this one were run.
+const PRODUCT: &str = "target/sim/mraft";
+const WITH_BUGS: &str = "target/planted/sim/mraft-sim";
+
+/// Whether the product's binary has no planted bug in it, and whether this would be noticed.
+pub(crate) fn product_has_none(root: &Path) -> bool {
+    let found = [PRODUCT, WITH_BUGS].map(|name| {
+        let bytes = std::fs::read(root.join(name)).map_err(|error| println!("{name}: {error}")).ok()?;
+        Some(has_marker(&bytes))
+    });
+    println!("planted bugs: in {PRODUCT} {:?}, in {WITH_BUGS} {:?}", found[0], found[1]);
+    found == [Some(false), Some(true)]
+}
+
+fn has_marker(bytes: &[u8]) -> bool {
+    bytes.windows(MARKER.len()).any(|window| window == MARKER)
+}
+
 /// Looks for all bugs, prints the table, and writes it down with `--write`.
 pub(crate) fn run(root: &Path, arguments: &[String]) -> ExitCode {
     let is_written = arguments.iter().any(|argument| argument == "--write");
@@ -129,6 +149,13 @@ mod tests {
 
     fn lines(text: &str) -> Vec<String> {
         text.lines().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn the_marker_is_the_one_that_bugs_bring_along() {
+        let source = include_str!("../../crates/types/src/planted.rs");
+        assert!(source.contains(std::str::from_utf8(MARKER).expect("text")));
+        assert!(has_marker(source.as_bytes()) && !has_marker(&MARKER[1..]));
     }
 
     #[test]

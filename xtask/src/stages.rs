@@ -7,12 +7,14 @@ use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Instant;
 
-use crate::tidy;
+use crate::{planted, tidy};
 
 /// Seeds of the simulator that are the same in every run.
-const FIXED_SEEDS: &str = "60";
+const FIXED_SEEDS: &str = "100";
 /// Seeds of the simulator that are others for every commit, enough to be judged by themselves.
 const FRESH_SEEDS: &str = "20";
+/// Seeds of the wide mix, others for every commit.
+const WIDE_SEEDS: &str = "20";
 /// Executions of a cheap decoder with hostile bytes; about a minute for all of them.
 const FUZZ_RUNS: &str = "200000";
 /// Stands in a command for the first fresh seed: the commit names it, so that whoever repeats the run has the same.
@@ -85,6 +87,8 @@ const STAGES: &[Stage] = &[
             FIXED_SEEDS,
             "--from",
             "0",
+            "--regressions",
+            "--all-marks",
         ],
     },
     Stage {
@@ -101,6 +105,25 @@ const STAGES: &[Stage] = &[
             "--",
             "--seeds",
             FRESH_SEEDS,
+            "--from",
+            FRESH_FROM,
+        ],
+    },
+    Stage {
+        name: "simulator, wide",
+        command: &[
+            "cargo",
+            "run",
+            "--quiet",
+            "--locked",
+            "--profile",
+            "sim",
+            "--package",
+            "mraft-sim",
+            "--",
+            "--wide",
+            "--seeds",
+            WIDE_SEEDS,
             "--from",
             FRESH_FROM,
         ],
@@ -210,6 +233,13 @@ pub(crate) fn run(root: &Path) -> ExitCode {
             close(count, began);
             return count.verdict();
         }
+    }
+    println!("== no planted bugs in the product");
+    if !planted::product_has_none(root) {
+        println!(
+            "failed: the product's binary must have no planted bug in it, and one with bugs must be told from it"
+        );
+        count.failed += 1;
     }
     deny(root, &mut count);
     close(count, began);

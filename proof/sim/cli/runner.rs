@@ -9,7 +9,7 @@ use std::fmt;
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
 use std::time::Instant;
 
@@ -19,10 +19,12 @@ use mraft_sim::{Mix, Report, Transcript, Width, marks, run, run_with};
 use crate::changes::{Changes, minimise};
 
 /// Every so many seeds one is run twice.
-const TWICE_EVERY: u64 = 20;
+const TWICE_EVERY: usize = 20;
 /// Threads at most: more than that are a mistake.
 const JOBS_MAX: usize = 256;
 
+/// Seeds of one run at most: each is remembered until the end.
+const SEEDS_MAX: u64 = 10_000_000;
 /// Seeds of a run that does not say how many.
 const SEEDS: u64 = 100;
 
@@ -36,6 +38,7 @@ Runs the simulator: a whole cluster in one thread, under virtual time, from a se
   --jobs J         threads (all cores)
   --keep-going     goes on after a failure
   --transcript     writes down what happens in every seed, not only in those that fail, below target/sim
+  --regressions    and the seeds that once broke a promise (proof/sim/seeds.txt)
   --all-marks      fails when something that the product can say or meet was never seen; the names are printed
   --marks          prints how often each was seen
   --minimise       with --seeds 1: takes away whatever the seed does not need to break the same promise, and says what is left
@@ -60,6 +63,7 @@ pub struct Options {
     jobs: usize,
     keep_going: bool,
     transcripts: bool,
+    regressions: bool,
     all_marks: bool,
     prints_marks: bool,
     minimise: bool,
@@ -81,6 +85,7 @@ impl Options {
             jobs,
             keep_going: false,
             transcripts: false,
+            regressions: false,
             all_marks: false,
             prints_marks: false,
             minimise: false,
@@ -105,6 +110,7 @@ impl Options {
                 "--searches" => options.searches = number()?,
                 "--keep-going" => options.keep_going = true,
                 "--transcript" => options.transcripts = true,
+                "--regressions" => options.regressions = true,
                 "--all-marks" => options.all_marks = true,
                 "--marks" => options.prints_marks = true,
                 "--minimise" => options.minimise = true,
@@ -140,14 +146,12 @@ struct Ran {
 
 /// Runs the seeds.
 pub fn run_seeds(
-    seeds: u64,
-    from: u64,
+    seeds: &[u64],
     mix: &(impl Fn(u64) -> Mix + Sync),
     jobs: usize,
     mut tell: impl FnMut(&Report, bool) -> bool,
 ) -> Vec<Report> {
-    let (next, stop) = (AtomicU64::new(from), AtomicBool::new(false));
-    let end = from.saturating_add(seeds);
+    let (next, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
     let (told, heard) = channel::<Ran>();
     let mut reports = BTreeMap::new();
     std::thread::scope(|scope| {
@@ -156,13 +160,11 @@ pub fn run_seeds(
             let (next, stop) = (&next, &stop);
             scope.spawn(move || {
                 while !stop.load(Ordering::Relaxed) {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= end {
-                        break;
-                    }
+                    let at = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(seed) = seeds.get(at).copied() else { break };
                     let mix = mix(seed);
                     let report = run(seed, &mix);
-                    let twice = (seed - from).is_multiple_of(TWICE_EVERY);
+                    let twice = at.is_multiple_of(TWICE_EVERY);
                     let differs = twice && run(seed, &mix) != report;
                     if told.send(Ran { report, differs }).is_err() {
                         break;
@@ -191,12 +193,16 @@ pub fn obey(options: &Options) -> ExitCode {
     if options.minimise {
         return find_least(from, width, changes);
     }
-    let seeds = options.seeds.unwrap_or(SEEDS);
+    let mut seeds: Vec<u64> =
+        (from..from.saturating_add(options.seeds.unwrap_or(SEEDS).min(SEEDS_MAX))).collect();
+    if options.regressions {
+        seeds.extend(regressions(width));
+    }
     let began = Instant::now();
-    let mut progress = Progress::new(seeds);
+    let mut progress = Progress::new(seeds.len() as u64);
     let mut failures = 0u64;
     let mix = |seed| changes.mix(seed, width);
-    let reports = run_seeds(seeds, from, &mix, jobs, |report, differs| {
+    let reports = run_seeds(&seeds, &mix, jobs, |report, differs| {
         progress.step();
         if differs {
             say(format_args!(
@@ -330,6 +336,17 @@ fn find_known(bugs: &[mraft_types::planted::Bug], options: &Options) -> ExitCode
     }
     say(format_args!("{} planted bugs, {missed} of them missed", known.len()));
     if missed == 0 && !known.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// The seeds that once broke a promise, of the default mix or of the wide one.
+fn regressions(width: Width) -> impl Iterator<Item = u64> {
+    let lines = include_str!("../seeds.txt").lines().filter(|line| !line.starts_with('#'));
+    lines.filter_map(move |line| {
+        let mut words = line.split(' ');
+        let seed = words.next()?.parse().ok()?;
+        let is_wide = words.next() == Some("wide");
+        (is_wide == (width == Width::Wide)).then_some(seed)
+    })
 }
 
 /// The command that repeats a seed.

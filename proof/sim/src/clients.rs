@@ -39,8 +39,8 @@ pub struct Asked {
     pub wish: Wish,
     /// The place in the group's order that its answer must not fall behind.
     pub floor: Index,
-    /// Whether it began after everything had healed.
-    pub in_calm: bool,
+    /// When it began, in microseconds of virtual time.
+    pub asked_us: u64,
     /// At which node it is now.
     pub node: NodeId,
     /// What a leader said to a reader on its way to a follower.

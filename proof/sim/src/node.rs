@@ -90,6 +90,8 @@ pub struct Node {
     pub installations_given_up: u64,
     /// The disk operation at which the process dies.
     pub crash_at: Option<u64>,
+    /// Nobody starts it before this time.
+    pub away_until_us: u64,
     /// Its process dies in the middle of its next write to the log.
     pub cuts_log: bool,
     /// What the last opening of its log met.
@@ -202,6 +204,7 @@ impl Node {
             installations_finished: 0,
             installations_given_up: 0,
             crash_at: None,
+            away_until_us: 0,
             cuts_log: false,
             recovery_cases: BTreeMap::new(),
             faulty: Faulty::default(),

@@ -50,6 +50,10 @@ impl Summary {
             Figure { what, value, unit: "", least }
         };
         let average = |what: &str, part: fn(&Report) -> u64, least| mean(what.to_owned(), &part, least);
+        let most = |what: &str, part: fn(&Report) -> u64, unit| {
+            let value = reports.iter().map(part).max().unwrap_or_default() as f64;
+            Figure { what: what.to_owned(), value, unit, least: None }
+        };
         let share = |what: &str, part: fn(&Report) -> u64, least| {
             let some = reports.iter().filter(|report| part(report) > 0).count();
             let value = 100.0 * some as f64 / seeds.max(1) as f64;
@@ -94,6 +98,8 @@ impl Summary {
             share("seeds with a store without room", |report| report.stores_full, None),
             share("seeds with a failed log", |report| report.logs_failed, None),
             share("seeds with a failed store", |report| report.stores_failed, None),
+            share("seeds that took a node away in the calm", |report| report.probes, None),
+            most("  longest time without a write", |report| report.gap_us / 1_000, " ms"),
             share("seeds with real LSM trees", |report| report.real_stores, None),
             share("seeds that compared all replicas", |report| report.groups_compared, None),
         ]);

@@ -12,6 +12,7 @@ mod end;
 mod links;
 mod nonsense;
 mod operators;
+mod probe;
 mod requests;
 mod snapshots;
 mod turns;
@@ -19,7 +20,7 @@ mod watch;
 
 use std::cell::RefCell;
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::collections::{BTreeMap, BinaryHeap};
 
 use mraft::apply_worker::ApplyMail;
 use mraft::core::{HashReport, LogReadOrder};
@@ -41,6 +42,7 @@ use crate::stores::RealStore;
 use crate::transcript::Transcript;
 use atlas::Atlas;
 use links::Link;
+use probe::Owed;
 use snapshots::Transfer;
 
 /// In the calm every group takes a write within so many election timeouts.
@@ -107,6 +109,10 @@ pub struct Report {
     pub condemned: u64,
     /// What it came to see ([`crate::marks`]).
     pub marks: BTreeMap<String, u64>,
+    /// Nodes that were taken away from groups that lacked nothing (promise P7): one, or none.
+    pub probes: u64,
+    /// How long the slowest group then took until it acknowledged a write that was asked for since, in microseconds of virtual time.
+    pub gap_us: u64,
     /// 1 where the groups were in LSM trees on the real file system.
     pub real_stores: u64,
     /// Groups whose voters were all found to have the same state by themselves (rule E8).
@@ -211,6 +217,9 @@ enum Action {
     Calm,
     /// By now every group must have taken a write in the calm.
     WrittenByNow,
+    /// A node is taken away, and this is what became of it (promise P7).
+    Probe,
+    Probed,
     /// Nobody has asked for anything for a while.
     Rested,
 }
@@ -268,8 +277,8 @@ struct World {
     checks: Checks,
     report: Report,
     calm: bool,
-    /// Groups that acknowledged a write which was asked for after everything had healed.
-    written_in_calm: BTreeSet<GroupId>,
+    /// Groups that are to take a write.
+    owed: Owed,
     links: BTreeMap<(usize, usize), Link>,
     atlas: Atlas,
     /// The newest memberships of each group that anybody ever went by.
@@ -340,7 +349,7 @@ impl World {
             checks: Checks::default(),
             report: Report { seed, ..Report::default() },
             calm: false,
-            written_in_calm: BTreeSet::new(),
+            owed: Owed::default(),
             links: BTreeMap::new(),
             atlas: Atlas::default(),
             newest_memberships,
@@ -440,7 +449,9 @@ impl World {
             }
             Action::Restart(node, boot) => {
                 let own = &self.nodes[node];
-                if own.boot == boot && own.process.is_none() && !own.is_gone {
+                if own.away_until_us > self.now_us {
+                    self.after(own.away_until_us - self.now_us, Action::Restart(node, boot));
+                } else if own.boot == boot && own.process.is_none() && !own.is_gone {
                     self.start(node)?;
                 }
                 Ok(())
@@ -469,6 +480,11 @@ impl World {
             Action::Forget { node, boot, group, replica } => self.forget_replica(node, boot, group, replica),
             Action::Calm => self.calm_down(),
             Action::WrittenByNow => self.check_written(),
+            Action::Probe => {
+                self.probe();
+                Ok(())
+            }
+            Action::Probed => self.probed(),
             Action::Rested => {
                 self.note_resting_terms();
                 Ok(())

@@ -12,6 +12,8 @@ use super::Broken;
 
 /// Every group takes a write soon.
 pub const GROUPS_COME_BACK: &str = "every group takes a write within ten election timeouts of the calm";
+/// Promise P7.
+pub const SHORT_GAP: &str = "with one node down every group takes a write within three election timeouts";
 /// Nobody disturbs a leader that everybody hears.
 pub const TERMS_REST: &str = "terms stop growing in the calm";
 /// Nobody is left behind.
@@ -44,6 +46,15 @@ impl RestingTerms {
         }
         Ok(())
     }
+}
+
+/// How long a group took no write after a node was gone.
+pub fn short_gap(gap_us: u64, election_us: u64, elections_max: u64) -> Result<(), Broken> {
+    if gap_us > elections_max * election_us {
+        let how = format!("a group took none for {:.2}", gap_us as f64 / election_us as f64);
+        return Err(Broken::new(SHORT_GAP, how));
+    }
+    Ok(())
 }
 
 /// What a log holds on to when its node has come to rest.
@@ -81,6 +92,12 @@ mod tests {
         terms.note(GROUP, Some(4));
         assert_eq!(terms.check(GROUP, Some(4)), Ok(()));
         assert!(terms.check(GROUP, Some(5)).is_err_and(|broken| broken.promise == TERMS_REST));
+    }
+
+    #[test]
+    fn a_long_gap_is_found() {
+        assert_eq!(short_gap(300_000, 100_000, 3), Ok(()));
+        assert!(short_gap(300_001, 100_000, 3).is_err_and(|broken| broken.promise == SHORT_GAP));
     }
 
     #[test]

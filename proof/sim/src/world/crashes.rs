@@ -11,6 +11,7 @@ use mraft_engine::event::{Event, NodeEvent};
 use mraft_types::GroupId;
 
 use super::damage::Part;
+use super::probe::Owed;
 use super::{Action, ELECTION_US, WRITTEN_ELECTIONS, World, running};
 use crate::check::{Broken, promise};
 use crate::mix::{Fault, Own, SANE_SKEW_MS, WILD_SKEW_MS};
@@ -426,6 +427,8 @@ impl World {
     pub(super) fn calm_down(&mut self) -> Result<(), Broken> {
         self.calm = true;
         self.say(|| "everything heals".to_owned());
+        self.owed = Owed::since(self.now_us, self.mix.groups);
+        self.plan_probe();
         self.after(WRITTEN_ELECTIONS * ELECTION_US, Action::WrittenByNow);
         self.network.heal();
         self.network.set_quality(self.mix.calm_quality());

@@ -32,7 +32,11 @@ impl World {
             return Ok(());
         }
         self.series += 1;
-        let group = GroupId(self.random.load.draw() % self.mix.groups);
+        let mut group = GroupId(self.random.load.draw() % self.mix.groups);
+        if self.calm && self.random.load.per_mille(500) {
+            let number = self.random.load.index(self.mix.groups as usize);
+            group = self.owed.pick(number).unwrap_or(group);
+        }
         let model = self.checks.models.entry(group).or_default();
         let wish = draw(&self.mix, &mut self.random.load, self.series, group, model);
         let anywhere = self.ids[self.random.load.index(self.ids.len())];
@@ -46,7 +50,7 @@ impl World {
             group,
             wish,
             floor,
-            in_calm: self.calm,
+            asked_us: self.now_us,
             node,
             index: None,
             attempts: 0,
@@ -146,9 +150,7 @@ impl World {
                 self.checks.is_true(group, body, position.index, &result)?;
                 self.checks.wrote(group, asked.floor, position.index)?;
                 self.checks.acknowledged.add(group, position.index);
-                if asked.in_calm {
-                    self.written_in_calm.insert(group);
-                }
+                self.owed.wrote(group, asked.asked_us, self.now_us);
                 self.clients[client].leader = Some((group, asked.node));
                 self.report.operations += 1;
                 None
