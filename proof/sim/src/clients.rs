@@ -117,6 +117,12 @@ pub fn draw(mix: &Mix, random: &mut Random, series: u64, group: GroupId, model: 
     }
 }
 
+/// A put, and nothing that could fail.
+pub fn put(mix: &Mix, random: &mut Random, series: u64, group: GroupId) -> Wish {
+    let (key, value) = (key(group, random.draw() % mix.keys), format!("v{series}").into_bytes());
+    write(&[Operation::Put { key: &key, value: &value, condition: Condition::None }])
+}
+
 /// A question's bytes.
 pub fn query(question: &Question) -> Vec<u8> {
     let mut bytes = Vec::new();

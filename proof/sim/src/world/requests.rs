@@ -14,7 +14,7 @@ use super::nonsense::{NONSENSE_TICKET, REPEATED_TICKET};
 use super::{Action, World, running};
 use crate::check::linearizable::Question;
 use crate::check::{Broken, promise};
-use crate::clients::{Asked, Wish, draw, next_node, query};
+use crate::clients::{Asked, Wish, draw, next_node, put, query};
 use crate::mix::TICK_US;
 
 /// So many ticks after its deadline at the latest a request is answered: what is committed by then still has to be applied.
@@ -33,12 +33,14 @@ impl World {
         }
         self.series += 1;
         let mut group = GroupId(self.random.load.draw() % self.mix.groups);
-        if self.calm && self.random.load.per_mille(500) {
-            let number = self.random.load.index(self.mix.groups as usize);
-            group = self.owed.pick(number).unwrap_or(group);
-        }
+        let number = self.random.load.index(self.mix.groups as usize);
+        let owed = self.owed.pick(number).filter(|_| self.calm);
+        group = owed.unwrap_or(group);
         let model = self.checks.models.entry(group).or_default();
-        let wish = draw(&self.mix, &mut self.random.load, self.series, group, model);
+        let wish = match owed {
+            Some(_) => put(&self.mix, &mut self.random.load, self.series, group),
+            None => draw(&self.mix, &mut self.random.load, self.series, group, model),
+        };
         let anywhere = self.ids[self.random.load.index(self.ids.len())];
         let node = match self.clients[client].leader {
             Some((known, node)) if known == group && !matches!(wish, Wish::StaleRead(_)) => node,
