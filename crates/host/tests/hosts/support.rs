@@ -319,6 +319,26 @@ impl Cluster {
     }
 
     /// What a host has applied.
+    /// Whether a node leads, as it knows itself.
+    pub fn leads(&self, node: u64) -> bool {
+        let known = self.hosts[&node].leader(GROUP).expect("the group is here");
+        known.leader.is_some_and(|leader| leader.node() == Cluster::node(node))
+    }
+
+    /// Hands leadership to a node until it has it.
+    pub fn make_leader(&self, node: u64) {
+        self.wait_until("the node leads", |cluster| {
+            if cluster.leads(node) {
+                return true;
+            }
+            let (answered, answer) = channel();
+            let to = ReplicaId::new(0, Cluster::node(node));
+            cluster.leader().transfer_leader(GROUP, Some(to), move |answer| _ = answered.send(answer));
+            answer.recv().expect("every request is answered");
+            false
+        });
+    }
+
     pub fn stale(host: &NodeHost) -> String {
         let mut found = Vec::new();
         host.lookup(GROUP).expect("the group is here").query(b"", &mut found).expect("a list has no errors");
