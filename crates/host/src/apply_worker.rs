@@ -313,6 +313,7 @@ impl ApplyWorker {
                 let (index, persisted) = (applier.meta().applied.index, applier.persisted());
                 if lacking.get(&group).is_some_and(|before| persisted > *before) {
                     lacking.remove(&group);
+                    tracing::info!(%group, "the group's state has found room on disk");
                 }
                 let (of, disputed) = (applier.incarnation(), applier.meta().disputed);
                 out.inputs.push((group, Input::Applied { of, index, persisted, disputed }));
@@ -424,10 +425,12 @@ impl ApplyWorker {
     fn found_full(&mut self, group: GroupId, out: &mut ApplyOutput) {
         out.found_full += 1;
         let persisted = self.appliers.get(&group).map_or(0, Applier::persisted);
-        self.lacking.entry(group).or_insert(persisted);
-        if !std::mem::replace(&mut self.is_short_of_room, true) {
-            tracing::warn!(%group, "there is no room on disk for the group's state; it is tried again");
-        }
+        self.is_short_of_room = true;
+        // Said once, however often it is tried.
+        self.lacking.entry(group).or_insert_with(|| {
+            tracing::warn!(%group, "there is no room on disk for the group's state; it is tried again until there is");
+            persisted
+        });
     }
 
     fn set_paused(&mut self, paused: bool, out: &mut ApplyOutput) {

@@ -13,7 +13,7 @@ use mraft_disk::MemoryDisk;
 use mraft_disk::memory::Access;
 use mraft_types::Payload;
 
-use crate::support::{Cluster, GROUP, Gate, Gatekeeper, List, PATIENCE};
+use crate::support::{Cluster, GROUP, Gate, Gatekeeper, List, PATIENCE, slow_disk_count};
 
 /// Where a disk in memory that does not hang is never found, however busy the machine is.
 const SLOW_MS: u64 = 1_000;
@@ -44,14 +44,6 @@ fn cluster(waits: fn(Access<'_>) -> bool, slow_ms: u64, stalled_ms: u64) -> (Clu
     let host = cluster.try_open(config).expect("its own directory");
     cluster.hosts.insert(1, host);
     (cluster, Gatekeeper(gate))
-}
-
-/// What a node counted of its slow disk.
-fn slow_disk_count(host: &NodeHost, what: &str) -> u64 {
-    let mut text = String::new();
-    host.write_prometheus(&mut text);
-    let name = format!("mraft_slow_disk_total{{what=\"{what}\"}} ");
-    text.lines().find_map(|line| line.strip_prefix(&name)).map_or(0, |count| count.parse().expect("a count"))
 }
 
 #[test]

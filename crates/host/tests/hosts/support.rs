@@ -346,6 +346,14 @@ impl Cluster {
     }
 }
 
+/// What a node counted of its slow or full disk.
+pub fn slow_disk_count(host: &NodeHost, what: &str) -> u64 {
+    let mut text = String::new();
+    host.write_prometheus(&mut text);
+    let name = format!("mraft_slow_disk_total{{what=\"{what}\"}} ");
+    text.lines().find_map(|line| line.strip_prefix(&name)).map_or(0, |count| count.parse().expect("a count"))
+}
+
 /// An address of its own in 127.0.0.0/8, where nobody else looks for a port while a node is away; the usual one on systems that have
 /// no other.
 fn own_address() -> Ipv4Addr {
