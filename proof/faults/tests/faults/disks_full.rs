@@ -27,11 +27,11 @@ const GROUPS: u64 = 4;
 const SHAPE: Shape = Shape {
     nodes: 3,
     groups: GROUPS,
-    snapshot_entries: 50,
-    compaction_overhead: 50,
+    snapshot_entries: 200,
+    compaction_overhead: 1_000,
     snapshot_bytes_per_second: 0,
 };
-const SIZE: Size = Size { writers: 64, keys_per_writer: 16, rivals: 8, shared_keys: 4 };
+const SIZE: Size = Size { writers: 32, keys_per_writer: 16, rivals: 8, shared_keys: 4 };
 const SETTINGS: &str = "election_rtt = 25\n";
 const WRITES_BETWEEN: u64 = 500;
 /// The node whose disks get full.
