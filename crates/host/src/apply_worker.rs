@@ -28,6 +28,7 @@ use mraft_types::{CondemnedReason, GroupId, Index};
 use crate::apply::{Applied, Applier, ApplyError, CheckpointHash, HashView};
 use crate::core::{ApplyOrder, Incarnation, Input, SnapshotOrder};
 use crate::meta::GroupMeta;
+use crate::status::StateRoom;
 
 const PANICKED: &str = "the state machine panicked; its state is discarded";
 
@@ -159,6 +160,8 @@ pub struct ApplyWorker {
     unpersisted_bytes_total: usize,
     /// A machine found no room on disk, and nobody has tried again since.
     is_short_of_room: bool,
+    /// Groups whose state found no room on disk, and up to where it was persisted then; until it is further.
+    lacking: BTreeMap<GroupId, Index>,
     /// Too much waits in memory and there is no room for it: no more entries are taken.
     is_paused: bool,
     /// Groups whose machines were not asked for background work meanwhile.
@@ -182,6 +185,7 @@ impl ApplyWorker {
             unpersisted_bytes: BTreeMap::new(),
             unpersisted_bytes_total: 0,
             is_short_of_room: false,
+            lacking: BTreeMap::new(),
             is_paused: false,
             unasked: BTreeSet::new(),
             held: BTreeMap::new(),
@@ -302,9 +306,15 @@ impl ApplyWorker {
     /// After a batch of mail: tells the cores how far their groups are, and hands out background work.
     pub fn finish(&mut self, out: &mut ApplyOutput) {
         let (snapshot_entries, is_short) = (self.snapshot_entries, self.is_short_of_room);
+        let mut lacking = std::mem::take(&mut self.lacking);
+        lacking.retain(|group, _| self.appliers.contains_key(group));
         for group in std::mem::take(&mut self.touched) {
             self.guarded(group, out, |applier, out| {
                 let (index, persisted) = (applier.meta().applied.index, applier.persisted());
+                if lacking.get(&group).is_some_and(|before| persisted > *before) {
+                    lacking.remove(&group);
+                    tracing::info!(%group, "the group's state has found room on disk");
+                }
                 let (of, disputed) = (applier.incarnation(), applier.meta().disputed);
                 out.inputs.push((group, Input::Applied { of, index, persisted, disputed }));
                 let is_due = snapshot_entries > 0 && index.saturating_sub(persisted) >= snapshot_entries;
@@ -319,6 +329,7 @@ impl ApplyWorker {
             }
             self.weigh(group, out);
         }
+        self.lacking = lacking;
         if !self.is_paused {
             self.keep_to_budget(out);
         }
@@ -327,6 +338,15 @@ impl ApplyWorker {
             && let Some(group) = self.largest()
         {
             self.press(group, out);
+        }
+    }
+
+    /// Whether the machines' state finds room on disk.
+    pub fn room(&self) -> StateRoom {
+        match self.lacking.is_empty() {
+            _ if self.is_paused => StateRoom::Refusing,
+            true => StateRoom::Enough,
+            false => StateRoom::Lacking,
         }
     }
 
@@ -404,9 +424,13 @@ impl ApplyWorker {
 
     fn found_full(&mut self, group: GroupId, out: &mut ApplyOutput) {
         out.found_full += 1;
-        if !std::mem::replace(&mut self.is_short_of_room, true) {
-            tracing::warn!(%group, "there is no room on disk for the group's state; it is tried again");
-        }
+        let persisted = self.appliers.get(&group).map_or(0, Applier::persisted);
+        self.is_short_of_room = true;
+        // Said once, however often it is tried.
+        self.lacking.entry(group).or_insert_with(|| {
+            tracing::warn!(%group, "there is no room on disk for the group's state; it is tried again until there is");
+            persisted
+        });
     }
 
     fn set_paused(&mut self, paused: bool, out: &mut ApplyOutput) {

@@ -86,6 +86,11 @@ pub enum HostError {
         /// What it did.
         reason: String,
     },
+    /// Something was not done in time; nobody knows whether it will be.
+    Late {
+        /// What is in its way.
+        reason: String,
+    },
     /// The host is closing.
     Closed,
 }
@@ -139,6 +144,7 @@ impl fmt::Display for HostError {
             HostError::Stopped { reason } => {
                 write!(f, "{reason}: mend the disk and start the node again")
             }
+            HostError::Late { reason } => f.write_str(reason),
             HostError::Closed => f.write_str("the host is closing"),
         }
     }

@@ -127,4 +127,4 @@ pub use mraft_engine::event::{Proposal, ReadKind, Ticket};
 pub use mraft_engine::packing::NO_SLOT;
 pub use node_host::{GroupSpec, Leadership, MachineContext, MachineFactory, Machines, NodeHost};
 pub use registry::{AcceptedLoss, GroupList, GroupRecord};
-pub use status::{GroupStatus, HostStatus, PeerProgress, ReplicaState};
+pub use status::{GroupStatus, HostStatus, PeerProgress, ReplicaState, StateRoom};

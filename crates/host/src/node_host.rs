@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak};
 use std::time::{Duration, Instant};
 
@@ -628,10 +628,22 @@ impl Inner {
         let sent = self
             .is_served_by_disk()
             .and_then(|()| self.shared()?.log.send(job(token)).map_err(|_| HostError::Closed));
-        let result =
-            sent.and_then(|()| wait(&durable).or_else(|error| self.is_served_by_disk().and(Err(error))));
+        let result = sent.and_then(|()| {
+            wait(&durable).or_else(|error| self.is_served_by_disk().and(Err(self.said_of_disk(error))))
+        });
         self.log_waits.lock().unwrap_or_else(PoisonError::into_inner).remove(&token);
         result
+    }
+
+    /// Of whoever waited in vain for the log: what it is that it waits for.
+    fn said_of_disk(&self, error: HostError) -> HostError {
+        let trouble = self.disk_trouble.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        match (error, trouble) {
+            (HostError::Late { reason }, Some(trouble)) => {
+                HostError::Late { reason: format!("{trouble} ({reason})") }
+            }
+            (error, _) => error,
+        }
     }
 
     /// An error with the reason once the disk stopped every replica: then the log does nothing more.
@@ -747,5 +759,10 @@ impl Inner {
 }
 
 pub(crate) fn wait<T>(receiver: &std::sync::mpsc::Receiver<T>) -> Result<T, HostError> {
-    receiver.recv_timeout(INTERNAL_WAIT).map_err(|_| HostError::Closed)
+    receiver.recv_timeout(INTERNAL_WAIT).map_err(|error| match error {
+        RecvTimeoutError::Disconnected => HostError::Closed,
+        RecvTimeoutError::Timeout => {
+            HostError::Late { reason: format!("no answer within {} s", INTERNAL_WAIT.as_secs()) }
+        }
+    })
 }

@@ -18,7 +18,7 @@ use crate::node_host::{Inner, Leadership};
 use crate::persist::LogHealth;
 use crate::runtime::{Listener, Waits};
 
-/// A group's leadership is moved away from a slow disk at most this often (rule T1).
+/// A group's leadership is moved away from a slow or full disk at most this often (rule T1).
 const MOVE_PAUSE: Duration = Duration::from_secs(60);
 
 impl Inner {
@@ -34,16 +34,24 @@ impl Inner {
         }
     }
 
-    /// Rule T1: a disk that is slow gives leadership away, one that stalls stops the node's replicas; the process stays up to say so.
-    fn watch_disk(&self, waits: Waits, age: Duration) {
-        let age_ms = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
+    /// Rule T1: a disk that is slow gives leadership away, one that stalls stops the node's replicas; the process stays up to say so. One
+    /// that is full gives leadership away, too, and stops nobody (rule D10).
+    fn watch_disk(&self, waits: Waits, age: Duration, refuses_for: Duration) {
+        let in_ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let (age_ms, refuses_ms) = (in_ms(age), in_ms(refuses_for));
         if age_ms >= self.config.stalled_disk_ms {
             return self.disk_stalled(waits, age_ms);
         }
-        if age_ms < self.config.slow_disk_ms {
-            return;
+        if age_ms >= self.config.slow_disk_ms {
+            self.metrics.count("mraft_slow_disk_total", "what", "beats");
+            self.move_leaders("slow", age_ms);
+        } else if refuses_ms >= self.config.slow_disk_ms {
+            self.move_leaders("full", refuses_ms);
         }
-        self.metrics.count("mraft_slow_disk_total", "what", "beats");
+    }
+
+    /// Hands every group that this node leads over to whoever is best off, if that is much better.
+    fn move_leaders(&self, disk_is: &str, for_ms: u64) {
         let peers = self.peers.read().unwrap_or_else(PoisonError::into_inner).clone();
         let Some(peers) = peers else { return };
         let now = Instant::now();
@@ -54,15 +62,22 @@ impl Inner {
             }
             let members = self.memberships().get(&group).cloned().unwrap_or_default();
             let others = members.counting().map(|id| id.node()).filter(|node| *node != self.config.node);
-            let Some(to) = peers.fastest(others, age_ms / 2).and_then(|node| members.replica_on(node)) else {
+            let Some(to) = peers.fastest(others, for_ms / 2).and_then(|node| members.replica_on(node)) else {
                 continue;
             };
             moved.insert(group, now);
             self.metrics.count("mraft_slow_disk_total", "what", "leaderships_moved");
-            tracing::warn!(%group, %to, age_ms, "the disk is slow: handing leadership over");
+            tracing::warn!(%group, %to, for_ms, "the disk is {disk_is}: handing leadership over");
             let ticket = self.completions.call(|_| {});
             self.input(group, Event::Transfer { ticket, to: Some(to) });
         }
+    }
+
+    /// Takes in no snapshot while the log is full (rule D10): its replica would wait to install it behind the entries that wait for room,
+    /// and not let go meanwhile of those whose room they need. An error says so.
+    pub(crate) fn has_log_room(&self) -> Result<(), String> {
+        let is_full = self.shared().is_ok_and(|shared| shared.is_log_full());
+        if is_full { Err("the disk is full: no room for the log".to_owned()) } else { Ok(()) }
     }
 
     fn disk_stalled(&self, waits: Waits, age_ms: u64) {
@@ -128,8 +143,8 @@ impl Inner {
 }
 
 impl Listener for Inner {
-    fn beat(&self, waits: Waits, disk_age: Duration) {
-        self.watch_disk(waits, disk_age);
+    fn beat(&self, waits: Waits, disk_age: Duration, refuses_for: Duration) {
+        self.watch_disk(waits, disk_age, refuses_for);
         if let Ok(shared) = self.shared() {
             self.completions.expire(shared.now().tick);
         }

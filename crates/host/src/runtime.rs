@@ -19,6 +19,8 @@
 //! A step worker never syncs a file and never runs a state machine (decision 3); the log thread sends nothing (rule D5).
 
 mod beside;
+mod retries;
+mod room;
 mod touching;
 
 use std::collections::BTreeMap;
@@ -38,6 +40,8 @@ use mraft_types::{GroupId, NodeId, ReplicaId};
 use mraft_wire::HostBeat;
 
 use self::beside::{fill_thread, snapshot_thread, ticker};
+use self::retries::Retries;
+use self::room::Room;
 use self::touching::Touching;
 pub(crate) use self::touching::Waits;
 use crate::apply::{Applier, HashView};
@@ -50,6 +54,7 @@ use crate::mailbox::{Mailbox, WaitingBytes};
 use crate::metrics::Metrics;
 use crate::panics::{caught, or_abort};
 use crate::persist::{LogDone, LogHealth, LogJob, LogWorker};
+use crate::status::StateRoom;
 
 /// A seal follows within this time after writing stops (rule L3).
 const SEAL_AFTER: Duration = Duration::from_millis(25);
@@ -92,8 +97,9 @@ pub(crate) trait Listener: Send + Sync {
     fn failed(&self, group: GroupId, reason: String);
     /// The log failed, or is full, or has room again.
     fn log_health(&self, health: &LogHealth);
-    /// Called once per heartbeat interval with who keeps callers waiting for the disk for longest, and for how long (rule T1).
-    fn beat(&self, waits: Waits, disk_age: Duration);
+    /// Called once per heartbeat interval with who keeps callers waiting for the disk for longest, for how long (rule T1), and for how long
+    /// writes have been refused for want of room (rule D10).
+    fn beat(&self, waits: Waits, disk_age: Duration, refuses_for: Duration);
     /// The log finished a job that somebody waits for by its token.
     fn log_done(&self, token: u64);
 }
@@ -136,6 +142,10 @@ pub(crate) struct Shared {
     durable_seq: AtomicU64,
     /// Since when somebody waits for the disk (rule T1).
     touching: Touching,
+    /// Whether there is room on the disk (rule D10).
+    room: Room,
+    /// Snapshots that could not be sent, until their groups hear of it.
+    retries: Retries,
     /// Chores under way.
     chores: AtomicUsize,
     /// What waits for a background thread is not done any more.
@@ -280,6 +290,31 @@ impl Shared {
         self.touching.oldest()
     }
 
+    /// Whether this says that a snapshot failed, which its group hears later (rule N2).
+    fn puts_off(&self, input: &Input) -> bool {
+        let Input::Own(of, Event::SnapshotSent { to, ok }) = input else { return false };
+        match ok {
+            true => self.retries.arrived(of.group, *to),
+            false => self.retries.failed(*of, *to),
+        }
+        !ok
+    }
+
+    /// For how long writes have been refused for want of room (rule D10).
+    pub(crate) fn refuses_for(&self) -> Duration {
+        self.room.refuses_for()
+    }
+
+    /// Whether the log finds no room (rule D10).
+    pub(crate) fn is_log_full(&self) -> bool {
+        self.room.is_log_full()
+    }
+
+    /// Whether there is room on disk for the groups' states (rule D10).
+    pub(crate) fn state_room(&self) -> StateRoom {
+        self.room.of_states()
+    }
+
     fn dispatch(&self, output: Output, outbox: Option<&Arc<dyn Outbox>>) {
         let Output { messages, reports, log, applies, answers, log_reads, notices } = output;
         if !log.is_empty() {
@@ -362,6 +397,8 @@ impl Runtime {
             tick: AtomicU64::new(1),
             durable_seq: AtomicU64::new(durable_seq),
             touching: Touching::new(started, apply_threads),
+            room: Room::new(started, apply_threads),
+            retries: Retries::default(),
             chores: AtomicUsize::new(0),
             background_stop: AtomicBool::new(false),
             stop: AtomicBool::new(false),
@@ -600,11 +637,13 @@ fn report_log(shared: &Shared, full: &mut bool, health: LogHealth) {
         LogHealth::Well if !*full => return,
         LogHealth::Well => {
             *full = false;
+            shared.room.log_is_full(false);
             shared.broadcast(|| Input::LogFull(false));
         }
         LogHealth::Full if *full => return,
         LogHealth::Full => {
             *full = true;
+            shared.room.log_is_full(true);
             shared.broadcast(|| Input::LogFull(true));
         }
         LogHealth::Failed(_) => {
@@ -632,6 +671,7 @@ fn apply_thread(shared: &Shared, thread: usize, mut worker: ApplyWorker) {
             shared.touching.apply_does(thread, || worker.retry(&mut out));
         }
         shared.touching.apply_does(thread, || worker.finish(&mut out));
+        shared.room.apply_finds(thread, worker.room());
         for _ in 0..out.found_full {
             shared.metrics.count("mraft_apply_stalls_total", "reason", "disk_full");
         }
@@ -646,7 +686,7 @@ fn apply_thread(shared: &Shared, thread: usize, mut worker: ApplyWorker) {
         let (applied, others) =
             out.inputs.into_iter().partition(|(_, input)| matches!(input, Input::Applied { .. }));
         shared.deliver_applied(applied);
-        shared.deliver_inputs(others);
+        shared.deliver_inputs(others.into_iter().filter(|(_, input)| !shared.puts_off(input)).collect());
         for (of, reason) in out.failed {
             let stop = NotApplied::Stopping;
             shared.deliver_inputs(vec![(of.group, Input::StopOwn(of, stop))]);
@@ -672,8 +712,7 @@ fn apply_thread(shared: &Shared, thread: usize, mut worker: ApplyWorker) {
             if let Err(TrySendError::Full(Some(send)) | TrySendError::Disconnected(Some(send))) =
                 shared.snapshots.try_send(Some(send))
             {
-                let event = Event::SnapshotSent { to: send.order.to, ok: false };
-                shared.deliver_inputs(vec![(send.of.group, Input::Own(send.of, event))]);
+                shared.retries.failed(send.of, send.order.to);
             }
         }
     }

@@ -48,8 +48,22 @@ pub struct HostStatus {
     pub disk_age_ms: u64,
     /// Why the node takes no writes, if it does not.
     pub disk_trouble: Option<String>,
+    /// Whether there is room on disk for the groups' states (rule D10).
+    pub state_room: StateRoom,
     /// Things an operator should know, each a sentence.
     pub warnings: Vec<String>,
+}
+
+/// Room for the groups' states.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum StateRoom {
+    /// Enough, as far as is known.
+    #[default]
+    Enough,
+    /// There was none for the state of some group, which stays in memory and in the log until there is.
+    Lacking,
+    /// The memory for that is full, too: writes are refused.
+    Refusing,
 }
 
 /// What a replica does in its group.
@@ -215,8 +229,10 @@ impl Inner {
             stopped: self.stopped().len() as u64,
             log: self.metrics.log_gauges(),
             disk_age_ms: shared
+                .as_ref()
                 .map_or(0, |shared| u64::try_from(shared.disk_wait().1.as_millis()).unwrap_or(u64::MAX)),
             disk_trouble: self.disk_trouble.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            state_room: shared.map_or(StateRoom::Enough, |shared| shared.state_room()),
             warnings,
         }
     }

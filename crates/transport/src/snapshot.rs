@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use mraft_types::NodeId;
+use mraft_types::{GroupId, NodeId};
 use mraft_wire::{
     FrameKind, Purpose, SnapshotChunk, SnapshotEnd, SnapshotHeader, SnapshotReply, SnapshotSum,
 };
@@ -104,7 +104,8 @@ fn broken(broken: Broken) -> SnapshotFailed {
 
 /// Receives one snapshot on an accepted connection.
 pub(crate) fn receive(shared: &Arc<Shared>, mut stream: Stream, from: NodeId) -> CloseReason {
-    let refused = match try_receive(shared, &mut stream, from) {
+    let mut group = None;
+    let refused = match try_receive(shared, &mut stream, from, &mut group) {
         Ok(()) => {
             // Counted before the sender can know.
             shared.counters.snapshots_received.add(1);
@@ -114,7 +115,8 @@ pub(crate) fn receive(shared: &Arc<Shared>, mut stream: Stream, from: NodeId) ->
         Err(refused) => refused,
     };
     shared.counters.snapshots_failed.add(1);
-    tracing::info!(node = %from, "receiving a snapshot failed: {}", refused.broken.detail);
+    let group = group.map(|group| group.to_string());
+    tracing::warn!(node = %from, group, "a snapshot was not taken in and is asked for again: {}", refused.broken.detail);
     if refused.is_answerable {
         let reply = SnapshotReply::Refused(refused.broken.detail);
         if stream.write(FrameKind::SnapshotReply, |out| reply.encode(out)).is_ok() {
@@ -141,10 +143,16 @@ fn refuse(reason: String) -> NotTaken {
     NotTaken { broken: Broken::new(CloseReason::Done, reason), is_answerable: true }
 }
 
-fn try_receive(shared: &Arc<Shared>, stream: &mut Stream, from: NodeId) -> Result<(), NotTaken> {
+fn try_receive(
+    shared: &Arc<Shared>,
+    stream: &mut Stream,
+    from: NodeId,
+    group: &mut Option<GroupId>,
+) -> Result<(), NotTaken> {
     stream.set_patience(shared.config.snapshot_stall_timeout)?;
     let header = stream.read_kind(FrameKind::SnapshotHeader)?;
     let header = SnapshotHeader::decode(&header).map_err(Broken::from)?;
+    *group = Some(header.group);
     if header.from.node() != from || header.to.node() != shared.config.node {
         let detail = format!("a snapshot from {} to {} on the wrong connection", header.from, header.to);
         return Err(Broken::new(CloseReason::Protocol, detail).into());

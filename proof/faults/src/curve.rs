@@ -131,6 +131,32 @@ impl Curve {
             .collect()
     }
 
+    /// A row per cycle with the median of its quiet moments, as Markdown: small enough to be kept.
+    pub fn table(&self, survivor: usize) -> String {
+        let mut text = "| cycle | ends after s | resident MB of the survivor | of all | descriptors of the survivor | of all \
+                        | threads of the survivor | of all | disk MB of all |\n|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n"
+            .to_owned();
+        let cycles = self.0.last().map_or(0, |sample| sample.cycle + 1);
+        for cycle in 0..cycles {
+            let of_cycle = |figure: fn(&Sample) -> u64, only| {
+                median(self.quiet_sums(figure, only, |sample| sample.cycle == cycle))
+            };
+            let ends =
+                self.0.iter().rfind(|sample| sample.cycle == cycle).map_or(0, |last| last.at.as_secs());
+            // A `String` takes whatever is written to it.
+            let _ = write!(text, "| {cycle} | {ends}");
+            for (name, figure) in FIGURES {
+                let only_all = name == DISK;
+                let scale = if name.ends_with("bytes") { f64::from(1 << 20) } else { 1.0 };
+                for only in [Some(survivor), None].into_iter().filter(|only| !only_all || only.is_none()) {
+                    let _ = write!(text, " | {:.0}", of_cycle(figure, only) / scale);
+                }
+            }
+            text.push_str(" |\n");
+        }
+        text
+    }
+
     /// Writes all samples, a line each.
     pub fn write_csv(&self, file: &Path) -> Result<()> {
         let mut text =
@@ -212,6 +238,15 @@ mod tests {
         assert_eq!(ends_early.whole_cycles(), 5);
         ends_early.0.truncate(ends_early.0.len() - 3);
         assert_eq!(ends_early.whole_cycles(), 4);
+    }
+
+    #[test]
+    fn a_table_has_a_row_per_cycle_with_the_figures_of_quiet_moments() {
+        let table = curve(2, |cycle, round| (cycle + round) << 20).table(0);
+        let rows: Vec<&str> = table.lines().collect();
+        assert_eq!(rows.len(), 2 + 3);
+        assert!(rows.iter().all(|row| row.matches('|').count() == 10), "{table}");
+        assert_eq!(rows[3], "| 1 | 51 | 2 | 2 | 50 | 100 | 20 | 40 | 0 |");
     }
 
     #[test]

@@ -94,7 +94,9 @@ async fn endure(cluster: &mut Cluster, bound: Bound) -> Result<()> {
     let file = report::directory()?.join("endurance.csv");
     curve.write_csv(&file)?;
     report::tell("endurance", &longest_of_each(&done))?;
-    say(&format!("the curve is in {}", file.display()));
+    let table = file.with_extension("md");
+    std::fs::write(&table, curve.table(SURVIVOR))?;
+    say(&format!("the curve is in {}, in short in {}", file.display(), table.display()));
     went_on?;
     rounds::round(cluster, &load, &mut all_killed, PACE, &[], &mut done).await?;
     let recorded = load.finish().await?;

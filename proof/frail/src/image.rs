@@ -15,7 +15,7 @@ const LOOP_CONTROL: &str = "/dev/loop-control";
 /// Takes the room; beside whatever else is in the image.
 const BALLAST: &str = "ballast";
 /// Room is taken in pieces that become smaller, down to one block.
-const PIECES_BYTES: [u64; 5] = [16 << 20, 1 << 20, 64 << 10, 16 << 10, 4 << 10];
+const PIECES_BYTES: [u64; 6] = [16 << 20, 1 << 20, 64 << 10, 16 << 10, 4 << 10, 1 << 10];
 
 /// A mounted image. Dropping it takes the mount and the image away.
 #[derive(Debug)]

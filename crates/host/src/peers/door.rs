@@ -256,6 +256,7 @@ impl Handler for Door {
                 record.replica, record.uid, header.to, header.uid
             ));
         }
+        inner.has_log_room()?;
         let meta = GroupMeta::decode(&header.meta).map_err(|error| error.to_string())?;
         if meta.log_start() != header.start || meta.group != header.group || meta.uid != header.uid {
             return Err("the header does not describe its own meta".to_owned());

@@ -57,6 +57,7 @@ impl SnapshotReceiver for Incoming {
 
     fn finish(mut self: Box<Self>) -> Result<(), String> {
         let inner = self.inner.upgrade().ok_or("the node is closing")?;
+        inner.has_log_room()?;
         let stage = self.stage.take().ok_or("the snapshot is finished")?;
         let (group, index) = (self.of.group, self.start.position.index);
         if let Err(error) = unpanicked(|| stage.finish()) {

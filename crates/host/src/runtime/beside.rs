@@ -13,7 +13,7 @@ use mraft_wire::HostBeat;
 
 use super::{Pace, Shared, millis};
 use crate::apply_worker::{ApplyMail, SnapshotSend};
-use crate::core::Input;
+use crate::core::{Incarnation, Input};
 use crate::panics::CaughtView;
 use crate::persist::LogJob;
 
@@ -40,8 +40,10 @@ pub(super) fn snapshot_thread(shared: &Shared, sends: &Mutex<Receiver<Option<Sna
             // The apply thread is gone only when the host closes.
             let _ = shared.apply(of.group).send(ApplyMail::Fail(of, reason.clone()));
         }
-        let event = Event::SnapshotSent { to, ok };
-        shared.deliver_inputs(vec![(of.group, Input::Own(of, event))]);
+        let input = Input::Own(of, Event::SnapshotSent { to, ok });
+        if !shared.puts_off(&input) {
+            shared.deliver_inputs(vec![(of.group, input)]);
+        }
     }
 }
 
@@ -60,15 +62,19 @@ pub(super) fn ticker(shared: &Shared, pace: &Pace) {
         let tick = shared.tick.fetch_add(1, Ordering::Relaxed) + 1;
         if tick.is_multiple_of(pace.beat_ticks.max(1)) {
             let (waits, disk_age) = shared.disk_wait();
-            shared.listener.beat(waits, disk_age);
+            let refuses_for = shared.refuses_for();
+            shared.listener.beat(waits, disk_age, refuses_for);
             if let Some(outbox) = shared.outbox() {
                 outbox.beat(HostBeat {
                     durable_seq: shared.durable_seq(),
-                    disk_age_ms: millis(disk_age),
+                    disk_age_ms: millis(disk_age.max(refuses_for)),
                     unix_ms: shared.now().unix_ms,
                 });
             }
         }
+        let failed =
+            |(of, to): (Incarnation, _)| (of.group, Input::Own(of, Event::SnapshotSent { to, ok: false }));
+        shared.deliver_inputs(shared.retries.due().into_iter().map(failed).collect());
         random = crate::random::next(random);
         shared.broadcast(|| Input::Node(NodeEvent::Tick { random }));
     }

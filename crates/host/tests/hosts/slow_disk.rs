@@ -11,9 +11,9 @@ use mraft::machines::{Command, InMemoryMachine, in_memory};
 use mraft::{Answer, Machines, NO_SLOT, NodeHost};
 use mraft_disk::MemoryDisk;
 use mraft_disk::memory::Access;
-use mraft_types::{Payload, ReplicaId};
+use mraft_types::Payload;
 
-use crate::support::{Cluster, GROUP, Gate, Gatekeeper, List, PATIENCE};
+use crate::support::{Cluster, GROUP, Gate, Gatekeeper, List, PATIENCE, slow_disk_count};
 
 /// Where a disk in memory that does not hang is never found, however busy the machine is.
 const SLOW_MS: u64 = 1_000;
@@ -24,11 +24,6 @@ const NEVER_MS: u64 = 3_600_000;
 /// Proposes and does not wait.
 fn propose(host: &NodeHost, body: &'static str) {
     host.propose(GROUP, NO_SLOT, Payload::from(body), PATIENCE, |_| {});
-}
-
-fn leads(cluster: &Cluster, node: u64) -> bool {
-    let known = cluster.hosts[&node].leader(GROUP).expect("the group is here");
-    known.leader.is_some_and(|leader| leader.node() == Cluster::node(node))
 }
 
 /// Three nodes of which the first is on a disk with a gate for such accesses, and says that it is slow after `slow_ms` and stalled after `stalled_ms`. It was opened
@@ -51,38 +46,16 @@ fn cluster(waits: fn(Access<'_>) -> bool, slow_ms: u64, stalled_ms: u64) -> (Clu
     (cluster, Gatekeeper(gate))
 }
 
-/// Hands leadership to a node until it has it.
-fn make_leader(cluster: &Cluster, node: u64) {
-    cluster.wait_until("the node leads", |cluster| {
-        if leads(cluster, node) {
-            return true;
-        }
-        let (answered, answer) = channel();
-        let to = ReplicaId::new(0, Cluster::node(node));
-        cluster.leader().transfer_leader(GROUP, Some(to), move |answer| _ = answered.send(answer));
-        answer.recv().expect("every request is answered");
-        false
-    });
-}
-
-/// What a node counted of its slow disk.
-fn slow_disk_count(host: &NodeHost, what: &str) -> u64 {
-    let mut text = String::new();
-    host.write_prometheus(&mut text);
-    let name = format!("mraft_slow_disk_total{{what=\"{what}\"}} ");
-    text.lines().find_map(|line| line.strip_prefix(&name)).map_or(0, |count| count.parse().expect("a count"))
-}
-
 #[test]
 fn t1_a_slow_disk_gives_leadership_away_once_per_group_and_minute() {
     let (cluster, gate) = cluster(|access| access == Access::Sync, 50, NEVER_MS);
-    make_leader(&cluster, 1);
+    cluster.make_leader(1);
     gate.0.set_shut(true);
     propose(&cluster.hosts[&1], "b");
-    cluster.wait_until("another node leads", |cluster| leads(cluster, 2) || leads(cluster, 3));
+    cluster.wait_until("another node leads", |cluster| cluster.leads(2) || cluster.leads(3));
     assert_eq!(slow_disk_count(&cluster.hosts[&1], "leaderships_moved"), 1);
     gate.0.set_shut(false);
-    make_leader(&cluster, 1);
+    cluster.make_leader(1);
     let before = slow_disk_count(&cluster.hosts[&1], "beats");
     gate.0.set_shut(true);
     propose(&cluster.hosts[&1], "c");
@@ -99,7 +72,7 @@ fn t1_a_slow_disk_gives_leadership_away_once_per_group_and_minute() {
 #[test]
 fn t1_a_disk_that_hangs_stops_its_node_and_the_others_go_on() {
     let (mut cluster, gate) = cluster(|access| access == Access::Sync, SLOW_MS, STALLED_MS);
-    make_leader(&cluster, 2);
+    cluster.make_leader(2);
     gate.0.set_shut(true);
     // Nothing is known of a disk before somebody writes to it.
     let hung = cluster.hosts.remove(&1).expect("open");
@@ -149,7 +122,7 @@ fn t1_a_disk_on_which_writes_wait_behind_others_is_slow_although_each_is_done_in
     cluster.found(1, config);
     (2..=3).for_each(|node| cluster.found(node, cluster.config(node)));
     cluster.write("a");
-    make_leader(&cluster, 1);
+    cluster.make_leader(1);
     disk.set_before(|path, access| {
         if path.to_string_lossy().contains("segment-") && access == Access::Sync {
             thread::sleep(SYNC);
@@ -160,7 +133,7 @@ fn t1_a_disk_on_which_writes_wait_behind_others_is_slow_although_each_is_done_in
             return true;
         }
         // On a busy machine others may have been elected for another reason.
-        make_leader(cluster, 1);
+        cluster.make_leader(1);
         propose(&cluster.hosts[&1], "b");
         false
     });
@@ -212,10 +185,10 @@ fn cluster_with_held_machine(slow_ms: u64, stalled_ms: u64) -> (Cluster, Gatekee
 #[test]
 fn t1_a_state_machine_that_does_not_come_back_gives_leadership_away() {
     let (cluster, gate) = cluster_with_held_machine(50, NEVER_MS);
-    make_leader(&cluster, 1);
+    cluster.make_leader(1);
     gate.0.set_shut(true);
     propose(&cluster.hosts[&1], "b");
-    cluster.wait_until("another node leads", |cluster| leads(cluster, 2) || leads(cluster, 3));
+    cluster.wait_until("another node leads", |cluster| cluster.leads(2) || cluster.leads(3));
     assert_eq!(slow_disk_count(&cluster.hosts[&1], "leaderships_moved"), 1);
     gate.0.set_shut(false);
     cluster.wait_until("everything is everywhere", |cluster| {

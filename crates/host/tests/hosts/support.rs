@@ -319,11 +319,39 @@ impl Cluster {
     }
 
     /// What a host has applied.
+    /// Whether a node leads, as it knows itself.
+    pub fn leads(&self, node: u64) -> bool {
+        let known = self.hosts[&node].leader(GROUP).expect("the group is here");
+        known.leader.is_some_and(|leader| leader.node() == Cluster::node(node))
+    }
+
+    /// Hands leadership to a node until it has it.
+    pub fn make_leader(&self, node: u64) {
+        self.wait_until("the node leads", |cluster| {
+            if cluster.leads(node) {
+                return true;
+            }
+            let (answered, answer) = channel();
+            let to = ReplicaId::new(0, Cluster::node(node));
+            cluster.leader().transfer_leader(GROUP, Some(to), move |answer| _ = answered.send(answer));
+            answer.recv().expect("every request is answered");
+            false
+        });
+    }
+
     pub fn stale(host: &NodeHost) -> String {
         let mut found = Vec::new();
         host.lookup(GROUP).expect("the group is here").query(b"", &mut found).expect("a list has no errors");
         String::from_utf8(found).expect("text")
     }
+}
+
+/// What a node counted of its slow or full disk.
+pub fn slow_disk_count(host: &NodeHost, what: &str) -> u64 {
+    let mut text = String::new();
+    host.write_prometheus(&mut text);
+    let name = format!("mraft_slow_disk_total{{what=\"{what}\"}} ");
+    text.lines().find_map(|line| line.strip_prefix(&name)).map_or(0, |count| count.parse().expect("a count"))
 }
 
 /// An address of its own in 127.0.0.0/8, where nobody else looks for a port while a node is away; the usual one on systems that have

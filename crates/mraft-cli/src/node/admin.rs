@@ -3,10 +3,11 @@
 //! How the node and its groups are, and what an operator changes in a group.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use mraft::{Answer, GroupStatus, NotApplied, ReplicaState};
+use mraft::{Answer, GroupStatus, NotApplied, ReplicaState, StateRoom};
 use mraft_api::status::PeerStatus;
 use mraft_api::{
     ChangeAnswer, GroupDetail, GroupSummary, MemberRow, NodeName, NodeStatus, VerifyAnswer, VerifyRow,
@@ -20,11 +21,14 @@ use tokio::sync::oneshot;
 use crate::config::address::HostPort;
 
 use super::exchange::{ChangeWire, Question, Said};
+use super::lookups::NoAnswer;
 use super::route::Missed;
 use super::service::Service;
 
 /// Pause between two looks at a replica that has not applied a checkpoint yet.
 const CHECKPOINT_PAUSE: Duration = Duration::from_millis(5);
+/// For what state machines say of themselves in one answer: they have it in memory, unless they wait for a disk.
+const MACHINES_TIME_MAX: Duration = Duration::from_millis(500);
 
 impl Service {
     pub(super) fn status_now(&self) -> NodeStatus {
@@ -41,11 +45,12 @@ impl Service {
         }
         let mut warnings = host.warnings;
         warnings.extend(host.disk_trouble);
+        warnings.extend(state_trouble(host.state_room, &self.config.data_dir));
         warnings.extend(self.config.plain_doors().into_iter().filter(|door| door.starts_with("HTTP")));
         warnings.extend(self.config.notices.iter().cloned());
         let health = self.health_now();
         // The disk's trouble is there already, in its own words.
-        for check in health.ready.iter().filter(|check| check.name != "log-room") {
+        for check in health.ready.iter().filter(|check| !["log-room", "state-room"].contains(&check.name)) {
             let failure = check.failure.iter();
             warnings.extend(failure.map(|failure| format!("not ready ({}): {failure}", check.name)));
         }
@@ -101,9 +106,14 @@ impl Service {
             self.topology().is_empty().then(|| "no peer has told which groups there are".to_owned());
         let leaders = (missing > 0).then(|| format!("{missing} of {} groups have no leader", groups.len()));
         let absent = self.topology().groups().keys().filter(|group| !groups.contains(group)).count();
+        // One that only lacks room serves.
+        let state_refuses = (host.state_room == StateRoom::Refusing)
+            .then(|| state_trouble(host.state_room, &self.config.data_dir))
+            .flatten();
         let ready = vec![
             check("draining", draining),
             check("log-room", host.disk_trouble.clone()),
+            check("state-room", state_refuses),
             check("topology", topology),
             check("groups-have-leaders", leaders),
             check(
@@ -154,9 +164,13 @@ impl Service {
         let topology = self.topology();
         let mut held = self.statuses().await?;
         let mut summaries: Vec<GroupSummary> = Vec::new();
+        let mut asking = Asking::new();
         for (group, row) in topology.groups() {
             summaries.push(match held.remove(group) {
-                Some(status) => self.summary(&status, Some(&row.slots)),
+                Some(status) => {
+                    let revision = asking.ask(self, *group).await.group_revision;
+                    self.summary(&status, revision, Some(&row.slots))
+                }
                 None => GroupSummary {
                     group: group.0,
                     slots: ranges(&row.slots),
@@ -166,7 +180,10 @@ impl Service {
                 },
             });
         }
-        summaries.extend(held.values().map(|status| self.summary(status, None)));
+        for (group, status) in &held {
+            let revision = asking.ask(self, *group).await.group_revision;
+            summaries.push(self.summary(status, revision, None));
+        }
         summaries.sort_by_key(|summary| summary.group);
         Ok(summaries)
     }
@@ -194,7 +211,12 @@ impl Service {
         }
     }
 
-    fn summary(&self, status: &GroupStatus, slots: Option<&mraft_types::SlotSet>) -> GroupSummary {
+    fn summary(
+        &self,
+        status: &GroupStatus,
+        revision: u64,
+        slots: Option<&mraft_types::SlotSet>,
+    ) -> GroupSummary {
         let own_role = status.membership.role(status.replica);
         let state = match status.state {
             ReplicaState::Leader => "leader",
@@ -206,7 +228,7 @@ impl Service {
         };
         let disputed = status.disputed.map(|index| mraft::NotApplied::Disputed(index).to_string());
         let reason = status.failure.clone().or_else(|| status.condemned.map(way_back));
-        let reason = reason.or(disputed);
+        let reason = reason.or(disputed).or_else(|| status.no_room.map(str::to_owned));
         let waits = (status.state == ReplicaState::Waiting)
             .then(|| "waits for the group's leader to send a snapshot".to_owned());
         GroupSummary {
@@ -220,26 +242,17 @@ impl Service {
             term: status.term,
             commit: status.commit,
             applied: status.applied,
-            revision: self.kv_status(status.group).group_revision,
+            revision,
             nodes: status.membership.members.keys().map(|id| id.node().get()).collect(),
-        }
-    }
-
-    fn kv_status(&self, group: GroupId) -> KvStatus {
-        let mut query = Vec::new();
-        Query::Status.encode(&mut query);
-        let mut answer = Vec::new();
-        let asked = self.host.lookup(group).map(|lookup| lookup.query(&query, &mut answer));
-        match (asked, QueryAnswer::decode(&answer)) {
-            (Some(Ok(())), Ok(QueryAnswer::Status(status))) => status,
-            _ => KvStatus::default(),
         }
     }
 
     pub(super) async fn detail_here(self: &Arc<Self>, group: GroupId) -> Result<GroupDetail, Box<Failure>> {
         let status = self.status_of(group).await?;
         let topology = self.topology();
-        let summary = self.summary(&status, topology.groups().get(&group).map(|row| &row.slots));
+        let kv = Asking::new().ask(self, group).await;
+        let slots = topology.groups().get(&group).map(|row| &row.slots);
+        let summary = self.summary(&status, kv.group_revision, slots);
         let members = status.membership.members.iter().map(|(id, member)| {
             let progress = status.progress.iter().find(|progress| progress.replica == *id);
             let own = *id == status.replica && status.state == ReplicaState::Leader;
@@ -265,7 +278,7 @@ impl Service {
             retired_nodes: status.membership.retired_nodes.iter().map(|node| node.get()).collect(),
             log_first: status.log_start + 1,
             log_last: status.last_index,
-            persisted: self.kv_status(group).persisted,
+            persisted: kv.persisted,
             compared: status.compared,
             chain_hash: None,
             summary,
@@ -476,6 +489,39 @@ impl Service {
 }
 
 /// Why requests for the `absent` groups that are not here can be sent on to nobody, as on a node that was removed for good.
+/// Asks state machines how they are, for an answer that is worth more than what they say: all of them together have a deadline, and when
+/// one does not come back (rule T1) no other is asked.
+struct Asking {
+    until: Instant,
+    is_late: bool,
+}
+
+impl Asking {
+    fn new() -> Asking {
+        Asking { until: Instant::now() + MACHINES_TIME_MAX, is_late: false }
+    }
+
+    /// Zeros if there is no answer.
+    async fn ask(&mut self, service: &Service, group: GroupId) -> KvStatus {
+        let Some(lookup) = service.host.lookup(group).filter(|_| !self.is_late) else {
+            return KvStatus::default();
+        };
+        let mut query = Vec::new();
+        Query::Status.encode(&mut query);
+        let answer = match service.lookups.ask(lookup, &query, self.until).await {
+            Ok(answer) => answer,
+            Err(why) => {
+                self.is_late |= matches!(why, NoAnswer::Late);
+                return KvStatus::default();
+            }
+        };
+        match QueryAnswer::decode(&answer) {
+            Ok(QueryAnswer::Status(status)) => status,
+            _ => KvStatus::default(),
+        }
+    }
+}
+
 fn cut_off(absent: usize, peers: &[mraft::peers::PeerStatus]) -> Option<String> {
     if absent == 0 || peers.iter().any(|peer| peer.is_connected) {
         return None;
@@ -487,6 +533,19 @@ fn cut_off(absent: usize, peers: &[mraft::peers::PeerStatus]) -> Option<String> 
 
 fn trouble(host: &mraft::HostStatus) -> String {
     host.disk_trouble.clone().unwrap_or_else(|| "the log cannot be written".to_owned())
+}
+
+/// What to do when the groups' states find no room.
+fn state_trouble(room: StateRoom, data_dir: &Path) -> Option<String> {
+    let meanwhile = match room {
+        StateRoom::Enough => return None,
+        StateRoom::Lacking => "what is new stays in memory and in the log; writes go on until those are full",
+        StateRoom::Refusing => "the memory for it is full, too, and writes are refused",
+    };
+    Some(format!(
+        "the disk is full: no room for the groups' states: {meanwhile}; free space under {}, the rest goes by itself",
+        data_dir.display()
+    ))
 }
 
 /// The member of this name; a generation, if one is named, must be its.

@@ -4,7 +4,8 @@
 //!
 //! A lookup is a few microseconds of work that is best done where the request is. But it may need the disk, and a disk that does not answer
 //! keeps the thread: if it could have all of them, nobody would be left to say how the node is. So as many as there are threads but one are
-//! done at once; further ones go to threads for that, which costs a hand-over, and are given up at their deadline.
+//! done at once; further ones go to threads for that, which costs a hand-over, and are given up at their deadline. Those threads are not all
+//! for lookups either: whoever asks how a group is needs one.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,10 +13,13 @@ use std::time::Instant;
 
 use mraft::machines::{Lookup, MachineError};
 
+/// Lookups on the threads for that: three quarters of what the runtime has (`max_blocking_threads`, 512).
+const BESIDE_MAX: usize = 384;
+
 /// Why there is no answer.
 #[derive(Debug)]
 pub(super) enum NoAnswer {
-    /// The deadline passed.
+    /// The deadline passed, or too many others have not come back.
     Late,
     /// The state machine says no.
     Machine(MachineError),
@@ -26,12 +30,17 @@ pub(super) enum NoAnswer {
 pub(super) struct Lookups {
     at_once_max: usize,
     under_way: AtomicUsize,
+    beside: Arc<AtomicUsize>,
 }
 
 impl Lookups {
     /// For doors with so many threads.
     pub(super) fn new(door_threads: usize) -> Lookups {
-        Lookups { at_once_max: door_threads.saturating_sub(1), under_way: AtomicUsize::new(0) }
+        Lookups {
+            at_once_max: door_threads.saturating_sub(1),
+            under_way: AtomicUsize::new(0),
+            beside: Arc::default(),
+        }
     }
 
     /// Asks a state machine.
@@ -44,8 +53,16 @@ impl Lookups {
         if let Some(_one_of_few) = self.enter() {
             return answer(lookup.as_ref(), query).map_err(NoAnswer::Machine);
         }
+        let beside = OneBeside(Arc::clone(&self.beside));
+        if self.beside.fetch_add(1, Ordering::Relaxed) >= BESIDE_MAX {
+            return Err(NoAnswer::Late);
+        }
         let query = query.to_vec();
-        let asked = tokio::task::spawn_blocking(move || answer(lookup.as_ref(), &query));
+        let asked = tokio::task::spawn_blocking(move || {
+            // Also when nobody waits for it any more.
+            let _beside = beside;
+            answer(lookup.as_ref(), &query)
+        });
         match tokio::time::timeout_at(until.into(), asked).await {
             Ok(Ok(answered)) => answered.map_err(NoAnswer::Machine),
             Ok(Err(error)) => Err(NoAnswer::Machine(MachineError::Failed(error.to_string()))),
@@ -63,6 +80,15 @@ impl Lookups {
 struct UnderWay<'a>(&'a AtomicUsize);
 
 impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The same for those beside.
+struct OneBeside(Arc<AtomicUsize>);
+
+impl Drop for OneBeside {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
@@ -124,6 +150,15 @@ mod tests {
             .await
         });
         assert!(matches!(late, Ok(Err(NoAnswer::Late))), "{late:?}");
+        // They cannot have all the threads beside, whose number is bounded, too.
+        let soon = Instant::now() + Duration::from_millis(20);
+        let many: Vec<_> = (0..2 * BESIDE_MAX).map(|_| ask(soon)).collect();
+        for asked in many {
+            let late = runtime.block_on(asked).expect("no panic");
+            assert!(matches!(late, Err(NoAnswer::Late)), "{late:?}");
+        }
+        let status = runtime.block_on(async { tokio::task::spawn_blocking(|| 7).await });
+        assert_eq!(status.expect("no panic"), 7, "there is a thread for somebody else");
         drop(let_go);
         for asked in waiting {
             let answered = runtime.block_on(asked).expect("no panic");

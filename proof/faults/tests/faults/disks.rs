@@ -6,7 +6,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use mraft_api::{GroupSummary, NodeStatus};
+use mraft_api::{GroupSummary, NodeRequest, NodeStatus};
 use mraft_faults::cluster::{Cluster, Manner, Shape};
 use mraft_faults::failure::{Failure, Result};
 use mraft_faults::raw::{Answer, Wire};
@@ -93,6 +93,36 @@ pub async fn ended(cluster: &mut Cluster, node: usize, why: &str) -> Result<Stri
     let last = said.trim_end().lines().next_back().unwrap_or_default();
     wait::is(last.starts_with("mraft: "), || format!("it ended and said nothing for people: {last}"))?;
     Ok(last.to_owned())
+}
+
+/// Waits until the node leads some group, and has it lead one if need be.
+pub async fn has_led(cluster: &Cluster, node: usize) -> Result<()> {
+    wait::until("the node leads a group", async || {
+        let client = cluster.client(node)?;
+        let request = NodeRequest { node: cluster.nodes[node].id.into(), change_index: None };
+        for group in 0..2 {
+            client.transfer(group, &request).await?;
+        }
+        wait::is(led_by(cluster, node).await? > 0, || "none".to_owned())
+    })
+    .await
+}
+
+/// Waits until another node knows of no group that this one leads, and of a leader for each.
+pub async fn leads_nothing(cluster: &Cluster, node: usize) -> Result<()> {
+    wait::until("others lead all groups", async || {
+        let led = led_by(cluster, node).await?;
+        wait::is(led == 0, || format!("it leads {led}"))?;
+        let status = cluster.client_of_one((node + 1) % cluster.nodes.len())?.status().await?;
+        wait::is(status.groups_without_leader == 0, || format!("{} have none", status.groups_without_leader))
+    })
+    .await
+}
+
+/// Groups that this node leads, as another one knows.
+async fn led_by(cluster: &Cluster, node: usize) -> Result<usize> {
+    let groups = cluster.client_of_one((node + 1) % cluster.nodes.len())?.groups().await?.groups;
+    Ok(groups.iter().filter(|group| group.leader == Some(cluster.nodes[node].id.get())).count())
 }
 
 /// Runs a scenario on disks of ours, or says why not.

@@ -142,15 +142,16 @@ async fn has_stopped(on_disks: &OnDisks, node: usize, stops: Stops, spoken: usiz
         Stops::Node => GROUPS,
         Stops::Group => 1,
     };
-    let said = wait::until("the node says that something stopped", async || {
+    wait::until("the node says that something stopped", async || {
         let said = disks::ask(cluster, node).await?;
         wait::is(said.status.groups_failed == failed, || format!("{} failed", said.status.groups_failed))?;
         // One replica is no reason to take the node away, once it knows the other groups' leaders.
         let is_settled = stops == Stops::Node || said.ready.0 == 200;
-        wait::is(is_settled, || said.ready.1.clone())?;
-        Ok(said)
+        wait::is(is_settled, || said.ready.1.clone())
     })
     .await?;
+    // It may have happened between two of those questions: only now all of them must be answered alike.
+    let said = wait::until("the node says so once more", async || disks::ask(cluster, node).await).await?;
     let errors = disks::logged(cluster, node, "ERROR", spoken)?;
     let says = |holds: bool, what: &str| wait::is(holds, || format!("{what}: {said:?}, {errors:?}"));
     let Said { live, ready, status, unfit, metrics } = &said;

@@ -99,31 +99,53 @@ fn disks_whose_syncs_lie_are_found_out() {
     });
 }
 
-/// The same for the stores: where their syncs make nothing durable, no node takes what is left for its state.
+/// The same for the stores: where their syncs make nothing durable, no replica takes what is left for its state.
 #[test]
 fn stores_whose_syncs_lie_are_found_out() {
     disks::run(SHAPE, SETTINGS, async |on_disks| {
         let load = Load::start(&on_disks.cluster, SIZE)?;
         for node in 0..NODES {
-            on_disks.disk(node).trouble(
-                &[Kind::Sync, Kind::SyncNames],
-                "groups/*",
-                Trouble::Lies,
-                Times::Always,
-            );
+            let kinds = &[Kind::Sync, Kind::SyncNames];
+            on_disks.disk(node).trouble(kinds, "groups/*", Trouble::Lies, Times::Always);
         }
-        stages::progress(&mut on_disks.cluster, &load, "syncs lie", 4 * WRITES_BETWEEN).await?;
-        on_disks.cut_power_for_good(&[0, 1, 2])?;
-        (0..NODES).try_for_each(|node| on_disks.cluster.start_node(node))?;
-        for node in 0..NODES {
-            let client = on_disks.cluster.client_of_one(node)?;
-            let status = wait::until("status", async || Ok(client.status().await?)).await?;
-            say(&format!("{status:?}"));
-            say(&format!("{:?}", client.groups().await?));
+        for group in 0..SHAPE.groups {
+            is_truncated(on_disks, group).await?;
         }
         load.finish().await?;
-        Ok(())
+        on_disks.cut_power_for_good(&[0, 1, 2])?;
+        (0..NODES).try_for_each(|node| on_disks.cluster.start_node(node))?;
+        let mut unfit = 0;
+        for node in 0..NODES {
+            let said = wait::until("a node says how its replicas are", async || {
+                let said = disks::ask(&on_disks.cluster, node).await?;
+                let all = said.unfit.len() as u64 == SHAPE.groups;
+                wait::is(all, || format!("only {} of its replicas are unfit", said.unfit.len()))?;
+                Ok(said)
+            })
+            .await?;
+            for group in &said.unfit {
+                let reason = group.reason.as_deref().unwrap_or_default();
+                wait::is(!reason.is_empty(), || format!("it does not say why: {group:?}"))?;
+                if unfit == 0 {
+                    say(&format!("group {}: {:?}: {reason}", group.group, group.state));
+                }
+                unfit += 1;
+            }
+        }
+        let mut counts = Counts::new("power cuts with syncs of stores that lie");
+        counts.at_least(NODES as u64 * SHAPE.groups, "replicas that do not trust their state", unfit);
+        counts.close()
     });
+}
+
+/// Waits until a group's log begins behind what its state was when this began, on the node that says so first.
+async fn is_truncated(on_disks: &OnDisks, group: u64) -> Result<()> {
+    let client = on_disks.cluster.client(0)?;
+    wait::until(&format!("group {group} has truncated its log"), async || {
+        let detail = client.group(group).await?;
+        wait::is(detail.log_first > u64::from(u8::MAX), || format!("it begins at {}", detail.log_first))
+    })
+    .await
 }
 
 async fn scenario(on_disks: &mut OnDisks) -> Result<()> {

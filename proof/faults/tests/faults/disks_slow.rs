@@ -5,7 +5,6 @@
 
 use std::time::{Duration, Instant};
 
-use mraft_api::NodeRequest;
 use mraft_faults::cluster::{Cluster, Shape};
 use mraft_faults::counts::Counts;
 use mraft_faults::failure::Result;
@@ -53,16 +52,13 @@ fn a_disk_that_hangs_stops_its_node_and_the_others_go_on() {
         for (number, (what, kinds, files, says)) in HANGS.iter().enumerate() {
             let node = number % SHAPE.nodes;
             stages::progress(&mut on_disks.cluster, &load, "all nodes run", WRITES_BETWEEN).await?;
-            mraft_faults::counts::say(what);
-            has_led(&on_disks.cluster, node).await?;
-            mraft_faults::counts::say("leads");
+            disks::has_led(&on_disks.cluster, node).await?;
             let spoken = on_disks.cluster.nodes[node].said()?.len();
             load.acks().begin();
             let began = Instant::now();
             let trouble = on_disks.disk(node).trouble(kinds, *files, Trouble::Hangs, Times::Always);
-            leads_nothing(&on_disks.cluster, node).await?;
+            disks::leads_nothing(&on_disks.cluster, node).await?;
             let left = began.elapsed();
-            mraft_faults::counts::say(&format!("{what}: left {left:?}"));
             has_stopped(&on_disks.cluster, node, says, spoken).await?;
             let stopped = began.elapsed();
             stages::progress(&mut on_disks.cluster, &load, what, WRITES_BETWEEN).await?;
@@ -92,12 +88,12 @@ fn leadership_leaves_a_disk_that_is_too_slow() {
         for (number, times) in TIMES_SLOWER.into_iter().enumerate() {
             let node = number % SHAPE.nodes;
             stages::progress(&mut on_disks.cluster, &load, "all nodes run", WRITES_BETWEEN).await?;
-            has_led(&on_disks.cluster, node).await?;
+            disks::has_led(&on_disks.cluster, node).await?;
             load.acks().begin();
             let began = Instant::now();
             on_disks.disk(node).trouble(TRANSFERS, "*", Trouble::Takes(NOMINAL * times), Times::Always);
             if times >= TOO_SLOW {
-                leads_nothing(&on_disks.cluster, node).await?;
+                disks::leads_nothing(&on_disks.cluster, node).await?;
                 counts
                     .tell("ms until leadership had left a disk 1,000 times slower", millis(began.elapsed()));
             }
@@ -113,36 +109,6 @@ fn leadership_leaves_a_disk_that_is_too_slow() {
         on_disks.cluster.serves().await?;
         finish(on_disks, load, counts).await
     });
-}
-
-/// Waits until the node leads some group, and has it lead one if need be.
-async fn has_led(cluster: &Cluster, node: usize) -> Result<()> {
-    wait::until("the node leads a group", async || {
-        let client = cluster.client(node)?;
-        let request = NodeRequest { node: cluster.nodes[node].id.into(), change_index: None };
-        for group in 0..2 {
-            client.transfer(group, &request).await?;
-        }
-        wait::is(led_by(cluster, node).await? > 0, || "none".to_owned())
-    })
-    .await
-}
-
-/// Waits until another node knows of no group that this one leads, and of a leader for each.
-async fn leads_nothing(cluster: &Cluster, node: usize) -> Result<()> {
-    wait::until("others lead all groups", async || {
-        let led = led_by(cluster, node).await?;
-        wait::is(led == 0, || format!("it leads {led}"))?;
-        let status = cluster.client_of_one((node + 1) % SHAPE.nodes)?.status().await?;
-        wait::is(status.groups_without_leader == 0, || format!("{} have none", status.groups_without_leader))
-    })
-    .await
-}
-
-/// Groups that this node leads, as another one knows.
-async fn led_by(cluster: &Cluster, node: usize) -> Result<usize> {
-    let groups = cluster.client_of_one((node + 1) % SHAPE.nodes)?.groups().await?.groups;
-    Ok(groups.iter().filter(|group| group.leader == Some(cluster.nodes[node].id.get())).count())
 }
 
 /// Waits until the node does not serve any more, and looks whether it says so everywhere.

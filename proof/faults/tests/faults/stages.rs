@@ -22,12 +22,17 @@ pub async fn progress(cluster: &mut Cluster, load: &Load, when: &str, more: u64)
 /// Waits until the others have truncated entries, in every group, that the dead node lacks.
 pub async fn is_left_behind(cluster: &Cluster, dead: usize) -> Result<()> {
     let client = cluster.client((dead + 1) % cluster.nodes.len())?;
+    let mut before = Vec::new();
     for group in 0..cluster.shape.groups {
-        let before = wait::until("a group is described", async || Ok(client.group(group).await?)).await?;
-        let what = format!("group {group} has truncated its log beyond {}", before.log_last);
+        before.push(
+            wait::until("a group is described", async || Ok(client.group(group).await?)).await?.log_last,
+        );
+    }
+    for (group, last) in (0..).zip(before) {
+        let what = format!("group {group} has truncated its log beyond {last}");
         wait::until(&what, async || {
             let first = client.group(group).await?.log_first;
-            wait::is(first > before.log_last, || format!("it begins at {first}"))
+            wait::is(first > last, || format!("it begins at {first}"))
         })
         .await?;
     }
