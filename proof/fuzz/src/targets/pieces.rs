@@ -2,7 +2,7 @@
 
 //! Several things in one input, and files made of bytes.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use mraft_disk::{Disk, MemoryDisk, Open};
@@ -67,4 +67,32 @@ pub fn small_file(disk: &dyn Disk, path: &Path, magic: [u8; 8]) -> Vec<u8> {
 /// A checked small file as it stands on the disk.
 pub fn raw_file(disk: &dyn Disk, path: &Path) -> Vec<u8> {
     mraft_disk::read_file(disk, path, 1 << 20).ok().flatten().unwrap_or_default()
+}
+
+/// A place of this thread's own on the real file system, in memory if there is such a place. What was put there goes when this is dropped.
+pub struct Scratch(PathBuf);
+
+impl Scratch {
+    /// Where nothing is yet.
+    pub fn new(name: &str) -> Scratch {
+        let thread =
+            format!("{:?}", std::thread::current().id()).replace(|letter: char| !letter.is_ascii_digit(), "");
+        let directory =
+            ["/dev/shm", "/run/shm"].map(PathBuf::from).into_iter().find(|directory| directory.is_dir());
+        let directory = directory.unwrap_or_else(std::env::temp_dir);
+        Scratch(directory.join(format!("mraft-fuzz-{}-{thread}-{name}", std::process::id())))
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // It is one or the other, or was never made.
+        let _ = std::fs::remove_file(&self.0);
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
 }

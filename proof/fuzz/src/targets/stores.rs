@@ -172,7 +172,7 @@ fn sent(machine: &mut dyn StateMachine) -> Result<(Vec<u8>, Vec<Vec<u8>>), Machi
 }
 
 /// Makes number and hash in the tail what they should be, by the document alone (`docs/formats/kv.md`).
-fn seal(chunks: &mut [Vec<u8>]) {
+pub fn seal(chunks: &mut [Vec<u8>]) {
     let (mut hasher, mut entries, mut revision) = (Xxh3::new(), 0_u64, 0);
     for chunk in chunks {
         let mut reader = Reader::new(chunk);
@@ -217,18 +217,21 @@ fn seal(chunks: &mut [Vec<u8>]) {
 }
 
 fn snapshot_seeds() -> Vec<Vec<u8>> {
+    (0..KINDS).flat_map(snapshots).collect()
+}
+
+/// What a machine of this kind sends, in chunks.
+pub fn snapshots(kind: u8) -> Vec<Vec<u8>> {
     let mut seeds = Vec::new();
-    for kind in 0..KINDS {
-        for is_right in [0, 0x80] {
-            let disk = disk_with(Path::new("/"));
-            let mut sender = machine(kind, &disk);
-            let filled = sender.open(None).and_then(|_| fill(sender.as_mut()));
-            let Ok((meta, chunks)) = filled.and_then(|()| sent(sender.as_mut())) else { continue };
-            let mut seed = vec![kind | is_right];
-            put_pieces(&mut seed, &[meta]);
-            put_pieces(&mut seed, &chunks);
-            seeds.push(seed);
-        }
+    for is_right in [0, 0x80] {
+        let disk = disk_with(Path::new("/"));
+        let mut sender = machine(kind, &disk);
+        let filled = sender.open(None).and_then(|_| fill(sender.as_mut()));
+        let Ok((meta, chunks)) = filled.and_then(|()| sent(sender.as_mut())) else { continue };
+        let mut seed = vec![kind | is_right];
+        put_pieces(&mut seed, &[meta]);
+        put_pieces(&mut seed, &chunks);
+        seeds.push(seed);
     }
     seeds
 }
