@@ -34,7 +34,7 @@ pub const CONFIG: Target = Target {
     seeds,
     words,
     bytes_max: 1024,
-    cost: 20,
+    cost: 40,
 };
 
 fn words() -> Vec<&'static [u8]> {

@@ -106,7 +106,7 @@ pub const HTTP: Target = Target {
         ]
     },
     bytes_max: 1024,
-    cost: 40,
+    cost: 2,
 };
 
 /// What a connection may hold: buffers of both ends, the head and the routes' own, and what it may for each byte of its input.

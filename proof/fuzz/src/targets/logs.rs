@@ -46,7 +46,7 @@ pub const LOG: Target = Target {
         ]
     },
     bytes_max: 2048,
-    cost: 40,
+    cost: 50,
 };
 
 const DIRECTORY: &str = "/log";

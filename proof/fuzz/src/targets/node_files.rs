@@ -156,7 +156,11 @@ fn checked_file(bytes: &[u8]) -> Said {
     put_file(disk.as_ref(), path, bytes);
     let allowed = 2 * bytes.len() + BYTES_ALWAYS;
     let read = bounded("a checked file", allowed, || atomic::read(disk.as_ref(), path, ANY_MAGIC, 512));
-    let Ok(Some(payload)) = read else { return Said::Refused };
+    let payload = match read {
+        Ok(payload) => payload.unwrap_or_else(|| panic!("the file is there")),
+        Err(atomic::ReadError::Damaged(_)) => return Said::Refused,
+        Err(other) => panic!("damage is told as something else: {other}"),
+    };
     assert!(payload.len() <= 512);
     assert!(atomic::replace(disk.as_ref(), path, ANY_MAGIC, &payload).is_ok());
     assert_eq!(raw_file(disk.as_ref(), path), bytes, "a checked file is not written as it was read");

@@ -29,7 +29,7 @@ pub const KV_SNAPSHOT: Target = Target {
     seeds: snapshot_seeds,
     words: || vec![b"\x01\x01", b"\x02\x02\x10a\x0b\x01\x00\x00", b"\x03\x00", b"\x10", b"\x01\x00\x01"],
     bytes_max: 768,
-    cost: 10,
+    cost: 2,
 };
 
 pub const KV_FILES: Target = Target {
@@ -39,7 +39,7 @@ pub const KV_FILES: Target = Target {
     seeds: file_seeds,
     words: || vec![b"mraftmem", b"mraftkvp", b"mraftcnt", b"\x01\x02", b"\x01\x01", b"\x10"],
     bytes_max: 768,
-    cost: 10,
+    cost: 4,
 };
 
 const DIRECTORY: &str = "/state";
@@ -274,7 +274,8 @@ fn files(input: &[u8]) -> Said {
     let allowed = BYTES_PER_BYTE * input.len() + BYTES_ALWAYS;
     let opened = bounded("a machine that opens", allowed, || reader.open(None));
     match opened {
-        Err(_) => Said::Refused,
+        Err(MachineError::Damaged(_) | MachineError::Unknown(_)) => Said::Refused,
+        Err(other) => panic!("damage is told as something else: {other}"),
         Ok(meta) => {
             if let Err(error) = goes_on(kind, reader.as_mut(), &disk) {
                 panic!("it does not go on: {error}");

@@ -34,7 +34,7 @@ pub const KV_STORE: Target = Target {
     seeds: || snapshots(0),
     words: || vec![b"\x01\x01", b"\x02\x02\x10a\x0b\x01\x00\x00", b"\x03\x00", b"\x10", b"\x01\x00\x01"],
     bytes_max: 768,
-    cost: 1000,
+    cost: 40,
 };
 
 /// What looking may hold for each byte of its input: eight bytes for the number of each table.
