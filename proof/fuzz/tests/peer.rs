@@ -106,7 +106,15 @@ async fn attacked(cluster: &mut Cluster, mut harm: Option<Harm>) -> Result<Strin
                 conversations += 1;
             }
             match harm.take() {
-                Some(Harm::Ends) => cluster.nodes[1].strike()?,
+                Some(Harm::Ends) => {
+                    let pid = cluster.nodes[1].pid().expect("it runs").as_raw_nonzero();
+                    cluster.nodes[1].strike()?;
+                    wait::until("the process is dead", async || {
+                        let state = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+                        wait::is(state.contains(") Z "), || state.clone())
+                    })
+                    .await?;
+                }
                 Some(Harm::Restarts) => {
                     cluster.nodes[1].kill()?;
                     cluster.start_node(1)?;
