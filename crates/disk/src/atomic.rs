@@ -13,7 +13,7 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::{Disk, Open, read_file};
+use crate::{Disk, Open, is_too_long, read_file};
 
 const HEADER_BYTES: usize = 16;
 
@@ -88,8 +88,13 @@ pub fn read(
     magic: [u8; 8],
     max_bytes: usize,
 ) -> Result<Option<Vec<u8>>, ReadError> {
-    let Some(bytes) = read_file(disk, path, max_bytes.saturating_add(HEADER_BYTES))? else { return Ok(None) };
     let damaged = |reason: &str| Err(ReadError::Damaged(reason.to_owned()));
+    let bytes = match read_file(disk, path, max_bytes.saturating_add(HEADER_BYTES)) {
+        Ok(Some(bytes)) => bytes,
+        Ok(None) => return Ok(None),
+        Err(error) if is_too_long(&error) => return damaged(&error.to_string()),
+        Err(error) => return Err(error.into()),
+    };
     let Some((header, payload)) = bytes.split_at_checked(HEADER_BYTES) else {
         return damaged("it is shorter than its header");
     };
@@ -158,6 +163,16 @@ mod tests {
                 assert!(found == b"old" || found == b"new, and longer", "seed {seed}, crash at {crash_at}");
             }
         }
+    }
+
+    #[test]
+    fn a_file_that_is_too_long_is_a_damaged_one() {
+        let disk = MemoryDisk::new();
+        let path = Path::new("/file");
+        replace(&disk, path, MAGIC, &[7; 100]).expect("no fault");
+        assert!(read(&disk, path, MAGIC, 100).is_ok_and(|payload| payload.is_some()));
+        let error = read(&disk, path, MAGIC, 99).expect_err("too long");
+        assert!(matches!(&error, ReadError::Damaged(why) if why.contains("116 bytes")), "{error}");
     }
 
     #[test]

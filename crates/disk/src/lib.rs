@@ -113,6 +113,11 @@ pub fn is_missing(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotFound
 }
 
+/// Whether an error of [`read_file`] says that the file is longer than it may be: nobody wrote it like that.
+pub fn is_too_long(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::InvalidData
+}
+
 /// Reads a whole file of at most `max_bytes`; `None` when it does not exist.
 pub fn read_file(disk: &dyn Disk, path: &Path, max_bytes: usize) -> io::Result<Option<Vec<u8>>> {
     let file = match disk.open(path, Open::Read) {

@@ -8,6 +8,7 @@ use std::path::{Component, Path, PathBuf};
 
 use mraft_disk::atomic::{self, ReadError};
 use mraft_disk::{Disk, Lock, is_missing};
+use mraft_engine::machine::MachineError;
 use mraft_types::{GroupId, ReplicaId};
 
 use crate::error::HostError;
@@ -32,16 +33,16 @@ pub(crate) fn replace(disk: &dyn Disk, path: &Path, magic: [u8; 8], payload: &[u
     replace_io(disk, path, magic, payload).map_err(|error| HostError::io(path, error))
 }
 
-/// As [`read`], with damage as an error of the system's kind.
-pub(crate) fn read_io(
+/// As [`read`], for a state machine.
+pub(crate) fn read_state(
     disk: &dyn Disk,
     path: &Path,
     magic: [u8; 8],
     max_bytes: usize,
-) -> io::Result<Option<Vec<u8>>> {
+) -> Result<Option<Vec<u8>>, MachineError> {
     atomic::read(disk, path, magic, max_bytes).map_err(|error| match error {
-        ReadError::Io(error) => error,
-        error => io::Error::new(io::ErrorKind::InvalidData, format!("{}: damaged: {error}", path.display())),
+        ReadError::Io(error) => MachineError::Io(error),
+        error => MachineError::Damaged(format!("{}: {error}", path.display())),
     })
 }
 

@@ -184,7 +184,7 @@ impl<M: ConcurrentMachine> StateMachine for Memory<M> {
         files::remove_others(self.files.disk.as_ref(), &self.files.directory, "staged-", keep.as_deref())?;
         self.files.own()?;
         let bytes =
-            files::read_io(self.files.disk.as_ref(), &self.files.state(), STATE_MAGIC, STATE_BYTES_MAX)?;
+            files::read_state(self.files.disk.as_ref(), &self.files.state(), STATE_MAGIC, STATE_BYTES_MAX)?;
         let Some(bytes) = bytes else { return Ok(None) };
         self.load(&bytes)?;
         Ok(Some(self.meta.clone()))
@@ -254,7 +254,7 @@ impl<M: ConcurrentMachine> StateMachine for Memory<M> {
         let writing = Arc::clone(&self.writing);
         let _one_writer = writing.lock().unwrap_or_else(PoisonError::into_inner);
         let disk = self.files.disk.as_ref();
-        let bytes = files::read_io(disk, &self.files.staged(directory), STATE_MAGIC, STATE_BYTES_MAX)?
+        let bytes = files::read_state(disk, &self.files.staged(directory), STATE_MAGIC, STATE_BYTES_MAX)?
             .ok_or_else(|| MachineError::Damaged(format!("staged snapshot {directory} is gone")))?;
         files::rename(disk, &self.files.staged(directory), &self.files.state())?;
         self.load(&bytes)?;

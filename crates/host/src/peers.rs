@@ -11,7 +11,7 @@ mod snapshots;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
@@ -31,7 +31,8 @@ use crate::node_host::Inner;
 use crate::peer_table::PeerTable;
 use crate::runtime::Outbox;
 
-/// Questions that wait for an answer; one more is refused at once.
+/// Questions that wait for an answer; one more is refused at once. So no peer has more of them open here: what it asks beyond that is not
+/// heard.
 const ASKED_MAX: usize = 1 << 16;
 /// Peers that only dialed this node and are in no group that it knows: each costs a thread that dials back. More than a deployment adds
 /// at once; one that cannot be reached makes room for the next.
@@ -50,6 +51,24 @@ pub struct Reply {
     peers: Weak<Peers>,
     to: NodeId,
     id: u64,
+    _open: OpenQuestion,
+}
+
+/// A question that this node has not answered, counted as long as this is there.
+struct OpenQuestion(Arc<AtomicUsize>);
+
+impl OpenQuestion {
+    /// `None` if as many of that peer are open as it may have.
+    fn begin(of_peer: &Arc<AtomicUsize>) -> Option<OpenQuestion> {
+        let question = OpenQuestion(Arc::clone(of_peer));
+        (of_peer.fetch_add(1, Ordering::Relaxed) < ASKED_MAX).then_some(question)
+    }
+}
+
+impl Drop for OpenQuestion {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Reply {
@@ -142,6 +161,7 @@ impl Peers {
             topology: Mutex::default(),
             refusals: Mutex::default(),
             conflicts: Mutex::default(),
+            open: Mutex::default(),
             peers: Mutex::new(Weak::new()),
             requests,
         });

@@ -22,6 +22,8 @@
 #![forbid(unsafe_code)]
 
 pub mod command;
+#[doc(hidden)]
+pub mod decoders;
 pub mod keys;
 pub mod query;
 pub mod value;

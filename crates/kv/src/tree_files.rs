@@ -17,7 +17,7 @@
 
 use std::path::Path;
 
-use mraft_disk::{Disk, File, Open, is_missing, read_file};
+use mraft_disk::{Disk, File, Open, is_missing, is_too_long, read_file};
 use mraft_engine::machine::MachineError;
 use mraft_types::codec::{DecodeError, Reader};
 use xxhash_rust::xxh3::xxh3_128;
@@ -36,11 +36,11 @@ const DIRECTORY_BYTES_MAX: u64 = 64 << 10;
 
 /// Checks what is read without being checked otherwise, of the tree that `current` names. Reads a few small pieces of each table.
 pub(crate) fn check(disk: &dyn Disk, tree: &Path) -> Result<(), MachineError> {
-    let current = read_file(disk, &tree.join(CURRENT_FILE), CURRENT_BYTES + 1)?
+    let current = read(disk, tree, CURRENT_FILE, CURRENT_BYTES)?
         .ok_or_else(|| damaged(CURRENT_FILE, "it is not there"))?;
     let (version, checksum) = decode_current(&current)?;
     let name = format!("v{version}");
-    let bytes = read_file(disk, &tree.join(&name), VERSION_BYTES_MAX)?
+    let bytes = read(disk, tree, &name, VERSION_BYTES_MAX)?
         .ok_or_else(|| damaged(CURRENT_FILE, &format!("it names {name}, which is not there")))?;
     if xxh3_128(&bytes) != checksum {
         return Err(damaged(&name, "its checksum is not the one that `current` says"));
@@ -54,6 +54,13 @@ pub(crate) fn check(disk: &dyn Disk, tree: &Path) -> Result<(), MachineError> {
         }
     }
     Ok(())
+}
+
+fn read(disk: &dyn Disk, tree: &Path, name: &str, bytes_max: usize) -> Result<Option<Vec<u8>>, MachineError> {
+    match read_file(disk, &tree.join(name), bytes_max) {
+        Err(error) if is_too_long(&error) => Err(damaged(name, &error.to_string())),
+        read => Ok(read?),
+    }
 }
 
 fn decode_current(bytes: &[u8]) -> Result<(u64, u128), MachineError> {

@@ -8,7 +8,7 @@
 //!
 //! Invariant: the last batch, if it is one of records, is held back: it counts only under the address it is written to again (D7).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use mraft_disk::Disk;
 use mraft_types::codec::{DecodeError, Reader};
@@ -17,7 +17,7 @@ use mraft_types::{CondemnedReason, EntryKind, HardState, Index, Membership, Term
 use crate::batch::{BatchHeader, BatchKind, Row};
 use crate::cases::Case;
 use crate::index::Address;
-use crate::record::{Head, RECORD_HEAD_BYTES, Salt, State, decode_body, decode_record_head};
+use crate::record::{Head, NUMBER_MAX, RECORD_HEAD_BYTES, Salt, State, decode_body, decode_record_head};
 use crate::replicas::ReplicaList;
 use crate::run::Run;
 use crate::scan::{Directory, Headerless, Listener, UsedSegment, Walked, numbers, walk};
@@ -114,7 +114,11 @@ impl Recovery {
         }
         if let Some(held) = &recovery.last {
             // It counts only when it is written again, and by then the log was touched.
-            check_records(&held.payload).map_err(|error| broken(held, &error))?;
+            check_records(held).map_err(|error| broken(held, &error))?;
+        }
+        if recovery.highest_seq > NUMBER_MAX - NUMBERS_LEFT_MIN {
+            let reason = format!("holds batches up to {}; no log gets there", recovery.highest_seq);
+            return Err(refused(std::path::Path::new("log"), reason));
         }
         let end = if recovery.last.is_some() { Some(Case::Unsealed) } else { None };
         if let Some(end) = end.or((recovery.highest_seq > 0 && !needed.is_empty()).then_some(Case::Sealed)) {
@@ -458,14 +462,22 @@ pub(crate) fn look(
     Ok((list, directory, recovery))
 }
 
-/// Whether records that are known to be whole can be read, to the last one.
-fn check_records(payload: &[u8]) -> Result<(), DecodeError> {
-    let mut rest = payload;
+/// Batches that can still be numbered when a log is opened: what it writes must be readable the next time. More than anybody writes.
+const NUMBERS_LEFT_MIN: u64 = 1 << 40;
+
+/// Whether records that are known to be whole can be read, to the last one, and are of the replicas that the batch's rows name: by these
+/// it is decided whether it is written again.
+fn check_records(held: &HeldBatch) -> Result<(), DecodeError> {
+    let slots: BTreeSet<u32> = held.rows.iter().map(|row| row.slot).collect();
+    let mut rest = held.payload.as_slice();
     while !rest.is_empty() {
         let (len, _) = decode_record_head(rest)?;
         let behind = &rest[RECORD_HEAD_BYTES..];
         let body = behind.get(..len).ok_or(DecodeError::Truncated("record.body"))?;
-        read_entries(body)?;
+        let slot = read_entries(body)?.0.slot;
+        if !slots.contains(&slot) {
+            return Err(DecodeError::Invalid("record.slot", u64::from(slot)));
+        }
         rest = &behind[len..];
     }
     Ok(())

@@ -34,6 +34,14 @@ pub(crate) fn check(message: &Message) -> Result<(), PushError> {
     Ok(())
 }
 
+/// How many entries it carries.
+pub(crate) fn entries(message: &Message) -> usize {
+    match &message.body {
+        Body::Append { entries, .. } => entries.len(),
+        _ => 0,
+    }
+}
+
 /// No encoding of the message is longer.
 pub(crate) fn encoded_len_max(message: &Message) -> usize {
     const ENTRY_OVERHEAD: usize = 1 + 2 * VARINT_BYTES_MAX;

@@ -19,6 +19,10 @@ use crate::message;
 /// Longest body of a request or a response.
 pub const BODY_BYTES_MAX: usize = ENTRY_BYTES_MAX;
 
+/// Most packets of one frame: several times the signs of life of ten thousand groups. It keeps packets of three bytes, of which a frame
+/// has room for millions, from becoming many times their size in memory.
+pub const FRAME_PACKETS_MAX: usize = 1 << 16;
+
 /// One thing that a node says to another.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Packet {
@@ -137,18 +141,21 @@ pub struct FrameBuilder {
     from: NodeId,
     to: NodeId,
     bytes: Vec<u8>,
+    packets: usize,
+    /// Of all appends together.
+    entries: usize,
 }
 
 impl FrameBuilder {
     /// An empty frame.
     pub fn new(from: NodeId, to: NodeId) -> FrameBuilder {
-        FrameBuilder { from, to, bytes: Vec::new() }
+        FrameBuilder::reusing(from, to, Vec::new())
     }
 
     /// An empty frame in memory that was used before.
     pub fn reusing(from: NodeId, to: NodeId, mut buffer: Vec<u8>) -> FrameBuilder {
         buffer.clear();
-        FrameBuilder { from, to, bytes: buffer }
+        FrameBuilder { from, to, bytes: buffer, packets: 0, entries: 0 }
     }
 
     /// Whether nothing was pushed.
@@ -167,12 +174,15 @@ impl FrameBuilder {
             return Err(PushError::Misaddressed);
         }
         message::check(message)?;
-        self.push(message::encoded_len_max(message), |bytes| message::encode(group, uid, message, bytes))
+        let entries = message::entries(message);
+        self.push(message::encoded_len_max(message), entries, |bytes| {
+            message::encode(group, uid, message, bytes);
+        })
     }
 
     /// Takes a sign of life.
     pub fn push_host_beat(&mut self, beat: &HostBeat) -> Result<(), PushError> {
-        self.push(1 + 3 * VARINT_BYTES_MAX, |bytes| {
+        self.push(1 + 3 * VARINT_BYTES_MAX, 0, |bytes| {
             bytes.put_u8(TAG_HOST_BEAT);
             bytes.put_varint(beat.durable_seq);
             bytes.put_varint(beat.disk_age_ms);
@@ -185,7 +195,7 @@ impl FrameBuilder {
         if request.body.len() > BODY_BYTES_MAX {
             return Err(PushError::TooLong);
         }
-        self.push(3 + 3 * VARINT_BYTES_MAX + request.body.len(), |bytes| {
+        self.push(3 + 3 * VARINT_BYTES_MAX + request.body.len(), 0, |bytes| {
             bytes.put_u8(TAG_REQUEST);
             bytes.put_varint(request.id);
             bytes.put_u8(request.kind.0);
@@ -200,7 +210,7 @@ impl FrameBuilder {
         if response.body.len() > BODY_BYTES_MAX {
             return Err(PushError::TooLong);
         }
-        self.push(1 + 2 * VARINT_BYTES_MAX + response.body.len(), |bytes| {
+        self.push(1 + 2 * VARINT_BYTES_MAX + response.body.len(), 0, |bytes| {
             bytes.put_u8(TAG_RESPONSE);
             bytes.put_varint(response.id);
             bytes.put_bytes(&response.body);
@@ -213,12 +223,21 @@ impl FrameBuilder {
             return None;
         }
         let mut frame = std::mem::take(&mut self.bytes);
+        (self.packets, self.entries) = (0, 0);
         seal(FrameKind::Packets, &mut frame);
         Some(frame)
     }
 
-    fn push(&mut self, len_max: usize, encode: impl FnOnce(&mut Vec<u8>)) -> Result<(), PushError> {
+    fn push(
+        &mut self,
+        len_max: usize,
+        entries: usize,
+        encode: impl FnOnce(&mut Vec<u8>),
+    ) -> Result<(), PushError> {
         let before = self.bytes.len().max(PACKETS_START);
+        if self.packets == FRAME_PACKETS_MAX || self.entries + entries > ENTRIES_MAX {
+            return Err(PushError::Full);
+        }
         if before + len_max > FRAME_BYTES_MAX {
             return Err(if before == PACKETS_START { PushError::TooLong } else { PushError::Full });
         }
@@ -229,6 +248,8 @@ impl FrameBuilder {
             self.bytes.put_u64(self.to.get());
         }
         encode(&mut self.bytes);
+        self.packets += 1;
+        self.entries += entries;
         debug_assert!(self.bytes.len() <= before + len_max);
         Ok(())
     }
@@ -241,6 +262,9 @@ pub struct PacketReader<'a> {
     reader: Reader<'a>,
     from: NodeId,
     to: NodeId,
+    packets: usize,
+    /// Of all appends together.
+    entries: usize,
 }
 
 impl<'a> PacketReader<'a> {
@@ -253,10 +277,25 @@ impl<'a> PacketReader<'a> {
                 return Err(DecodeError::Invalid(field, found.get()));
             }
         }
-        Ok(PacketReader { payload, reader, from, to })
+        Ok(PacketReader { payload, reader, from, to, packets: 0, entries: 0 })
     }
 
     fn packet(&mut self) -> Result<Packet, DecodeError> {
+        self.packets += 1;
+        if self.packets > FRAME_PACKETS_MAX {
+            return Err(DecodeError::TooLong("frame.packets", self.packets as u64));
+        }
+        let packet = self.next_packet()?;
+        if let Packet::Raft { message, .. } = &packet {
+            self.entries += message::entries(message);
+        }
+        match self.entries > ENTRIES_MAX {
+            true => Err(DecodeError::TooLong("frame.entries", self.entries as u64)),
+            false => Ok(packet),
+        }
+    }
+
+    fn next_packet(&mut self) -> Result<Packet, DecodeError> {
         let reader = &mut self.reader;
         Ok(match reader.u8("packet.tag")? {
             TAG_HOST_BEAT => Packet::HostBeat(HostBeat {
@@ -303,6 +342,9 @@ const TAG_RESPONSE: u8 = 0x31;
 const PACKETS_START: usize = FRAME_HEADER_BYTES + 16;
 
 pub(crate) const VARINT_BYTES_MAX: usize = 10;
+
+/// Most entries of one frame: as many as one append may have.
+const ENTRIES_MAX: usize = message::APPEND_ENTRIES_MAX;
 
 // Anything within its own bound fits an empty frame, so that `Full` always ends with the next one.
 const _: () = assert!(PACKETS_START + 64 + 8 * VARINT_BYTES_MAX + ENTRY_BYTES_MAX < FRAME_BYTES_MAX);

@@ -9,7 +9,7 @@ mod support;
 use mraft_raft::Body;
 use mraft_types::limits::{ENTRY_BYTES_MAX, ENTRY_BYTES_TARGET, FRAME_BYTES_MAX};
 use mraft_types::{Entry, EntryKind, GroupId, LogPosition, Payload, ReplicaId};
-use mraft_wire::packet::BODY_BYTES_MAX;
+use mraft_wire::packet::{BODY_BYTES_MAX, FRAME_PACKETS_MAX};
 use mraft_wire::{
     FRAME_HEADER_BYTES, FrameBuilder, FrameError, FrameKind, FrameReader, HELD_TIMES_SIZE_MAX, Packet,
     PacketReader, PushError, Request, RequestKind, Response, encode_frame,
@@ -262,6 +262,30 @@ fn a_full_frame_says_so_and_the_next_one_takes_the_packet() {
     let frame = builder.finish().expect("a frame");
     assert!(frame.len() <= FRAME_BYTES_MAX && frame.len() > FRAME_HEADER_BYTES + BODY_BYTES_MAX);
     assert_eq!(push(&mut builder, &large), Ok(()));
+}
+
+#[test]
+fn a_frame_has_a_number_of_packets_and_entries() {
+    let small = Packet::Response(Response { id: 1, body: Payload::default() });
+    let entry = |index| Entry { index, term: 5, kind: EntryKind::Empty, payload: Payload::default() };
+    let entries = (1..=FRAME_BYTES_MAX as u64 / 64).map(entry).collect();
+    let prev = LogPosition { index: 0, term: 5 };
+    let append = raft(message(Body::Append { prev, entries, commit: 0, matched: 0 }));
+    for (packet, fit) in [(&small, FRAME_PACKETS_MAX), (&append, 1)] {
+        let mut builder = FrameBuilder::new(node(1), node(2));
+        assert_eq!((0..fit).map(|_| push(&mut builder, packet)).find(Result::is_err), None);
+        let before = builder.len();
+        assert_eq!(push(&mut builder, packet), Err(PushError::Full));
+        assert_eq!(builder.len(), before);
+        let full = builder.finish().expect("a frame");
+        assert_eq!(push(&mut builder, packet), Ok(()), "the next one takes it");
+        let full = Payload::copy_from(&full[FRAME_HEADER_BYTES..]);
+        assert_eq!(read_packets(&full).map(|packets| packets.len()), Some(fit));
+        // One more than anybody writes.
+        let more = builder.finish().expect("a frame");
+        let more = [&full[..], &more[FRAME_HEADER_BYTES + 16..]].concat();
+        assert_eq!(read_packets(&more.into()), None);
+    }
 }
 
 #[test]

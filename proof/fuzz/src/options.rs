@@ -17,6 +17,7 @@ usage: cargo xtask fuzz [OPTIONS]
   --most N            but for at most N executions (10 times --runs)
   --fresh             begins with what the product's encoders make, without the inputs that are kept
   --keep              writes the inputs that reach something to proof/fuzz/corpus
+  --table FILE        writes the figures into the table that FILE has between its marks; rows of other targets stay
   --places FILE       writes each instrumented place of the program and whether it was reached, for addr2line
   --list              what there is
   --replay FILE       executes one file on one target, and prints the panic
@@ -33,6 +34,7 @@ pub struct Options {
     pub most: Option<u64>,
     pub fresh: bool,
     pub keep: bool,
+    pub table: Option<PathBuf>,
     pub places: Option<PathBuf>,
 }
 
@@ -62,6 +64,7 @@ impl Options {
             most: None,
             fresh: false,
             keep: false,
+            table: None,
             places: None,
         };
         while let Some(word) = words.next() {
@@ -73,6 +76,7 @@ impl Options {
                 "--until-quiet" => options.until_quiet = true,
                 "--fresh" => options.fresh = true,
                 "--keep" => options.keep = true,
+                "--table" => options.table = Some(value()?.into()),
                 "--places" => options.places = Some(value()?.into()),
                 "--target" => options.targets.push(target(&value()?)?),
                 "--list" => options.task = Task::List,

@@ -13,7 +13,7 @@ use mraft_fuzz::target::Target;
 
 use crate::child::{CURRENT_HEAD_BYTES, directory, report_finding};
 use crate::options::Options;
-use crate::report::{Row, head};
+use crate::report::{Row, head, with_row};
 use crate::search::{Finding, quiet_panics};
 use crate::selftest;
 
@@ -32,11 +32,15 @@ pub fn run(options: &Options) -> ExitCode {
     }
     println!("seed {}", options.seed);
     println!("{}", head());
-    let (mut findings, mut executions, mut growing) = (0, 0, Vec::new());
+    let (mut findings, mut executions, mut growing, mut table) = (0, 0, Vec::new(), Ok(()));
     for target in &options.targets {
         match one(options, target) {
             Ok(row) => {
                 println!("{}", row.shown());
+                if let Some(path) = &options.table {
+                    // After each target: a run of hours may be ended.
+                    table = table.and(write_row(path, &row));
+                }
                 findings += row.findings;
                 executions += row.executions;
                 if !row.is_quiet() {
@@ -50,11 +54,23 @@ pub fn run(options: &Options) -> ExitCode {
         }
     }
     println!("{executions} executions of {} targets, {findings} findings", options.targets.len());
+    if let Err(why) = table {
+        println!("the table was not written: {why}");
+        return ExitCode::FAILURE;
+    }
     if options.until_quiet && !growing.is_empty() {
         println!("not quiet yet: {}", growing.join(", "));
         return ExitCode::FAILURE;
     }
     if findings == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Puts a row into the table of this file.
+fn write_row(path: &Path, row: &Row) -> Result<(), String> {
+    let error = |error: std::io::Error| format!("{}: {error}", path.display());
+    let text = fs::read_to_string(path).map_err(error)?;
+    let text = with_row(&text, row).ok_or_else(|| format!("{} has no marks", path.display()))?;
+    fs::write(path, text).map_err(error)
 }
 
 /// The row of a target, or why there is none.

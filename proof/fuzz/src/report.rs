@@ -94,6 +94,43 @@ pub fn head() -> String {
     )
 }
 
+/// Where a table of figures begins and ends in a document.
+const MARKS: (&str, &str) = ("<!-- figures: written by --table -->", "<!-- end of figures -->");
+const COLUMNS: &str =
+    "| target | executions | branches reached | last new branch at | last new count at | inputs kept |";
+
+/// The document with this row in its table, in the order of [`TARGETS`]; `None` if it has no table.
+pub fn with_row(text: &str, row: &Row) -> Option<String> {
+    let (before, rest) = text.split_once(MARKS.0)?;
+    let (table, after) = rest.split_once(MARKS.1)?;
+    let name_of = |line: &str| Some(line.strip_prefix("| `")?.split_once('`')?.0.to_owned());
+    let mut rows: Vec<(String, String)> =
+        table.lines().filter_map(|line| Some((name_of(line)?, line.to_owned()))).collect();
+    rows.retain(|(name, _)| *name != row.target);
+    let Row { target, executions, inputs, counters, last_counter_at, last_feature_at, .. } = row;
+    let [executions, last_counter_at, last_feature_at] =
+        [executions, last_counter_at, last_feature_at].map(|number| in_groups(*number));
+    let line = format!(
+        "| `{target}` | {executions} | {counters} | {last_counter_at} | {last_feature_at} | {inputs} |"
+    );
+    rows.push((target.clone(), line));
+    rows.sort_by_key(|(name, _)| TARGETS.iter().position(|target| target.name == name));
+    let lines: String = rows.iter().map(|(_, line)| format!("{line}\n")).collect();
+    Some(format!("{before}{}\n{COLUMNS}\n|---|---:|---:|---:|---:|---:|\n{lines}{}{after}", MARKS.0, MARKS.1))
+}
+
+fn in_groups(number: u64) -> String {
+    let digits = number.to_string();
+    let commas_before = |at: usize| at > 0 && (digits.len() - at).is_multiple_of(3);
+    digits.char_indices().fold(String::new(), |mut text, (at, digit)| {
+        if commas_before(at) {
+            text.push(',');
+        }
+        text.push(digit);
+        text
+    })
+}
+
 /// Prints what there is.
 pub fn list() -> ExitCode {
     for target in TARGETS {
@@ -105,6 +142,37 @@ pub fn list() -> ExitCode {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_row_replaces_its_line_in_a_document() {
+        let row = |target: &str, executions| Row {
+            target: target.to_owned(),
+            executions,
+            inputs: 3,
+            input_bytes: 40,
+            counters: 77,
+            features: 99,
+            last_counter_at: 51,
+            last_feature_at: 98,
+            findings: 0,
+            milliseconds: 12,
+        };
+        assert_eq!(with_row("no table", &row("packets", 1)), None);
+        let text = format!("before\n{}\n{}\nafter\n", MARKS.0, MARKS.1);
+        let rows = [row("http", 5), row("packets", 1_234_567), row("http", 1000)];
+        let text = rows.iter().fold(text, |text, row| with_row(&text, row).expect("a table"));
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines[..2], ["before", MARKS.0]);
+        assert_eq!(
+            lines[4..],
+            [
+                "| `packets` | 1,234,567 | 77 | 51 | 98 | 3 |",
+                "| `http` | 1,000 | 77 | 51 | 98 | 3 |",
+                MARKS.1,
+                "after"
+            ]
+        );
+    }
 
     #[test]
     fn a_row_comes_back_from_its_line() {

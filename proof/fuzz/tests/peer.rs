@@ -25,10 +25,12 @@ use mraft_faults::{binary, wait};
 use mraft_fuzz::corpus;
 use mraft_fuzz::targets::pieces::pieces;
 use mraft_raft::{AppendReply, Body, Message};
+use mraft_types::limits::FRAME_BYTES_MAX;
 use mraft_types::{Entry, EntryKind, GroupUid, LogPosition, NodeId, Payload, ReplicaId};
+use mraft_wire::packet::FRAME_PACKETS_MAX;
 use mraft_wire::{
-    FrameBuilder, FrameKind, FrameReader, Hello, HelloConfirm, HelloReply, Purpose, Request, RequestKind,
-    SnapshotHeader, SnapshotSum, TopologyStamp, VersionRange, encode_frame,
+    FRAME_HEADER_BYTES, FrameBuilder, FrameKind, FrameReader, Hello, HelloConfirm, HelloReply, Purpose,
+    Request, RequestKind, SnapshotHeader, SnapshotSum, TopologyStamp, VersionRange, encode_frame,
 };
 
 /// Nothing takes this long unless it is broken.
@@ -40,35 +42,60 @@ const BETWEEN_WRITES: usize = 40;
 
 #[test]
 fn a_peer_that_says_everything_breaks_nothing_but_its_own_connection() {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
-    if let Err(failure) = runtime.block_on(scenario()) {
-        panic!("{failure}");
+    match conversation_with_everything_but(None) {
+        Ok(said) => println!("{said}"),
+        Err(failure) => panic!("{failure}"),
     }
 }
 
-async fn scenario() -> Result<()> {
-    let shape = Shape {
-        nodes: 3,
-        groups: 4,
-        snapshot_entries: 10_000,
-        compaction_overhead: 1_000,
-        snapshot_bytes_per_second: 1 << 20,
-    };
-    let mut cluster = Cluster::start(&binary::find()?, shape).await?;
-    let done = attacked(&mut cluster).await;
-    done.map_err(|failure| failure.while_doing(cluster.last_words()))
+#[test]
+fn a_node_that_ends_and_a_connection_that_ends_would_be_noticed() {
+    for (harm, said) in
+        [(Harm::Ends, " ended with "), (Harm::Restarts, "connections between honest nodes ended")]
+    {
+        let failure = conversation_with_everything_but(Some(harm)).expect_err("nobody noticed");
+        assert!(failure.to_string().contains(said), "{harm:?} is taken for {failure}");
+    }
 }
 
-async fn attacked(cluster: &mut Cluster) -> Result<()> {
+/// What the stranger might do to a node, done here by hand.
+#[derive(Clone, Copy, Debug)]
+enum Harm {
+    /// Its process ends.
+    Ends,
+    /// All its connections end.
+    Restarts,
+}
+
+/// What was said, in numbers. With harm done after a few words there are no more of them.
+fn conversation_with_everything_but(harm: Option<Harm>) -> Result<String> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        let shape = Shape {
+            nodes: 3,
+            groups: 4,
+            snapshot_entries: 10_000,
+            compaction_overhead: 1_000,
+            snapshot_bytes_per_second: 1 << 20,
+        };
+        let mut cluster = Cluster::start(&binary::find()?, shape).await?;
+        let done = attacked(&mut cluster, harm).await;
+        done.map_err(|failure| failure.while_doing(cluster.last_words()))
+    })
+}
+
+async fn attacked(cluster: &mut Cluster, mut harm: Option<Harm>) -> Result<String> {
     cluster.nodes[2].kill()?;
     cluster.serves().await?;
     let stranger = Arc::new(Stranger::in_the_name_of(cluster)?);
     let writer = Writer::start(cluster)?;
     writer.goes_on().await?;
-    let (mut conversations, mut refused) = (0, 0);
+    let (mut conversations, mut refused, is_whole) = (0, 0, harm.is_none());
     for target in 0..2 {
         let node = (cluster.nodes[target].id, cluster.nodes[target].raft);
-        for lines in stranger.everything(node.0).chunks(BETWEEN_WRITES) {
+        let mut lines = stranger.everything(node.0);
+        lines.truncate(if is_whole { usize::MAX } else { BETWEEN_WRITES });
+        for lines in lines.chunks(BETWEEN_WRITES) {
             for line in lines {
                 let (stranger, line) = (Arc::clone(&stranger), line.clone());
                 let talk = tokio::task::spawn_blocking(move || stranger.say(node, &line));
@@ -78,12 +105,29 @@ async fn attacked(cluster: &mut Cluster) -> Result<()> {
                 );
                 conversations += 1;
             }
+            match harm.take() {
+                Some(Harm::Ends) => {
+                    let pid = cluster.nodes[1].pid().expect("it runs").as_raw_nonzero();
+                    cluster.nodes[1].strike()?;
+                    wait::until("the process is dead", async || {
+                        let state = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+                        wait::is(state.contains(") Z "), || state.clone())
+                    })
+                    .await?;
+                }
+                Some(Harm::Restarts) => {
+                    cluster.nodes[1].kill()?;
+                    cluster.start_node(1)?;
+                    cluster.serves().await?;
+                }
+                None => {}
+            }
             cluster.nodes.iter_mut().try_for_each(|node| node.must_be_well())?;
             writer.goes_on().await?;
         }
     }
     let address = cluster.nodes[2].raft;
-    let answers = stranger.answers();
+    let answers = if is_whole { stranger.answers() } else { Vec::new() };
     let answered =
         tokio::task::spawn_blocking(move || answer_dials(address, &answers)).await.map_err(Failure::new)?;
     writer.goes_on().await?;
@@ -97,11 +141,10 @@ async fn attacked(cluster: &mut Cluster) -> Result<()> {
         wait::is(said.contains("connection ended"), || "no connection of the stranger was ended".to_owned())?;
     }
     cluster.stop()?;
-    println!(
-        "{conversations} conversations with two nodes, {refused} of them refused in words, {answered} dials answered; {written} writes were \
-         acknowledged meanwhile and are there"
-    );
-    Ok(())
+    Ok(format!(
+        "{conversations} conversations with two nodes, {refused} of them refused in words, {answered} dials answered; {written} writes \
+         were acknowledged meanwhile and are there"
+    ))
 }
 
 /// What is said in one conversation behind the hello.
@@ -186,6 +229,7 @@ impl Stranger {
             }
         }
         lines.extend(self.malformed(to).into_iter().map(messages));
+        lines.extend(self.crowded(to).into_iter().map(messages));
         for input in inputs("snapshot-stream") {
             let Some((kind, payload)) = input.split_first() else { continue };
             let kind = [FrameKind::SnapshotHeader, FrameKind::SnapshotEnd, FrameKind::SnapshotChunk]
@@ -248,6 +292,24 @@ impl Stranger {
             builder.finish().expect("a frame")
         });
         framed.collect()
+    }
+
+    /// As many of the smallest packets as a frame may have, and as many as it has room for.
+    fn crowded(&self, to: NodeId) -> Vec<Vec<u8>> {
+        let head = [self.identity.node.get().to_le_bytes(), to.get().to_le_bytes()].concat();
+        let heartbeat = [&[0x08, 77][..], &[0xab; 16], &[5, 1, 1, 1]].concat();
+        let read_index = [&[0x30, 1, 3, 0, 50, 9, 1][..], &self.group.0.to_le_bytes()].concat();
+        let pieces: [&[u8]; 5] =
+            [&[0x31, 1, 0], &[0x20, 1, 1, 1], &[0x30, 1, 200, 0, 1, 0], &heartbeat, &read_index];
+        let room = FRAME_BYTES_MAX - FRAME_HEADER_BYTES - head.len();
+        let frame = |piece: &[u8], count: usize| {
+            encode_frame(FrameKind::Packets, |out| {
+                out.extend_from_slice(&head);
+                out.extend_from_slice(&piece.repeat(count));
+            })
+        };
+        let both = |piece: &&[u8]| [FRAME_PACKETS_MAX, room / piece.len()].map(|count| frame(piece, count));
+        pieces.iter().flat_map(both).collect()
     }
 
     /// A snapshot of the group that there is, of an earlier term, so that a whole one is of no use, with the chunks of an input.

@@ -3,7 +3,7 @@
 //! What other nodes bring in: who may talk at all, messages for the groups, requests, snapshots.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
@@ -17,7 +17,7 @@ use mraft_wire::{
 };
 
 use super::snapshots::Incoming;
-use super::{Peers, Reply, RequestHandler, STRANGERS_MAX};
+use super::{OpenQuestion, Peers, Reply, RequestHandler, STRANGERS_MAX};
 use crate::apply_worker::ApplyMail;
 use crate::core::{Input, Look};
 use crate::events::HostEvent;
@@ -44,6 +44,8 @@ pub(super) struct Door {
     pub(super) refusals: Mutex<BTreeMap<NodeId, String>>,
     /// By node, that its routing table differs although the version is the same (rule M10); only of nodes in the table of nodes.
     pub(super) conflicts: Mutex<BTreeMap<NodeId, String>>,
+    /// By node, how many of its questions are not answered yet; only of nodes that were connected.
+    pub(super) open: Mutex<BTreeMap<NodeId, Arc<AtomicUsize>>>,
     pub(super) peers: Mutex<Weak<Peers>>,
     pub(super) requests: Option<Arc<dyn RequestHandler>>,
 }
@@ -96,7 +98,7 @@ impl Door {
         self.peers.lock().unwrap_or_else(PoisonError::into_inner).upgrade()
     }
 
-    fn handle_other(&self, inner: &Arc<Inner>, from: NodeId, other: FromHost) {
+    pub(super) fn handle_other(&self, inner: &Arc<Inner>, from: NodeId, other: FromHost) {
         match other {
             FromHost::Beat(beat) => {
                 self.table.heard(from, beat.durable_seq);
@@ -120,10 +122,17 @@ impl Door {
                 }
             }
             FromHost::Request(request) => {
+                let of_peer =
+                    self.open.lock().unwrap_or_else(PoisonError::into_inner).entry(from).or_default().clone();
+                let Some(open) = OpenQuestion::begin(&of_peer) else {
+                    inner.metrics().count("mraft_messages_refused_total", "reason", "too_many_questions");
+                    return;
+                };
                 let reply = Reply {
                     peers: self.peers().as_ref().map(Arc::downgrade).unwrap_or_default(),
                     to: from,
                     id: request.id,
+                    _open: open,
                 };
                 if let Some((request, reply)) = questions::answer(inner, from, request, reply)
                     && let Some(requests) = &self.requests

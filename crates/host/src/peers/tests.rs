@@ -31,6 +31,10 @@ impl InMemoryMachine for Empty {
 
 /// A host with one group of its own.
 fn host(directory: &std::path::Path) -> NodeHost {
+    host_with(directory, None)
+}
+
+fn host_with(directory: &std::path::Path, requests: Option<Arc<dyn RequestHandler>>) -> NodeHost {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = listener.local_addr().expect("bound").to_string();
     drop(listener);
@@ -38,7 +42,7 @@ fn host(directory: &std::path::Path) -> NodeHost {
     let config = HostConfig::new(DeploymentId(7), node, address.clone(), directory.to_owned());
     let machines = Machines::new()
         .with("m", |context| Ok(in_memory(context.disk.clone(), context.directory.clone(), 0, Empty)));
-    let host = NodeHost::open(config, machines, None).expect("an empty directory");
+    let host = NodeHost::open(config, machines, requests).expect("an empty directory");
     let member = Member { role: Role::Voter, raft_address: address };
     let members = Membership { members: [(ReplicaId::new(0, node), member)].into(), ..Membership::default() };
     let spec = GroupSpec { group: GROUP, members, slots: SlotSet::default(), machine: "m".to_owned() };
@@ -103,4 +107,37 @@ fn t4_a_panic_in_a_view_or_a_stage_ends_that_snapshot_and_not_the_thread() {
     let result = unpanicked(|| -> Result<(), MachineError> { unreachable!("the machine has a bug") });
     assert_eq!(result, Err("the state machine panicked".to_owned()));
     assert_eq!(unpanicked(|| Ok(7)), Ok(7));
+}
+
+/// Whoever asks gets no answer until this is emptied.
+#[derive(Default)]
+struct Slow(Mutex<Vec<Reply>>);
+
+impl RequestHandler for Slow {
+    fn request(&self, _from: NodeId, _request: Request, reply: Reply) {
+        self.0.lock().expect("no panic").push(reply);
+    }
+}
+
+#[test]
+fn a_peer_that_asks_more_than_it_could_keep_track_of_is_not_heard() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let slow = Arc::new(Slow::default());
+    let host = host_with(directory.path(), Some(slow.clone()));
+    let (peers, inner) =
+        (host.peers().expect("open"), host.peers().expect("open").inner.upgrade().expect("open"));
+    let ask = |node: u64| {
+        let request =
+            Request { id: 1, kind: RequestKind(5), hops: 0, remaining_ms: 1000, body: Payload::default() };
+        let from = NodeId::new(node).expect("a node id");
+        peers.door.handle_other(&inner, from, crate::frames::FromHost::Request(request));
+        slow.0.lock().expect("no panic").len()
+    };
+    for _ in 0..ASKED_MAX + 10 {
+        ask(2);
+    }
+    assert_eq!(ask(2), ASKED_MAX);
+    assert_eq!(ask(3), ASKED_MAX + 1, "another one is heard");
+    slow.0.lock().expect("no panic").clear();
+    assert_eq!(ask(2), 1, "what was answered is open no more");
 }

@@ -35,7 +35,7 @@ pub const QUERY: Target = Target {
     seeds: query_seeds,
     words: || vec![b"\x01\x02", b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", b"key/", b"\xff\xff"],
     bytes_max: 256,
-    cost: 2,
+    cost: 1,
 };
 
 pub const ANSWERS: Target = Target {

@@ -43,7 +43,7 @@ pub const CONSENSUS: Target = Target {
         ]
     },
     bytes_max: 1024,
-    cost: 20,
+    cost: 2,
 };
 
 const LIVES: u8 = 9;

@@ -15,6 +15,7 @@ use mraft_api::{
 use mraft_types::{GroupUid, InstanceId, NodeId, ReplicaId};
 use serde::{Serialize, de::DeserializeOwned};
 
+use super::pieces::names_in;
 use super::samples;
 use crate::memory::bounded;
 use crate::target::{Said, Target};
@@ -29,44 +30,48 @@ pub const CONTRACT: Target = Target {
     run,
     seeds,
     words: || {
-        vec![
-            b"{\"operations\":[",
-            b"{\"put\":{\"key\":\"",
-            b"\"key_base64\":\"",
-            b"\"value\":\"",
-            b"{\"check\":{",
-            b"\"absent\":true",
-            b"\"revision\":",
-            b"\"entries\":[",
-            b"\"next\":null",
-            b"\"next_base64\":\"",
-            b"\"groups\":[",
-            b"/w==",
-            b"AA==",
-            b"%2F",
-            b"%00",
-            b"+",
-            b"\\u0000",
-            b"\\ud83d\\ude00",
-            b"\"code\":\"",
-            b"\"outcome\":\"not_applied\"",
-            b"18446744073709551615",
-            b"-1",
-            b"1e9",
-            b"null",
-            b"\"leader\":",
-            b"\"result\":",
-            b"10.0.0.1:13890",
-            b"#0",
-            b"#65535",
-            b"281474976710655",
-            b"W/\"7\"",
-            b"[[[[[[[[",
-        ]
+        let mut words = names_in(&seeds());
+        words.extend(WORDS);
+        words
     },
     bytes_max: 768,
     cost: 2,
 };
+
+const WORDS: &[&[u8]] = &[
+    b"{\"operations\":[",
+    b"{\"put\":{\"key\":\"",
+    b"\"key_base64\":\"",
+    b"\"value\":\"",
+    b"{\"check\":{",
+    b"\"absent\":true",
+    b"\"revision\":",
+    b"\"entries\":[",
+    b"\"next\":null",
+    b"\"next_base64\":\"",
+    b"\"groups\":[",
+    b"/w==",
+    b"AA==",
+    b"%2F",
+    b"%00",
+    b"+",
+    b"\\u0000",
+    b"\\ud83d\\ude00",
+    b"\"code\":\"",
+    b"\"outcome\":\"not_applied\"",
+    b"18446744073709551615",
+    b"-1",
+    b"1e9",
+    b"null",
+    b"\"leader\":",
+    b"\"result\":",
+    b"10.0.0.1:13890",
+    b"#0",
+    b"#65535",
+    b"281474976710655",
+    b"W/\"7\"",
+    b"[[[[[[[[",
+];
 
 const KINDS: u8 = 24;
 

@@ -6,7 +6,13 @@
 //! input := mode:u8 (bit 0: the length of the body is made right)  bytes of the connection (the rest)
 //! ```
 
+use std::cell::RefCell;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Instant;
 
 use mraft_api::{
@@ -20,7 +26,7 @@ use mraft_gateway::needs::{
 use mraft_gateway::{Door, Limits, serve_stream};
 use mraft_types::limits::KEY_BYTES_MAX;
 use mraft_types::{GroupId, NodeId, Payload};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::runtime::Runtime;
 
 use super::samples;
@@ -106,14 +112,12 @@ pub const HTTP: Target = Target {
         ]
     },
     bytes_max: 1024,
-    cost: 40,
+    cost: 4,
 };
 
 /// What a connection may hold: buffers of both ends, the head and the routes' own, and what it may for each byte of its input.
 const BYTES_ALWAYS: usize = 512 << 10;
 const BYTES_PER_BYTE: usize = 256;
-/// What the pipe holds in each direction.
-const PIPE_BYTES: usize = 64 << 10;
 
 fn run(input: &[u8]) -> Said {
     thread_local! {
@@ -136,19 +140,74 @@ fn door() -> (Door, Runtime) {
     }
 }
 
-/// Sends everything, ends, and hears everything.
+/// Sends everything, waits until nothing more is answered, ends, and has heard everything.
 async fn exchange(door: &Door, request: &[u8]) -> Vec<u8> {
-    let (client, server) = duplex(PIPE_BYTES);
-    let (mut hears, mut says) = tokio::io::split(client);
-    let client = async {
-        // Whoever is not listened to any more has said enough.
-        let _ = says.write_all(request).await;
-        let _ = says.shutdown().await;
-        let mut answer = Vec::new();
-        let _ = hears.read_to_end(&mut answer).await;
-        answer
-    };
-    tokio::join!(serve_stream(door, server), client).1
+    let wire = Rc::new(RefCell::new(Wire { request: request.to_vec(), ..Wire::default() }));
+    let mut connection = pin!(serve_stream(door, Client(Rc::clone(&wire))));
+    let (mut before, mut idle) = ((0, 0), 0);
+    while idle < IDLE_TURNS {
+        let ended = poll_fn(|context| Poll::Ready(connection.as_mut().poll(context).is_ready())).await;
+        if ended {
+            return std::mem::take(&mut wire.borrow_mut().answer);
+        }
+        // What the door has others do is done meanwhile.
+        tokio::task::yield_now().await;
+        let mut wire = wire.borrow_mut();
+        let now = (wire.request.len(), wire.answer.len());
+        idle = if now == before { idle + 1 } else { 0 };
+        before = now;
+        if idle == IDLE_TURNS && !wire.is_ended {
+            (wire.is_ended, idle) = (true, 0);
+        }
+    }
+    panic!("a connection stands although its client has gone")
+}
+
+/// Turns without a byte after which nothing more comes: the node answers at once.
+const IDLE_TURNS: usize = 64;
+
+/// Both directions of a connection.
+#[derive(Default)]
+struct Wire {
+    /// What the door has not read yet.
+    request: Vec<u8>,
+    is_ended: bool,
+    answer: Vec<u8>,
+}
+
+/// The client's end. Nobody is woken: the connection is looked at in turns.
+struct Client(Rc<RefCell<Wire>>);
+
+impl AsyncRead for Client {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let mut wire = self.0.borrow_mut();
+        if wire.request.is_empty() && !wire.is_ended {
+            return Poll::Pending;
+        }
+        let len = buffer.remaining().min(wire.request.len());
+        buffer.put_slice(&wire.request[..len]);
+        wire.request.drain(..len);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Client {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.0.borrow_mut().answer.extend_from_slice(bytes);
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
 }
 
 /// The body's length as the last header but for those that there are; what is no head stays as it is.
@@ -176,7 +235,9 @@ fn judge(answer: &[u8]) -> Said {
     let body = &answer[end.unwrap_or(0) + 4..];
     let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse::<usize>().ok());
     if head.contains("application/problem+json")
-        && let Some(body) = length.and_then(|length| body.get(..length)).filter(|body| !body.is_empty())
+        && let Some(body) = length.and_then(|length| body.get(..length))
+        // Behind the head that answers `HEAD` comes the next answer.
+        && !(body.is_empty() || body.starts_with(b"HTTP/1."))
     {
         match serde_json::from_slice::<Problem>(body) {
             Ok(problem) => assert_eq!(problem.status, status, "an error says another status"),

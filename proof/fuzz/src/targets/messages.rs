@@ -35,7 +35,7 @@ pub const PACKETS: Target = Target {
             b"\xff\xff\x03",
         ]
     },
-    bytes_max: 512,
+    bytes_max: 768,
     cost: 1,
 };
 

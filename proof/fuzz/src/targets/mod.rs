@@ -15,6 +15,7 @@ mod node_files;
 pub mod pieces;
 mod samples;
 mod stores;
+mod trees;
 
 use crate::target::Target;
 
@@ -31,6 +32,8 @@ pub const TARGETS: &[Target] = &[
     commands::ANSWERS,
     stores::KV_SNAPSHOT,
     stores::KV_FILES,
+    trees::KV_TREE,
+    trees::KV_STORE,
     node_files::GROUP_META,
     node_files::NODE_FILES,
     node_files::QUESTIONS,

@@ -14,7 +14,7 @@ use mraft_types::codec::Writer;
 use mraft_types::{DeploymentId, GroupId, LogPosition, Payload, SlotSet};
 use mraft_wire::RequestKind;
 
-use super::pieces::{disk_with, put_file, raw_file};
+use super::pieces::{disk_with, names_in, put_file, raw_file};
 use super::samples;
 use crate::memory::bounded;
 use crate::target::{Said, Target};
@@ -62,36 +62,40 @@ pub const QUESTIONS: Target = Target {
     run: questions,
     seeds: question_seeds,
     words: || {
-        vec![
-            b"{\"change\":{\"group\":0,\"change\":",
-            b"{\"promote\":{\"node\":7,\"change_index\":null}}",
-            b"\"retire\"",
-            b"\"remove\"",
-            b"\"transfer\"",
-            b"\"add_learner\"",
-            b"{\"detail\":{\"group\":1}}",
-            b"{\"hash\":{\"group\":1,\"index\":2}}",
-            b"{\"verify\":{\"group\":1}}",
-            b"\"node\"",
-            b"\"topology\"",
-            b"\"raft_address\":\"",
-            b"{\"error\":",
-            b"\"no_leader\"",
-            b"{\"change\":{\"wrong_role\":[7,1]}}",
-            b"\"group\":null",
-            b"\"leader\":null",
-            b"{\"overloaded\":{\"queue\":\"",
-            b"\\u0000",
-            b"18446744073709551615",
-            b"-1",
-            b"1e9",
-            b"null",
-            b"true",
-        ]
+        let mut words = names_in(&question_seeds());
+        words.extend(QUESTION_WORDS);
+        words
     },
     bytes_max: 512,
     cost: 1,
 };
+
+const QUESTION_WORDS: &[&[u8]] = &[
+    b"{\"change\":{\"group\":0,\"change\":",
+    b"{\"promote\":{\"node\":7,\"change_index\":null}}",
+    b"\"retire\"",
+    b"\"remove\"",
+    b"\"transfer\"",
+    b"\"add_learner\"",
+    b"{\"detail\":{\"group\":1}}",
+    b"{\"hash\":{\"group\":1,\"index\":2}}",
+    b"{\"verify\":{\"group\":1}}",
+    b"\"node\"",
+    b"\"topology\"",
+    b"\"raft_address\":\"",
+    b"{\"error\":",
+    b"\"no_leader\"",
+    b"{\"change\":{\"wrong_role\":[7,1]}}",
+    b"\"group\":null",
+    b"\"leader\":null",
+    b"{\"overloaded\":{\"queue\":\"",
+    b"\\u0000",
+    b"18446744073709551615",
+    b"-1",
+    b"1e9",
+    b"null",
+    b"true",
+];
 
 fn group_meta(input: &[u8]) -> Said {
     let allowed = BYTES_PER_BYTE * input.len() + BYTES_ALWAYS;
@@ -156,7 +160,11 @@ fn checked_file(bytes: &[u8]) -> Said {
     put_file(disk.as_ref(), path, bytes);
     let allowed = 2 * bytes.len() + BYTES_ALWAYS;
     let read = bounded("a checked file", allowed, || atomic::read(disk.as_ref(), path, ANY_MAGIC, 512));
-    let Ok(Some(payload)) = read else { return Said::Refused };
+    let payload = match read {
+        Ok(payload) => payload.unwrap_or_else(|| panic!("the file is there")),
+        Err(atomic::ReadError::Damaged(_)) => return Said::Refused,
+        Err(other) => panic!("damage is told as something else: {other}"),
+    };
     assert!(payload.len() <= 512);
     assert!(atomic::replace(disk.as_ref(), path, ANY_MAGIC, &payload).is_ok());
     assert_eq!(raw_file(disk.as_ref(), path), bytes, "a checked file is not written as it was read");
