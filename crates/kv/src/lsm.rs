@@ -25,7 +25,7 @@ use std::sync::{Arc, Mutex};
 
 use lsm_tree::compaction::Leveled;
 use lsm_tree::{
-    AbstractTree, AnyTree, Cache, Config, DescriptorTable, Guard, IterGuardImpl, SeqNo,
+    AbstractTree, AnyTree, Cache, Config, DescriptorTable, GlobalTableId, Guard, IterGuardImpl, SeqNo,
     SequenceNumberCounter, Slice,
 };
 use mraft_disk::{Disk, is_full};
@@ -77,6 +77,17 @@ pub(crate) struct Tree {
     changing: Mutex<()>,
     /// Set by an error after which nothing may be written any more.
     broken: AtomicBool,
+    files: Arc<DescriptorTable>,
+}
+
+/// The crate lets go of the files of tables that it deletes. A tree whose directory somebody else deletes would keep its files open, and
+/// their room taken, until others need the place in the cache.
+impl Drop for Tree {
+    fn drop(&mut self) {
+        for table in 0..self.tree.next_table_id() {
+            self.files.remove_for_table(&GlobalTableId::from((self.tree.id(), table)));
+        }
+    }
 }
 
 impl Tree {
@@ -122,6 +133,7 @@ impl Tree {
             path: path.to_owned(),
             changing: Mutex::new(()),
             broken: AtomicBool::new(false),
+            files: caches.files.clone(),
         })
     }
 
@@ -273,5 +285,31 @@ fn machine_error(error: lsm_tree::Error) -> MachineError {
             MachineError::Damaged("a block of one of the tree's tables: its checksum is wrong".to_owned())
         }
         other => MachineError::Damaged(other.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mraft_disk::RealDisk;
+
+    use super::*;
+
+    #[test]
+    fn a_tree_that_is_dropped_keeps_no_file_open() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let caches = Caches::new(1 << 20, 100);
+        let tree = Tree::create(&RealDisk::new(), directory.path(), &caches).expect("an empty tree");
+        for table in 0..3_u8 {
+            tree.ingest(std::iter::once((&[table][..], Some(&b"value"[..])))).expect("written");
+        }
+        (0..3_u8).for_each(|key| _ = tree.get(&[key]).expect("read"));
+        let (id, tables) = (tree.tree.id(), 0..tree.tree.next_table_id());
+        let open = || {
+            let is_open = |table: &u64| caches.files.access_for_table(&(id, *table).into()).is_some();
+            tables.clone().filter(is_open).count()
+        };
+        assert_eq!(open(), 3);
+        drop(tree);
+        assert_eq!(open(), 0);
     }
 }

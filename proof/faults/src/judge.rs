@@ -14,7 +14,7 @@ use crate::cluster::Cluster;
 use crate::counts::Counts;
 use crate::failure::{Failure, Result};
 use crate::load::Recorded;
-use crate::{values, wait};
+use crate::{values, vitals, wait};
 
 /// Entries of one page; a page is bounded in bytes, too.
 const PAGE_ENTRIES: u32 = 1000;
@@ -31,6 +31,7 @@ pub async fn judge(cluster: &mut Cluster, recorded: &Recorded, counts: &mut Coun
     let hardest = linearizability::check(history)?;
     let hashes = compare_hashes(cluster).await?;
     no_leftovers(cluster).await?;
+    no_deleted_file_is_open(cluster).await?;
 
     let outcomes = |wanted: fn(&Outcome) -> bool| {
         history.operations().iter().filter(|operation| wanted(&operation.outcome)).count() as u64
@@ -120,6 +121,18 @@ async fn no_leftovers(cluster: &Cluster) -> Result<()> {
         for node in running() {
             let left = autopsy::leftovers(&node.data())?;
             wait::is(left.is_empty(), || format!("{left:?}"))?;
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// A file that is deleted and open takes room that nobody sees, and a descriptor for as long as the node lives.
+async fn no_deleted_file_is_open(cluster: &Cluster) -> Result<()> {
+    wait::until("no deleted file is open", async || {
+        for node in &cluster.nodes {
+            let open = node.pid().map(vitals::deleted_files).unwrap_or_default();
+            wait::is(open.is_empty(), || format!("node {}: {open:?}", node.id))?;
         }
         Ok(())
     })

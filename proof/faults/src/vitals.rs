@@ -4,7 +4,7 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -50,6 +50,13 @@ pub fn limit(process: Pid, name: &str) -> Result<Option<u64>> {
     let line = limits.lines().find_map(|line| line.strip_prefix(name));
     let line = line.ok_or_else(|| Failure::new(format_args!("there is no limit called {name}")))?;
     Ok(line.split_whitespace().next().and_then(|soft| soft.parse().ok()))
+}
+
+/// Files that a process has open and that have no name any more; none where the kernel does not say.
+pub fn deleted_files(process: Pid) -> Vec<PathBuf> {
+    let Ok(open) = fs::read_dir(format!("/proc/{}/fd", process.as_raw_nonzero())) else { return Vec::new() };
+    let targets = open.filter_map(|descriptor| fs::read_link(descriptor.ok()?.path()).ok());
+    targets.filter(|target| target.to_string_lossy().ends_with(" (deleted)")).collect()
 }
 
 /// Bytes that a directory takes on its disk.
@@ -124,6 +131,12 @@ mod tests {
         drop((std::hint::black_box(memory), file));
 
         let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("gone");
+        let gone = fs::File::create(&path).expect("a file");
+        assert!(deleted_files(own).iter().all(|open| !open.starts_with(directory.path())));
+        fs::remove_file(&path).expect("removed");
+        assert_eq!(deleted_files(own).iter().filter(|open| open.starts_with(directory.path())).count(), 1);
+        drop(gone);
         assert_eq!(disk_bytes(directory.path()).expect("empty"), 0);
         fs::create_dir(directory.path().join("sub")).expect("made");
         fs::write(directory.path().join("sub/file"), vec![1; 100_000]).expect("written");

@@ -4,22 +4,25 @@
 //!
 //! A lookup is a few microseconds of work that is best done where the request is. But it may need the disk, and a disk that does not answer
 //! keeps the thread: if it could have all of them, nobody would be left to say how the node is. So as many as there are threads but one are
-//! done at once; further ones go to threads for that, which costs a hand-over, and are given up at their deadline. Those threads are not all
-//! for lookups either: whoever asks how a group is needs one.
+//! done at once. Further ones go to threads for that, which costs a hand-over; they wait for one of few, and are given up at their deadline.
+//! Those threads are not all for lookups either: whoever asks how a group is needs one.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use mraft::machines::{Lookup, MachineError};
+use tokio::sync::Semaphore;
 
-/// Lookups on the threads for that: three quarters of what the runtime has (`max_blocking_threads`, 512).
-const BESIDE_MAX: usize = 384;
+/// Threads beside the doors' own, which the runtime starts when they are needed: each takes a stack of the memory that the node may have.
+pub(super) const BESIDE_THREADS_MAX: usize = 64;
+/// Lookups on them at once.
+const BESIDE_MAX: usize = BESIDE_THREADS_MAX / 2;
 
 /// Why there is no answer.
 #[derive(Debug)]
 pub(super) enum NoAnswer {
-    /// The deadline passed, or too many others have not come back.
+    /// The deadline passed.
     Late,
     /// The state machine says no.
     Machine(MachineError),
@@ -30,7 +33,7 @@ pub(super) enum NoAnswer {
 pub(super) struct Lookups {
     at_once_max: usize,
     under_way: AtomicUsize,
-    beside: Arc<AtomicUsize>,
+    beside: Arc<Semaphore>,
 }
 
 impl Lookups {
@@ -39,7 +42,7 @@ impl Lookups {
         Lookups {
             at_once_max: door_threads.saturating_sub(1),
             under_way: AtomicUsize::new(0),
-            beside: Arc::default(),
+            beside: Arc::new(Semaphore::new(BESIDE_MAX)),
         }
     }
 
@@ -53,14 +56,14 @@ impl Lookups {
         if let Some(_one_of_few) = self.enter() {
             return answer(lookup.as_ref(), query).map_err(NoAnswer::Machine);
         }
-        let beside = OneBeside(Arc::clone(&self.beside));
-        if self.beside.fetch_add(1, Ordering::Relaxed) >= BESIDE_MAX {
+        let beside = Arc::clone(&self.beside).acquire_owned();
+        let Ok(Ok(beside)) = tokio::time::timeout_at(until.into(), beside).await else {
             return Err(NoAnswer::Late);
-        }
+        };
         let query = query.to_vec();
         let asked = tokio::task::spawn_blocking(move || {
-            // Also when nobody waits for it any more.
-            let _beside = beside;
+            // Also when nobody waits for the answer any more.
+            let _one_of_few = beside;
             answer(lookup.as_ref(), &query)
         });
         match tokio::time::timeout_at(until.into(), asked).await {
@@ -80,15 +83,6 @@ impl Lookups {
 struct UnderWay<'a>(&'a AtomicUsize);
 
 impl Drop for UnderWay<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// The same for those beside.
-struct OneBeside(Arc<AtomicUsize>);
-
-impl Drop for OneBeside {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
@@ -125,9 +119,12 @@ mod tests {
     #[test]
     fn t1_lookups_that_hang_leave_a_thread_to_the_doors() {
         const THREADS: usize = 2;
-        let runtime =
-            tokio::runtime::Builder::new_multi_thread().worker_threads(THREADS).enable_all().build();
-        let runtime = runtime.expect("a runtime");
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(THREADS)
+            .max_blocking_threads(BESIDE_THREADS_MAX)
+            .enable_all()
+            .build()
+            .expect("a runtime");
         let (let_go, hangs) = channel();
         let lookup: Arc<dyn Lookup> = Arc::new(Hangs(Mutex::new(hangs)));
         let lookups = Arc::new(Lookups::new(THREADS));
@@ -150,9 +147,9 @@ mod tests {
             .await
         });
         assert!(matches!(late, Ok(Err(NoAnswer::Late))), "{late:?}");
-        // They cannot have all the threads beside, whose number is bounded, too.
+        // They cannot have all the threads beside either.
         let soon = Instant::now() + Duration::from_millis(20);
-        let many: Vec<_> = (0..2 * BESIDE_MAX).map(|_| ask(soon)).collect();
+        let many: Vec<_> = (0..2 * BESIDE_THREADS_MAX).map(|_| ask(soon)).collect();
         for asked in many {
             let late = runtime.block_on(asked).expect("no panic");
             assert!(matches!(late, Err(NoAnswer::Late)), "{late:?}");

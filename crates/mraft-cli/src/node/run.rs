@@ -24,6 +24,7 @@ use super::certificates::{Certificates, of_peers};
 use super::descriptors::Descriptors;
 use super::doors::Doors;
 use super::founding::Founding;
+use super::lookups::BESIDE_THREADS_MAX;
 use super::service::{Answerer, Service};
 use super::serving::Serving;
 use super::topology::Topology;
@@ -63,6 +64,7 @@ pub fn run_node(config: NodeConfig, shutdown: &Shutdown) -> Result<Exit, Command
         available_parallelism().map_or(1, usize::from).clamp(*DOOR_THREADS.start(), *DOOR_THREADS.end());
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(threads)
+        .max_blocking_threads(BESIDE_THREADS_MAX)
         .thread_name("mraft-door")
         .enable_all()
         .build()
