@@ -110,8 +110,10 @@ async fn attacked(cluster: &mut Cluster, mut harm: Option<Harm>) -> Result<Strin
                     let pid = cluster.nodes[1].pid().expect("it runs").as_raw_nonzero();
                     cluster.nodes[1].strike()?;
                     wait::until("the process is dead", async || {
+                        // Its first thread is dead before the others are.
+                        let threads = std::fs::read_dir(format!("/proc/{pid}/task"))?.count();
                         let state = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
-                        wait::is(state.contains(") Z "), || state.clone())
+                        wait::is(threads == 1 && state.contains(") Z "), || format!("{threads}, {state}"))
                     })
                     .await?;
                 }
@@ -133,7 +135,7 @@ async fn attacked(cluster: &mut Cluster, mut harm: Option<Harm>) -> Result<Strin
     writer.goes_on().await?;
     let written = writer.stop(cluster).await?;
     for (node, other) in [(0, 1), (1, 0)] {
-        let lost = format!("node={}", cluster.nodes[other].id);
+        let lost = format!("\"node\":\"{}\"", cluster.nodes[other].id);
         let said = cluster.nodes[node].said()?;
         let lines: Vec<&str> =
             said.lines().filter(|line| line.contains("connection ended") && line.contains(&lost)).collect();
