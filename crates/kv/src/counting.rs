@@ -118,8 +118,9 @@ impl Counts {
                 VERSION => {}
                 other => return Err(DecodeError::Unknown("version", u64::from(other))),
             }
-            let mut number = |field| reader.u64(field).and_then(|number| counted(field, number));
-            let (applied, commands, bytes) = (number("applied")?, number("commands")?, number("bytes")?);
+            let applied = reader.u64("applied").and_then(|number| counted("applied", number))?;
+            // Whatever they are: they stop at the end of all numbers.
+            let (commands, bytes) = (reader.u64("commands")?, reader.u64("bytes")?);
             let host_meta = reader.take("host_meta", reader.remaining())?.to_vec();
             Ok(Counts { applied, commands, bytes, host_meta })
         };
@@ -155,8 +156,8 @@ impl StateMachine for CountingMachine {
 
     fn apply(&mut self, commands: &[Command<'_>], results: &mut Results) -> Result<(), MachineError> {
         for command in commands {
-            self.state.commands += 1;
-            self.state.bytes += command.body.len() as u64;
+            self.state.commands = self.state.commands.saturating_add(1);
+            self.state.bytes = self.state.bytes.saturating_add(command.body.len() as u64);
             results.push(&[]);
         }
         Ok(())

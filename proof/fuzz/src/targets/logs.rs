@@ -7,7 +7,7 @@
 //! ```text
 //! input   := mode:u8  pieces: list, segment*
 //! mode    := bit 0: checksums, salts and lengths are made right   bit 1: there is no list
-//! segment := pieces: header (64 bytes), batch*
+//! segment := pieces: header (80 bytes, or 68 in version 1), batch*
 //! batch   := blocks:u8 (free ones before it, modulo 4)  header (64 bytes)  rows  records
 //! ```
 
@@ -58,6 +58,9 @@ const SEGMENTS_MAX: usize = 6;
 
 /// Higher ones are read, and no log gets there.
 const NUMBER_MAX: u64 = 1 << 40;
+/// What a header takes, in the present version and in the first one.
+const HEADER_BYTES: usize = 80;
+const FIRST_HEADER_BYTES: usize = 68;
 
 /// What opening may hold for each byte of its input: an entry of three bytes takes a hundred in memory until it is judged.
 const BYTES_PER_BYTE: usize = 128;
@@ -230,14 +233,16 @@ fn segment(piece: &[u8], is_right: bool) -> Vec<u8> {
     let mut bytes = vec![0; SEGMENT_BYTES];
     let pieces = pieces(piece);
     let Some((header, batches)) = pieces.split_first() else { return bytes };
-    let mut block = vec![0; 68];
-    let len = header.len().min(64);
+    let mut block = vec![0; HEADER_BYTES];
+    let len = header.len().min(HEADER_BYTES);
     block[..len].copy_from_slice(&header[..len]);
     if is_right {
-        let crc = crc32c::crc32c(&block[..64]);
-        block[64..].copy_from_slice(&crc.to_le_bytes());
-    } else if header.len() >= 68 {
-        block.copy_from_slice(&header[..68]);
+        // A header of version 1 ends behind the first checksum.
+        let checksums: &[usize] = if len > FIRST_HEADER_BYTES { &[64, 76] } else { &[64] };
+        for at in checksums {
+            let crc = crc32c::crc32c(&block[..*at]);
+            block[*at..*at + 4].copy_from_slice(&crc.to_le_bytes());
+        }
     }
     for copy in [0, BLOCK_BYTES] {
         bytes[copy..copy + block.len()].copy_from_slice(&block);
@@ -290,7 +295,7 @@ fn input_of(disk: &MemoryDisk, mode: u8) -> Vec<u8> {
     let mut parts = vec![list];
     for (path, _) in disk.files().iter().filter(|(path, _)| path.extension().is_some()) {
         let bytes = raw_file(disk, path);
-        let mut inner = vec![bytes[..68].to_vec()];
+        let mut inner = vec![bytes[..HEADER_BYTES].to_vec()];
         let (mut at, mut free) = (2 * BLOCK_BYTES, 0);
         while let Some(batch) = bytes.get(at..).filter(|batch| batch.len() >= 64) {
             if !batch.starts_with(b"mrb1") {
