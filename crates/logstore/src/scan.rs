@@ -50,6 +50,8 @@ pub(crate) struct UsedSegment {
 pub(crate) struct Blank {
     pub(crate) path: PathBuf,
     file: Arc<dyn File>,
+    /// Its bytes: fewer than a segment has where nobody says how many that are and its filling was interrupted.
+    len: u64,
     /// What it counts as.
     case: Case,
 }
@@ -130,7 +132,7 @@ impl Directory {
         let Some(salt) = newest.header.next_salt else { return Ok(()) };
         let (segment_bytes, oldest_use) = (newest.header.segment_bytes, numbers(newest)?.oldest_use);
         for blank in std::mem::take(&mut self.blank) {
-            match under_salt(&blank.path, blank.file.as_ref(), segment_bytes, salt)? {
+            match under_salt(&blank.path, blank.file.as_ref(), blank.len, salt)? {
                 Some(found) => self.headerless.push(found),
                 None => self.blank.push(blank),
             }
@@ -170,7 +172,7 @@ impl Directory {
                 self.headerless.push(headerless);
             } else {
                 let case = if found.is_blank { Case::BlankSegment } else { Case::HeaderlessSegment };
-                self.blank.push(Blank { path, file, case });
+                self.blank.push(Blank { path, file, len, case });
             }
             return Ok(());
         };
@@ -348,6 +350,9 @@ impl<'a> Window<'a> {
 
     /// The salt that a batch claims that may begin at `at`.
     fn claimed_salt(&mut self, at: u64) -> Result<Option<Salt>, LogError> {
+        if self.segment_bytes.saturating_sub(at) < BATCH_HEADER_BYTES as u64 {
+            return Ok(None);
+        }
         Ok(batch::claimed_salt(self.get(at, BATCH_HEADER_BYTES)?))
     }
 

@@ -417,6 +417,17 @@ fn l3_a_newest_segment_without_header_condemns_whoever_may_have_written_to_it() 
     }
 }
 
+#[test]
+fn a_file_whose_filling_was_interrupted_keeps_nobody_from_looking() {
+    for len in [2 * BLOCK, 3 * BLOCK, 3 * BLOCK + 100] {
+        let (disk, mut log) = small_log(&[1]);
+        one_entry(&mut log, 1, 2);
+        put(&disk, &segment_path(9), &vec![0; len as usize]);
+        let found = mraft_logstore::inspect(&disk, Path::new(support::DIRECTORY)).expect("readable");
+        assert_eq!((found.replicas.len(), found.spare_files.contains(&segment_path(9))), (1, true), "{len}");
+    }
+}
+
 /// Writes entries of group 2, which lets go of them, until a write begins a use of a file; and takes that write back.
 fn lose_next_beginning(disk: &MemoryDisk, log: &mut SegmentLog, from: u64) -> u64 {
     for index in from.. {
