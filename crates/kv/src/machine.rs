@@ -365,7 +365,10 @@ impl StateMachine for KvMachine {
 
     fn stage(&self, directory: u64, meta: &[u8]) -> Result<Box<dyn SnapshotStage>, MachineError> {
         let path = self.directories.create(directory)?;
-        let tree = Tree::create(&*self.directories.disk, &path, &self.caches)?;
+        let tree = Tree::create(&*self.directories.disk, &path, &self.caches).inspect_err(|_| {
+            // Nobody else knows of it. If it cannot be removed either, the next start does that.
+            let _ = self.directories.remove(directory);
+        })?;
         Ok(Box::new(KvStage {
             tree,
             host_meta: meta.to_vec(),
