@@ -10,7 +10,7 @@ use std::time::Instant;
 use crate::{planted, tidy};
 
 /// Seeds of the simulator that are the same in every run.
-const FIXED_SEEDS: &str = "100";
+const FIXED_SEEDS: &str = "300";
 /// Seeds of the simulator that are others for every commit, enough to be judged by themselves.
 const FRESH_SEEDS: &str = "20";
 /// Seeds of the wide mix, others for every commit.
