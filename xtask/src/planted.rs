@@ -9,6 +9,8 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 
+use crate::stages::proof;
+
 /// Where the table is kept.
 const PAGE: &str = "docs/planted-bugs.md";
 /// Which seed is known to find a bug, for the suite.
@@ -91,13 +93,8 @@ pub(crate) fn run(root: &Path, arguments: &[String]) -> ExitCode {
 
 /// Runs one of the two, passes on what it says, and keeps the lines of its table. `None` when it did not run at all.
 fn listen(root: &Path, package: &str, arguments: &[&str]) -> Option<Vec<String>> {
-    let child = Command::new("cargo")
-        .args(["run", "--quiet", "--locked", "--profile", "sim", "--package", package])
-        .args(["--features", "planted", "--target-dir", "target/planted", "--"])
-        .args(arguments)
-        .current_dir(root)
-        .stdout(Stdio::piped())
-        .spawn();
+    let words = proof(package, true, arguments);
+    let child = Command::new(words[0]).args(&words[1..]).current_dir(root).stdout(Stdio::piped()).spawn();
     let mut child = child.map_err(|error| eprintln!("cargo does not start: {error}")).ok()?;
     let lines: Vec<String> = BufReader::new(child.stdout.take()?)
         .lines()

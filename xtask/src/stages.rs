@@ -27,14 +27,47 @@ const WORLD_STATES_MAX: &str = "400000";
 
 struct Stage {
     name: &'static str,
-    command: &'static [&'static str],
+    run: Run,
+}
+
+/// What a stage runs.
+enum Run {
+    /// This command.
+    Command(&'static [&'static str]),
+    /// A program of `proof`, with these arguments.
+    Proof(&'static str, &'static [&'static str]),
+    /// The same with the planted bugs in it.
+    Planted(&'static str, &'static [&'static str]),
+}
+
+impl Run {
+    /// The words of its command.
+    fn words(&self) -> Vec<&'static str> {
+        match self {
+            Run::Command(words) => words.to_vec(),
+            Run::Proof(package, arguments) => proof(package, false, arguments),
+            Run::Planted(package, arguments) => proof(package, true, arguments),
+        }
+    }
+}
+
+/// How a program of `proof` is run.
+pub(crate) fn proof<'a>(package: &'a str, has_bugs: bool, arguments: &[&'a str]) -> Vec<&'a str> {
+    let mut words = vec!["cargo", "run", "--quiet", "--locked", "--profile", "sim", "--package", package];
+    if has_bugs {
+        // In a place of its own: no binary that is used for anything else must come from a build with bugs in it.
+        words.extend(["--features", "planted", "--target-dir", "target/planted"]);
+    }
+    words.push("--");
+    words.extend(arguments);
+    words
 }
 
 const STAGES: &[Stage] = &[
-    Stage { name: "format", command: &["cargo", "fmt", "--all", "--check"] },
+    Stage { name: "format", run: Run::Command(&["cargo", "fmt", "--all", "--check"]) },
     Stage {
         name: "lints",
-        command: &[
+        run: Run::Command(&[
             "cargo",
             "clippy",
             "--workspace",
@@ -44,138 +77,62 @@ const STAGES: &[Stage] = &[
             "--",
             "-D",
             "warnings",
-        ],
+        ]),
     },
     Stage {
         name: "tests",
         // The process faults come later, against a binary that was built for them.
-        command: &["cargo", "test", "--workspace", "--exclude", "mraft-faults", "--locked", "--no-fail-fast"],
+        run: Run::Command(&[
+            "cargo",
+            "test",
+            "--workspace",
+            "--exclude",
+            "mraft-faults",
+            "--locked",
+            "--no-fail-fast",
+        ]),
     },
     Stage {
         name: "embedded example",
-        command: &["cargo", "run", "--quiet", "--locked", "--package", "mraft", "--example", "embedded"],
-    },
-    Stage {
-        name: "small worlds",
-        command: &[
+        run: Run::Command(&[
             "cargo",
             "run",
             "--quiet",
             "--locked",
-            "--profile",
-            "sim",
             "--package",
-            "mraft-explore",
-            "--",
-            "--states-max",
-            WORLD_STATES_MAX,
-        ],
+            "mraft",
+            "--example",
+            "embedded",
+        ]),
     },
+    Stage { name: "small worlds", run: Run::Proof("mraft-explore", &["--states-max", WORLD_STATES_MAX]) },
     Stage {
         name: "simulator, the same seeds as always",
-        command: &[
-            "cargo",
-            "run",
-            "--quiet",
-            "--locked",
-            "--profile",
-            "sim",
-            "--package",
+        run: Run::Proof(
             "mraft-sim",
-            "--",
-            "--seeds",
-            FIXED_SEEDS,
-            "--from",
-            "0",
-            "--regressions",
-            "--all-marks",
-        ],
+            &["--seeds", FIXED_SEEDS, "--from", "0", "--regressions", "--all-marks"],
+        ),
     },
     Stage {
         name: "simulator, seeds of this commit",
-        command: &[
-            "cargo",
-            "run",
-            "--quiet",
-            "--locked",
-            "--profile",
-            "sim",
-            "--package",
-            "mraft-sim",
-            "--",
-            "--seeds",
-            FRESH_SEEDS,
-            "--from",
-            FRESH_FROM,
-        ],
+        run: Run::Proof("mraft-sim", &["--seeds", FRESH_SEEDS, "--from", FRESH_FROM]),
     },
     Stage {
         name: "simulator, wide",
-        command: &[
-            "cargo",
-            "run",
-            "--quiet",
-            "--locked",
-            "--profile",
-            "sim",
-            "--package",
-            "mraft-sim",
-            "--",
-            "--wide",
-            "--seeds",
-            WIDE_SEEDS,
-            "--from",
-            FRESH_FROM,
-        ],
+        run: Run::Proof("mraft-sim", &["--wide", "--seeds", WIDE_SEEDS, "--from", FRESH_FROM]),
     },
     Stage {
         name: "planted bugs",
-        command: &[
-            "cargo",
-            "run",
-            "--quiet",
-            "--locked",
-            "--profile",
-            "sim",
-            "--package",
-            "mraft-sim",
-            "--features",
-            "planted",
-            "--target-dir",
-            "target/planted",
-            "--",
-            "--planted",
-            "--known",
-            "--from",
-            FRESH_FROM,
-        ],
+        run: Run::Planted("mraft-sim", &["--planted", "--known", "--from", FRESH_FROM]),
     },
-    Stage {
-        name: "small worlds with planted bugs",
-        command: &[
-            "cargo",
-            "run",
-            "--quiet",
-            "--locked",
-            "--profile",
-            "sim",
-            "--package",
-            "mraft-explore",
-            "--features",
-            "planted",
-            "--target-dir",
-            "target/planted",
-            "--",
-            "--planted",
-        ],
-    },
+    Stage { name: "small worlds with planted bugs", run: Run::Planted("mraft-explore", &["--planted"]) },
     Stage {
         name: "hostile bytes",
-        command: &["cargo", "xtask", "fuzz", "--runs", FUZZ_RUNS, "--seed", FRESH_FROM],
+        run: Run::Command(&["cargo", "xtask", "fuzz", "--runs", FUZZ_RUNS, "--seed", FRESH_FROM]),
     },
     Stage {
         name: "process faults",
-        command: &[
+        run: Run::Command(&[
             "cargo",
             "test",
             "--quiet",
@@ -186,7 +143,7 @@ const STAGES: &[Stage] = &[
             "mraft-faults",
             "--",
             "--nocapture",
-        ],
+        ]),
     },
 ];
 
@@ -216,9 +173,10 @@ pub(crate) fn run(root: &Path) -> ExitCode {
         println!("== {}", stage.name);
         let stage_began = Instant::now();
         let command: Vec<&str> = stage
-            .command
-            .iter()
-            .map(|word| if *word == FRESH_FROM { fresh_from.as_str() } else { word })
+            .run
+            .words()
+            .into_iter()
+            .map(|word| if word == FRESH_FROM { fresh_from.as_str() } else { word })
             .collect();
         let is_ok = run_one(root, &command, &mut count);
         println!(
@@ -267,13 +225,10 @@ pub(crate) fn endure(root: &Path, arguments: &[String]) -> ExitCode {
 }
 
 fn run_proof(root: &Path, package: &str, arguments: &[String]) -> ExitCode {
-    let mut command = Command::new("cargo");
-    command.args(["run", "--quiet", "--locked", "--profile", "sim", "--package", package]);
-    if arguments.iter().any(|argument| argument == "--planted") {
-        // In a place of its own: no binary that is used for anything else must come from a build with bugs in it.
-        command.args(["--features", "planted", "--target-dir", "target/planted"]);
-    }
-    let status = command.arg("--").args(arguments).current_dir(root).status();
+    let has_bugs = arguments.iter().any(|argument| argument == "--planted");
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let words = proof(package, has_bugs, &arguments);
+    let status = Command::new(words[0]).args(&words[1..]).current_dir(root).status();
     match status {
         Ok(status) if status.success() => ExitCode::SUCCESS,
         Ok(status) => ExitCode::from(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1)),

@@ -74,8 +74,6 @@ pub(crate) struct Active {
     use_number: u64,
     segment: SegmentFile,
     salt: Salt,
-    /// What its header says of the next one.
-    next_salt: Salt,
     /// Where the next batch goes; 0 when the use's header is still to be written, together with its first batch.
     offset: u64,
 }
@@ -224,7 +222,7 @@ impl SegmentLog {
             first_batch_seq: self.highest_seq + 1,
             durable_seq: self.proven_seq,
             oldest_use,
-            next_salt: Some(active.next_salt),
+            next_salt: self.next_salt,
         };
         let header = (active.offset == 0).then(|| header.encode());
         batch::begin(&mut self.buffer, header.as_ref(), self.rows.len());
@@ -295,10 +293,10 @@ impl SegmentLog {
         let use_number = self.next_use;
         self.next_use += 1;
         let mut draw = || Salt::new((self.options.salts)());
-        let (salt, next_salt) = (self.next_salt.unwrap_or_else(&mut draw), draw());
-        self.next_salt = Some(next_salt);
+        let salt = self.next_salt.unwrap_or_else(&mut draw);
+        self.next_salt = Some(draw());
         self.space.uses.insert(use_number, segment.clone());
-        self.active = Some(Active { use_number, segment, salt, next_salt, offset: 0 });
+        self.active = Some(Active { use_number, segment, salt, offset: 0 });
         Ok(())
     }
 
