@@ -21,7 +21,7 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(error) => {
-            eprintln!("{error}\n\n{}", runner::HELP);
+            eprintln!("{error}; --help says what there is");
             ExitCode::from(2)
         }
     }
