@@ -113,6 +113,7 @@ pub mod registry;
 mod replicas;
 pub mod restore;
 mod runtime;
+pub mod slow_disk;
 mod status;
 mod stops;
 

@@ -36,6 +36,7 @@ use crate::peers::{ClearedConflict, Peers, RequestHandler};
 use crate::persist::{LogJob, LogWorker};
 use crate::registry::{GroupRecord, Published, Registry};
 use crate::runtime::{Listener, Pace, Runtime, Shared};
+use crate::slow_disk::Moves;
 use crate::status::{GroupStatus, HostStatus};
 
 /// How long a caller of a blocking method waits for the threads of a healthy host.
@@ -155,8 +156,8 @@ pub(crate) struct Inner {
     /// Why every replica here was condemned, also those that start later.
     pub(crate) all_condemned: OnceLock<CondemnedReason>,
     pub(crate) disk_trouble: Mutex<Option<String>>,
-    /// When leadership of a group was last moved because of a slow disk (rule T1: once per group and minute).
-    pub(crate) moved_for_disk: Mutex<BTreeMap<GroupId, Instant>>,
+    /// Leadership that was moved because of a slow or full disk (rule T1).
+    pub(crate) moved_for_disk: Mutex<Moves>,
     pub(crate) stalled: std::sync::atomic::AtomicBool,
     pub(crate) log_waits: Mutex<BTreeMap<u64, SyncSender<()>>>,
     /// For whatever needs a number that this process never gives out twice.
@@ -732,9 +733,14 @@ impl Inner {
     }
 
     pub(crate) fn led_groups(&self) -> Vec<GroupId> {
+        self.led_in_terms().into_iter().map(|(group, _)| group).collect()
+    }
+
+    /// The groups that this node leads, with their terms.
+    pub(crate) fn led_in_terms(&self) -> Vec<(GroupId, Term)> {
         let leaders = self.leaders.read().unwrap_or_else(PoisonError::into_inner);
         let own = |leadership: &Leadership| leadership.leader.is_some_and(|id| id.node() == self.config.node);
-        leaders.iter().filter(|(_, leadership)| own(leadership)).map(|(group, _)| *group).collect()
+        leaders.iter().filter(|(_, led)| own(led)).map(|(group, led)| (*group, led.term)).collect()
     }
 
     pub(crate) fn stopped_by_disk(&self) -> Option<String> {

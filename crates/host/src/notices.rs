@@ -5,7 +5,7 @@
 
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use mraft_engine::effect::Notice;
 use mraft_engine::error::NotApplied;
@@ -17,9 +17,7 @@ use crate::events::HostEvent;
 use crate::node_host::{Inner, Leadership};
 use crate::persist::LogHealth;
 use crate::runtime::{Listener, Waits};
-
-/// A group's leadership is moved away from a slow or full disk at most this often (rule T1).
-const MOVE_PAUSE: Duration = Duration::from_secs(60);
+use crate::slow_disk::{Led, Patience, Trouble, Verdict};
 
 impl Inner {
     /// A replica is condemned, or was found so at the start. Said once.
@@ -34,38 +32,34 @@ impl Inner {
         }
     }
 
-    /// Rule T1: a disk that is slow gives leadership away, one that stalls stops the node's replicas; the process stays up to say so. One
-    /// that is full gives leadership away, too, and stops nobody (rule D10).
+    /// Rules T1 and D10: a disk that keeps callers waiting, or has no room for them.
     fn watch_disk(&self, waits: Waits, age: Duration, refuses_for: Duration) {
         let in_ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-        let (age_ms, refuses_ms) = (in_ms(age), in_ms(refuses_for));
-        if age_ms >= self.config.stalled_disk_ms {
-            return self.disk_stalled(waits, age_ms);
-        }
-        if age_ms >= self.config.slow_disk_ms {
-            self.metrics.count("mraft_slow_disk_total", "what", "beats");
-            self.move_leaders("slow", age_ms);
-        } else if refuses_ms >= self.config.slow_disk_ms {
-            self.move_leaders("full", refuses_ms);
+        match Patience::of(&self.config).judge(in_ms(age), in_ms(refuses_for)) {
+            Verdict::Well => {}
+            Verdict::Stop { waited_ms } => self.disk_stalled(waits, waited_ms),
+            Verdict::MoveLeaders { trouble: Trouble::Slow, for_ms } => {
+                self.metrics.count("mraft_slow_disk_total", "what", "beats");
+                self.move_leaders("slow", for_ms);
+            }
+            Verdict::MoveLeaders { trouble: Trouble::Full, for_ms } => self.move_leaders("full", for_ms),
         }
     }
 
     /// Hands every group that this node leads over to whoever is best off, if that is much better.
     fn move_leaders(&self, disk_is: &str, for_ms: u64) {
         let peers = self.peers.read().unwrap_or_else(PoisonError::into_inner).clone();
-        let Some(peers) = peers else { return };
-        let now = Instant::now();
-        for group in self.led_groups() {
-            let mut moved = self.moved_for_disk.lock().unwrap_or_else(PoisonError::into_inner);
-            if moved.get(&group).is_some_and(|at| now.duration_since(*at) < MOVE_PAUSE) {
-                continue;
-            }
-            let members = self.memberships().get(&group).cloned().unwrap_or_default();
-            let others = members.counting().map(|id| id.node()).filter(|node| *node != self.config.node);
-            let Some(to) = peers.fastest(others, for_ms / 2).and_then(|node| members.replica_on(node)) else {
+        let (Some(peers), Ok(shared)) = (peers, self.shared()) else { return };
+        let now_ms = shared.now().monotonic_ms;
+        for (group, term) in self.led_in_terms() {
+            let Some(members) = self.memberships().get(&group).cloned() else { continue };
+            let led = Led { group, term, members: &members };
+            let waited_ms_on = |node| peers.disk_waited_ms(node);
+            let mut moves = self.moved_for_disk.lock().unwrap_or_else(PoisonError::into_inner);
+            let Some(to) = moves.choose(now_ms, self.config.node, led, for_ms, waited_ms_on) else {
                 continue;
             };
-            moved.insert(group, now);
+            drop(moves);
             self.metrics.count("mraft_slow_disk_total", "what", "leaderships_moved");
             tracing::warn!(%group, %to, for_ms, "the disk is {disk_is}: handing leadership over");
             let ticket = self.completions.call(|_| {});

@@ -311,15 +311,10 @@ impl Peers {
         }
     }
 
-    /// The peer among `nodes` whose disk is fastest, if its age is below `below_ms` (rule T1).
-    pub(crate) fn fastest(&self, nodes: impl Iterator<Item = NodeId>, below_ms: u64) -> Option<NodeId> {
+    /// For how long a node's disk keeps its callers waiting, in milliseconds, as it last said, if it is connected (rule T1).
+    pub(crate) fn disk_waited_ms(&self, node: NodeId) -> Option<u64> {
         let ages = self.disk_ages_ms.lock().unwrap_or_else(PoisonError::into_inner);
-        nodes
-            .filter(|node| self.transport.is_connected(*node))
-            .filter_map(|node| Some((*ages.get(&node)?, node)))
-            .filter(|(age, _)| *age < below_ms)
-            .min()
-            .map(|(_, node)| node)
+        ages.get(&node).copied().filter(|_| self.transport.is_connected(node))
     }
 
     /// Ends all connections without waiting for a thread or a disk (rule T1).

@@ -16,6 +16,7 @@ use crate::apply_worker::{ApplyMail, SnapshotSend};
 use crate::core::{Incarnation, Input};
 use crate::panics::CaughtView;
 use crate::persist::LogJob;
+use crate::slow_disk::Pauses;
 
 /// A filling rests so many times as long as its last step took, unless the log needs the file soon.
 const FILL_RESTS: u32 = 8;
@@ -48,17 +49,21 @@ pub(super) fn snapshot_thread(shared: &Shared, sends: &Mutex<Receiver<Option<Sna
 }
 
 /// Moves the logical clock. After a pause of the process the missed ticks are dropped (rule T1): they would let every timeout pass
-/// at once although nobody had a chance to speak.
+/// at once although nobody had a chance to speak. Nor did the disk have one.
 pub(super) fn ticker(shared: &Shared, pace: &Pace) {
     let every = pace.tick;
     let mut next = Instant::now() + every;
     let mut random = crate::random::seed();
+    let mut pauses = Pauses::default();
     while !shared.stop.load(Ordering::Relaxed) {
         let now = Instant::now();
         if let Some(wait) = next.checked_duration_since(now) {
             std::thread::sleep(wait);
         }
         next = (next + every).max(Instant::now());
+        if pauses.stood_still(shared.now().monotonic_ms) {
+            shared.touching.goes_on();
+        }
         let tick = shared.tick.fetch_add(1, Ordering::Relaxed) + 1;
         if tick.is_multiple_of(pace.beat_ticks.max(1)) {
             let (waits, disk_age) = shared.disk_wait();

@@ -4,7 +4,8 @@
 //!
 //! Two kinds of threads answer callers and touch it: the log thread, and the apply threads, whose state machines read and flush. What
 //! counts of the log is its oldest write that is not durable, also while it waits behind others; of an apply thread the one thing that it is
-//! at. Background threads do not count: their work may take long, and an apply thread waits when it needs them.
+//! at. Background threads do not count: their work may take long, and an apply thread waits when it needs them. Nor does the time during
+//! which the whole process stood still.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -28,13 +29,21 @@ pub(super) struct Touching {
     log_busy_since: AtomicU64,
     /// By apply thread, what it is at began.
     applies_busy_since: Vec<AtomicU64>,
+    /// The process went on after it had stood still.
+    went_on_at: AtomicU64,
 }
 
 impl Touching {
     pub(super) fn new(started: Instant, apply_threads: usize) -> Touching {
         let none = || AtomicU64::new(0);
         let applies_busy_since = (0..apply_threads).map(|_| none()).collect();
-        Touching { started, log_waits_since: none(), log_busy_since: none(), applies_busy_since }
+        Touching {
+            started,
+            log_waits_since: none(),
+            log_busy_since: none(),
+            applies_busy_since,
+            went_on_at: none(),
+        }
     }
 
     /// A write is about to be handed in. Said before it is: a moment that nobody takes away again would count for ever.
@@ -65,11 +74,17 @@ impl Touching {
         }
     }
 
+    /// The process stood still, and goes on: what is under way counts from now.
+    pub(super) fn goes_on(&self) {
+        self.went_on_at.store(self.now(), Ordering::Relaxed);
+    }
+
     /// Who keeps callers waiting for longest, and for how long.
     pub(super) fn oldest(&self) -> (Waits, Duration) {
+        let went_on_at = self.went_on_at.load(Ordering::Relaxed);
         let age = |since: &AtomicU64| match since.load(Ordering::Relaxed) {
             0 => Duration::ZERO,
-            since => self.started.elapsed().saturating_sub(Duration::from_micros(since)),
+            since => self.started.elapsed().saturating_sub(Duration::from_micros(since.max(went_on_at))),
         };
         let log = age(&self.log_busy_since).max(age(&self.log_waits_since));
         let machine = self.applies_busy_since.iter().map(age).max().unwrap_or_default();
@@ -108,6 +123,15 @@ mod tests {
         assert!(touching.oldest().1 < Duration::from_secs(60), "it is durable, the later one is not");
         touching.log_writes(|| ());
         assert_eq!(touching.oldest(), (Waits::Log, Duration::ZERO));
+    }
+
+    #[test]
+    fn t1_the_time_during_which_the_process_stood_still_is_not_the_disks() {
+        let touching = Touching::new(Instant::now() - Duration::from_secs(100), 1);
+        touching.log_waits_since.store(1, Ordering::Relaxed);
+        assert!(touching.oldest().1 >= Duration::from_secs(90));
+        touching.goes_on();
+        assert!(touching.oldest().1 < Duration::from_secs(60), "it waits since the process went on");
     }
 
     #[test]
