@@ -207,6 +207,29 @@ impl MemoryDisk {
         state.faults = Faults { capacity_bytes: state.faults.capacity_bytes, ..Faults::default() };
     }
 
+    /// Nothing that no sync made durable is left, as after a cut of the power at which nothing that was under way got through: with
+    /// [`Faults::ignore_syncs`] the disk is as it was when that began.
+    pub fn drop_unsynced(&self) {
+        let mut state = self.lock();
+        for content in state.contents.values_mut() {
+            content.unsynced.clear();
+            let Content { durable, current, .. } = content;
+            current.clone_from(durable);
+        }
+        state.names = state.durable_names.clone();
+    }
+
+    /// Everything is durable, whether somebody asked for it or not.
+    pub fn make_durable(&self) {
+        let mut state = self.lock();
+        for content in state.contents.values_mut() {
+            content.unsynced.clear();
+            let Content { durable, current, .. } = content;
+            durable.clone_from(current);
+        }
+        state.durable_names = state.names.clone();
+    }
+
     /// Flips a bit of a file at rest. `false` when the file does not have that bit.
     pub fn flip_bit(&self, path: &Path, bit: u64) -> bool {
         let mut state = self.lock();

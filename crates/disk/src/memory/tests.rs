@@ -112,3 +112,30 @@ fn an_ignored_sync_is_a_lie_that_a_crash_reveals() {
     disk.crash(1);
     assert_ne!(crate::read_file(&disk, Path::new("/file"), 8192).expect("no fault"), Some(vec![9; 4096]));
 }
+
+#[test]
+fn a_disk_that_lied_loses_all_of_it_or_makes_it_true() {
+    let (old, new) = (Path::new("/old"), Path::new("/new"));
+    let read = |disk: &MemoryDisk, path| crate::read_file(disk, path, 8192).expect("no fault");
+    for keeps in [true, false] {
+        let disk = MemoryDisk::new();
+        let file = disk.open(old, Open::Create).expect("new");
+        file.write_all_at(&[1; 4096], 0).expect("room");
+        file.sync_data().expect("no fault");
+        disk.sync_dir(Path::new("/")).expect("no fault");
+        disk.set_faults(Faults { ignore_syncs: true, ..Faults::default() });
+        file.write_all_at(&[2; 8192], 0).expect("room");
+        file.sync_data().expect("it says");
+        disk.open(new, Open::Create).expect("new");
+        disk.sync_dir(Path::new("/")).expect("it says");
+        if keeps {
+            disk.make_durable()
+        } else {
+            disk.drop_unsynced()
+        }
+        disk.crash(7);
+        let expected = if keeps { vec![2; 8192] } else { vec![1; 4096] };
+        assert_eq!(read(&disk, old), Some(expected));
+        assert_eq!(read(&disk, new), keeps.then(Vec::new));
+    }
+}
