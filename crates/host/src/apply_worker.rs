@@ -23,7 +23,7 @@ use mraft_engine::error::Unknown;
 use mraft_engine::event::{Event, Ticket};
 use mraft_engine::machine::{BackgroundJob, MachineError, SnapshotStage, SnapshotView, Urgency};
 use mraft_logstore::LogReader;
-use mraft_types::{CondemnedReason, GroupId, Index};
+use mraft_types::{CondemnedReason, GroupId, Index, planted};
 
 use crate::apply::{Applied, Applier, ApplyError, CheckpointHash, HashView};
 use crate::core::{ApplyOrder, Incarnation, Input, SnapshotOrder};
@@ -590,7 +590,8 @@ impl ApplyWorker {
 
     /// Whether this run of the replica has not ended yet.
     fn is_here(&self, of: Incarnation) -> bool {
-        self.appliers.get(&of.group).is_some_and(|applier| applier.incarnation() == of)
+        let is_it = |applier: &Applier| applier.incarnation() == of || planted!(LateForAnother);
+        self.appliers.get(&of.group).is_some_and(is_it)
     }
 
     fn fail(&mut self, group: GroupId, failure: String, out: &mut ApplyOutput) {

@@ -104,6 +104,7 @@ pub fn restore(
     let (mut first, mut discard) = (None, None);
     if let Some((start, directory)) = recovered.install.take() {
         let is_live = machine.is_live(directory).map_err(|error| broken(error.to_string()))?;
+        let is_live = is_live || planted!(AbandonedTaken);
         let goes_on = went_on(&recovered, start.position) && !planted!(AbandonedTaken);
         let mark = if is_live && meta.applied == start.position && !goes_on {
             // The pointer was switched, the checkpoint record was not written: write it now.

@@ -26,6 +26,8 @@ const SOURCES: &[(&str, &str)] = &[
     ("Body", include_str!("../../../crates/raft/src/message.rs")),
     ("ApplyOrder", include_str!("../../../crates/host/src/core.rs")),
     ("HelloRefused", include_str!("../../../crates/wire/src/refusal.rs")),
+    ("Trouble", include_str!("../../../crates/host/src/slow_disk.rs")),
+    ("Verdict", include_str!("../../../crates/host/src/slow_disk.rs")),
     ("Fault", include_str!("mix.rs")),
 ];
 

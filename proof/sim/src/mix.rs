@@ -6,6 +6,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use mraft::slow_disk::Patience;
+
 use crate::network::Quality;
 use crate::random::{Concern, Random};
 
@@ -65,6 +67,8 @@ pub enum Fault {
     LostWrite,
     /// A write to a log goes to another place.
     Misdirected,
+    /// A disk says for a moment that everything is durable, and the power goes.
+    LyingDisk,
     /// A disk takes many times as long as it should.
     SlowDisk,
     /// A disk does nothing for a while.
@@ -103,6 +107,7 @@ impl Fault {
         (Fault::RotInLists, 100, (2_000, 5_000)),
         (Fault::LostWrite, 150, (1_000, 4_000)),
         (Fault::Misdirected, 150, (1_000, 4_000)),
+        (Fault::LyingDisk, 200, (300, 1_500)),
         (Fault::SlowDisk, 350, (600, 4_000)),
         (Fault::HungDisk, 250, (1_000, 5_000)),
         (Fault::Freeze, 500, (400, 2_500)),
@@ -126,6 +131,7 @@ impl Fault {
         Fault::RotInLists,
         Fault::LostWrite,
         Fault::Misdirected,
+        Fault::LyingDisk,
     ];
 
     /// All kinds.
@@ -138,6 +144,23 @@ impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(self, f)
     }
+}
+
+/// Something that a script has happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scripted {
+    /// The disk of whoever leads this group takes so many times as long, or hangs with [`u64::MAX`], for so many microseconds. Leadership
+    /// must leave the node within five seconds.
+    SlowLeader {
+        /// The group.
+        group: u64,
+        /// How many times as long.
+        times: u64,
+        /// For how long.
+        for_us: u64,
+        /// Within so many microseconds all replicas of the node must have stopped.
+        stops_within_us: Option<u64>,
+    },
 }
 
 /// Which seeds are drawn.
@@ -181,10 +204,14 @@ pub struct Mix {
     pub disk_us_max: u64,
     /// Longest time that a process is away in microseconds.
     pub away_us_max: u64,
+    /// When a disk is slow, and when it has stalled (rule T1).
+    pub patience: Patience,
     /// Cases of a thousand in which a step of a snapshot's installation (rule N1) draws a crash within its next disk operations.
     pub install_crash_per_mille: u64,
     /// Groups fall asleep after so many ticks without anything to do (rules Q1 to Q3); `None` for never.
     pub quiesce_after_ticks: Option<u32>,
+    /// What happens at a certain time, in microseconds of virtual time, where no seed is left to chance.
+    pub script: Vec<(u64, Scripted)>,
     /// The groups are in LSM trees on the real file system ([`crate::stores`]): no power is cut and no disk is hurt.
     pub has_real_stores: bool,
 }
@@ -252,8 +279,13 @@ impl Mix {
             apply_bytes_max: if random.per_mille(500) { 1 } else { 4 << 20 },
             disk_us_max: random.between(200, 6_000),
             away_us_max: random.between(50_000, 1_500_000),
+            patience: Patience {
+                slow_disk_ms: random.between(100, 500),
+                stalled_disk_ms: random.between(700, 3_000),
+            },
             install_crash_per_mille: random.between(0, 300),
             quiesce_after_ticks,
+            script: Vec::new(),
             has_real_stores: false,
         };
         if random.per_mille(REAL_PER_MILLE) {

@@ -21,12 +21,13 @@ use mraft::peer_table::PeerTable;
 use mraft::persist::{LogDone, LogHealth, LogJob, LogWorker};
 use mraft::registry::Registry;
 use mraft::restore::{RestoredReplica, first_log, log_key, restore};
+use mraft::slow_disk::{Moves, Pauses};
 use mraft::{GroupRecord, HostConfig, HostError, NotApplied};
 use mraft_disk::memory::Faults;
 use mraft_disk::{Disk, MemoryDisk};
 use mraft_engine::Limits;
 use mraft_logstore::{Case, LogError, LogOptions, Recovered};
-use mraft_types::{DeploymentId, GroupId, Index, InstanceId, NodeId, ReplicaId};
+use mraft_types::{DeploymentId, GroupId, HardState, Index, InstanceId, NodeId, ReplicaId};
 
 use crate::mix::{Mix, Own};
 use crate::random::{Concern, Random};
@@ -94,6 +95,8 @@ pub struct Node {
     pub away_until_us: u64,
     /// Its process dies in the middle of its next write to the log.
     pub cuts_log: bool,
+    /// What its logs held when its disk began to lie.
+    pub lie: Option<BTreeMap<GroupId, (HardState, Index)>>,
     /// What the last opening of its log met.
     pub recovery_cases: BTreeMap<Case, u64>,
     /// What the disk was told to refuse while this process runs: nothing else excuses a failure.
@@ -156,6 +159,20 @@ pub struct Process {
     pub apply_busy: bool,
     /// A machine found no room, and another attempt is scheduled (rule D10).
     pub apply_retries: bool,
+    /// Since when a write to the log, and a state machine, has kept its callers waiting (rule T1).
+    pub log_waits_since_us: Option<u64>,
+    /// See [`Process::log_waits_since_us`].
+    pub apply_waits_since_us: Option<u64>,
+    /// Since when the log has had no room.
+    pub full_since_us: Option<u64>,
+    /// For how long the disks of others keep their callers waiting, as they last said.
+    pub peers_waited_ms: BTreeMap<NodeId, u64>,
+    /// Whether it stood still.
+    pub pauses: Pauses,
+    /// When it went on.
+    pub went_on_us: u64,
+    /// Leadership that it moved away because of its disk.
+    pub moves: Moves,
     /// When that was tried last, in microseconds of virtual time.
     pub apply_tried_us: u64,
     /// Replicas stopped because of a failing disk: an operator restarts the process some time.
@@ -206,6 +223,7 @@ impl Node {
             crash_at: None,
             away_until_us: 0,
             cuts_log: false,
+            lie: None,
             recovery_cases: BTreeMap::new(),
             faulty: Faulty::default(),
         }
@@ -267,7 +285,11 @@ impl Node {
         if let Some(process) = self.process.take() {
             self.segments_recycled += process.log.store().status().segments_recycled;
         }
-        let Faults { reads_fail, writes_fail, syncs_fail, .. } = self.disk.faults();
+        let Faults { reads_fail, writes_fail, syncs_fail, ignore_syncs, .. } = self.disk.faults();
+        if ignore_syncs {
+            self.disk.make_durable();
+        }
+        self.lie = None;
         match power_seed {
             Some(seed) => self.disk.crash(seed),
             None => self.disk.kill(),
@@ -408,6 +430,13 @@ impl Process {
             mail: Vec::new(),
             apply_busy: false,
             apply_retries: false,
+            log_waits_since_us: None,
+            apply_waits_since_us: None,
+            full_since_us: None,
+            peers_waited_ms: BTreeMap::new(),
+            pauses: Pauses::default(),
+            went_on_us: now_us,
+            moves: Moves::default(),
             apply_tried_us: now_us,
             needs_restart: false,
             jobs: VecDeque::new(),

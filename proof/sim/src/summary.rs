@@ -97,6 +97,7 @@ impl Summary {
             share("seeds with a log without room", |report| report.logs_full, None),
             share("seeds with a store without room", |report| report.stores_full, None),
             share("seeds with a failed log", |report| report.logs_failed, None),
+            share("seeds with a disk that stood still", |report| report.disks_stalled, None),
             share("seeds with a failed store", |report| report.stores_failed, None),
             share("seeds that took a node away in the calm", |report| report.probes, None),
             most("  longest time without a write", |report| report.gap_us / 1_000, " ms"),

@@ -9,11 +9,13 @@ mod atlas;
 mod crashes;
 mod damage;
 mod end;
+mod lies;
 mod links;
 mod nonsense;
 mod operators;
 mod probe;
 mod requests;
+mod slow_disks;
 mod snapshots;
 mod turns;
 mod watch;
@@ -34,7 +36,7 @@ use tempfile::TempDir;
 use crate::check::{Broken, Checks, promise};
 use crate::clients::Client;
 use crate::marks::Marks;
-use crate::mix::{Fault, Mix, TICK_US};
+use crate::mix::{Fault, Mix, Scripted, TICK_US};
 use crate::network::Network;
 use crate::node::{ELECTION_TICKS, Node, Process};
 use crate::random::{Concern, Random};
@@ -43,6 +45,7 @@ use crate::transcript::Transcript;
 use atlas::Atlas;
 use links::Link;
 use probe::Owed;
+use slow_disks::Beat;
 use snapshots::Transfer;
 
 /// In the calm every group takes a write within so many election timeouts.
@@ -89,6 +92,10 @@ pub struct Report {
     pub logs_full: u64,
     /// Logs that failed and stopped all replicas of their node (rule D10).
     pub logs_failed: u64,
+    /// Nodes whose replicas stopped because their disk stood still (rule T1).
+    pub disks_stalled: u64,
+    /// Leaders whose disks a script slowed down.
+    pub leaders_slowed: u64,
     /// How often a state machine found no room (rule D10).
     pub stores_full: u64,
     /// Replicas that stopped because their state could not be written or read.
@@ -177,6 +184,11 @@ enum Action {
         node: usize,
         event: NodeEvent,
     },
+    /// A host says how it is.
+    Beat {
+        to: usize,
+        beat: Beat,
+    },
     Client(usize),
     /// A client asks elsewhere.
     Retry {
@@ -201,6 +213,8 @@ enum Action {
     Operator(usize, u64),
     DiskRoom(usize),
     DiskRepaired(usize),
+    /// A disk that lies is found out, or becomes honest.
+    LieEnds(usize, u64),
     /// Somebody finds that a disk is damaged.
     LookAtDisk(usize),
     /// A wall clock that jumped goes right again.
@@ -215,6 +229,19 @@ enum Action {
         replica: ReplicaId,
     },
     Calm,
+    /// It is time for this.
+    Script(Scripted),
+    /// By now somebody else must lead a group whose leader's disk is slow.
+    LeftByNow {
+        node: usize,
+        boot: u64,
+        group: GroupId,
+    },
+    /// By now no replica of a node whose disk stalled may take part in anything.
+    StoppedByNow {
+        node: usize,
+        boot: u64,
+    },
     /// By now every group must have taken a write in the calm.
     WrittenByNow,
     /// A node is taken away, and this is what became of it (promise P7).
@@ -241,6 +268,7 @@ impl Action {
             | Action::LogRead { node, .. }
             | Action::Snapshot { to: node, .. }
             | Action::Told { node, .. }
+            | Action::Beat { to: node, .. }
             | Action::Forget { node, .. } => Some(*node),
             _ => None,
         }
@@ -387,6 +415,9 @@ impl World {
             let wait = self.until_next(fault, mean_us);
             self.after(wait, Action::Fault(fault));
         }
+        for (at_us, scripted) in self.mix.script.clone() {
+            self.after(at_us, Action::Script(scripted));
+        }
         self.after(1, Action::Operate);
         self.after(self.mix.safety_us, Action::Calm);
         let end = self.end_us();
@@ -436,6 +467,7 @@ impl World {
                 self.receive_snapshot(to, from, from_boot, *send)
             }
             Action::Told { node, event } => self.told(node, event),
+            Action::Beat { to, beat } => self.hear_beat(to, beat),
             Action::Client(client) => self.ask(client),
             Action::Retry { client, series } => self.retry(client, series),
             Action::Answer { client, series, answer } => self.answered(client, series, answer),
@@ -468,6 +500,10 @@ impl World {
                 });
                 Ok(())
             }
+            Action::LieEnds(node, boot) => {
+                self.lie_ends(node, boot);
+                Ok(())
+            }
             Action::LookAtDisk(node) => {
                 self.look_at_disk(node);
                 Ok(())
@@ -479,6 +515,12 @@ impl World {
             Action::Operate => self.operate(),
             Action::Forget { node, boot, group, replica } => self.forget_replica(node, boot, group, replica),
             Action::Calm => self.calm_down(),
+            Action::Script(scripted) => {
+                self.script(scripted);
+                Ok(())
+            }
+            Action::LeftByNow { node, boot, group } => self.check_left(node, boot, group),
+            Action::StoppedByNow { node, boot } => self.check_stalled(node, boot),
             Action::WrittenByNow => self.check_written(),
             Action::Probe => {
                 self.probe();

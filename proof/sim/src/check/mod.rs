@@ -58,6 +58,12 @@ pub mod promise {
     pub const INVARIANTS: &str = "every replica keeps its own invariants";
     /// Rule Q2.
     pub const SLEEPERS_WAKE: &str = "nobody sleeps behind a leader that is gone";
+    /// Rule Q1.
+    pub const ASLEEP_TOGETHER: &str = "no group sleeps while a member lacks entries";
+    /// Rule T1, disks that are slow.
+    pub const SLOW_DISKS_LEFT: &str = "leadership leaves a slow disk within five seconds";
+    /// Rule T1, disks that stand still.
+    pub const STALLED_STOPS: &str = "a node whose disk stalled stops serving";
     /// Rule T4.
     pub const NOTHING_PANICS: &str = "nothing panics";
 }

@@ -48,7 +48,7 @@ impl World {
     }
 
     /// Every membership that some replica goes by: the one that counts is among them.
-    fn memberships_in_force(&self, group: GroupId) -> Vec<Membership> {
+    pub(super) fn memberships_in_force(&self, group: GroupId) -> Vec<Membership> {
         let mut found: Vec<Membership> = Vec::new();
         let rafts = self.nodes.iter().filter(|node| !node.is_gone).filter_map(|node| node.process.as_ref());
         for raft in rafts.filter_map(|process| process.core.engine().raft(group)) {

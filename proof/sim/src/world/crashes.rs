@@ -97,6 +97,7 @@ impl World {
             | Fault::RotInLists
             | Fault::LostWrite
             | Fault::Misdirected
+            | Fault::LyingDisk
             | Fault::SlowDisk
             | Fault::HungDisk => &mut self.random.disks,
             Fault::Transfer | Fault::Members | Fault::Nonsense => &mut self.random.operators,
@@ -147,6 +148,7 @@ impl World {
             Fault::RotInLists => self.flip_bits(Part::Small),
             Fault::LostWrite => self.lose_write(false),
             Fault::Misdirected => self.lose_write(true),
+            Fault::LyingDisk => self.lie(),
             Fault::SlowDisk => self.slow_disk(false),
             Fault::HungDisk => self.slow_disk(true),
             Fault::Freeze => self.freeze(),
@@ -443,6 +445,8 @@ impl World {
             self.network.clog(self.ids[from], self.ids[to], 0);
         }
         for node in 0..self.nodes.len() {
+            self.look_at_disk(node);
+            self.become_honest(node);
             let own = &mut self.nodes[node];
             own.crash_at = None;
             own.cuts_log = false;
@@ -454,7 +458,7 @@ impl World {
                 faults.capacity_bytes = None;
                 (faults.reads_fail, faults.writes_fail, faults.syncs_fail) = (false, false, false);
             });
-            if own.process.is_some() && own.faulty.any() {
+            if own.process.as_ref().is_some_and(|process| process.needs_restart || own.faulty.any()) {
                 self.end_process(node, None);
             }
             self.nodes[node].faulty = Default::default();

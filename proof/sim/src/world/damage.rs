@@ -96,7 +96,7 @@ impl World {
         true
     }
 
-    fn hurt(&mut self, node: usize) {
+    pub(super) fn hurt(&mut self, node: usize) {
         self.nodes[node].is_hurt = true;
         let wait = self.random.disks.between(LOOKED_AT_US.0, LOOKED_AT_US.1);
         self.after(wait, Action::LookAtDisk(node));

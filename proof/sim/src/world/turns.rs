@@ -16,6 +16,8 @@ use mraft_types::{NodeId, Payload};
 use mraft_wire::{FRAME_HEADER_BYTES, FrameBuilder, FrameReader, Packet, PacketReader};
 
 use super::crashes::INSTALL_OPERATIONS;
+use super::lies::Heard;
+use super::slow_disks::Beat;
 use super::{Action, World, running};
 use crate::check::{Broken, promise};
 use crate::node::SEGMENTS_TARGET;
@@ -36,18 +38,23 @@ const OPERATOR_US_MAX: u64 = 1_000_000;
 impl World {
     pub(super) fn tick(&mut self, node: usize, boot: u64) -> Result<(), Broken> {
         let random = self.random.time.draw();
-        let now = self.now(node);
+        let (now, now_us) = (self.now(node), self.now_us);
         let Some(process) = running(&mut self.nodes, node, boot) else { return Ok(()) };
         process.tick += 1;
         let tick = process.tick;
         process.core.set_now(mraft_engine::event::Now { tick, ..now });
         process.core.handle(Input::Node(NodeEvent::Tick { random }));
+        if process.pauses.stood_still(now.monotonic_ms) {
+            process.went_on_us = now_us;
+        }
         self.after(self.mix.own[node].tick_us, Action::Tick(node, boot));
         if tick.is_multiple_of(BEAT_TICKS) {
             self.beat(node, now.unix_ms)?;
+            self.judge_disk(node)?;
         }
         self.pump(node)?;
         self.check_replicas(node)?;
+        self.check_sleeping_leaders(node)?;
         self.check_sleepers(node)
     }
 
@@ -56,6 +63,7 @@ impl World {
         let own = self.ids[node];
         let life = self.nodes[node].life().filter(|_| self.mix.quiesce_after_ticks.is_some());
         let life = life.map(|life| NodeEvent::PeerLife { node: own, life: Some(life) });
+        let beat = Beat { from: own, unix_ms, disk_waited_ms: self.disk_waited_ms(node).0 };
         let durable_seq = self.nodes[node].process.as_ref().map_or(0, |own| own.log.store().durable_seq());
         for at in (0..self.nodes.len()).filter(|at| *at != node) {
             if !self.are_linked(node, at)? {
@@ -66,8 +74,7 @@ impl World {
                 table.into_iter().for_each(|table| table.heard(own, durable_seq));
             }
             for delay in self.network.send(self.now_us, own, self.ids[at], &mut self.random.network) {
-                let event = NodeEvent::PeerClock { node: own, unix_ms };
-                self.after(delay, Action::Told { node: at, event });
+                self.after(delay, Action::Beat { to: at, beat });
                 if let Some(event) = life {
                     self.after(delay, Action::Told { node: at, event });
                 }
@@ -86,12 +93,15 @@ impl World {
         let Some(process) = self.nodes[to].process.as_mut() else { return Ok(()) };
         let broken =
             |error: mraft_wire::DecodeError| Broken { promise: promise::UNDERSTOOD, how: error.to_string() };
+        let mut heard = Vec::new();
         for packet in PacketReader::new(&payload, from, own).map_err(broken)? {
             if let Packet::Raft { group, uid, message } = packet.map_err(broken)? {
+                heard.extend(Heard::of(&message).map(|heard| (group, heard)));
                 process.core.handle(Input::Group(group, Event::Message { uid, message }));
             }
         }
-        self.pump(to)
+        self.pump(to)?;
+        heard.iter().try_for_each(|(group, heard)| self.check_remembered(to, *group, heard))
     }
 
     /// The payload of a frame as it came off the network; what is damaged ends the connection.
@@ -267,6 +277,9 @@ impl World {
     fn start_log(&mut self, node: usize, wait: u64) {
         let boot = self.nodes[node].boot;
         let Some(process) = self.nodes[node].process.as_mut() else { return };
+        if !process.log_jobs.is_empty() {
+            process.log_waits_since_us.get_or_insert(self.now_us);
+        }
         if !process.log_busy && !process.log_jobs.is_empty() {
             process.log_busy = true;
             self.after(wait, Action::LogDone(node, boot));
@@ -278,6 +291,7 @@ impl World {
         let Some(process) = self.nodes[node].process.as_mut() else { return };
         if !process.apply_busy && !process.mail.is_empty() {
             process.apply_busy = true;
+            process.apply_waits_since_us = Some(self.now_us);
             self.after(wait, Action::ApplyDone(node, boot));
         }
     }
@@ -290,6 +304,7 @@ impl World {
         }
         let Some(process) = running(&mut self.nodes, node, boot) else { return Ok(()) };
         process.log_runs += 1;
+        process.log_waits_since_us = None;
         let mut done = Vec::new();
         let jobs = std::mem::take(&mut process.log_jobs);
         let (health, run) = process.log.run(jobs, &mut done);
@@ -393,6 +408,7 @@ impl World {
             LogHealth::Well if !process.log_full => Ok(()),
             LogHealth::Well => {
                 process.log_full = false;
+                process.full_since_us = None;
                 process.core.handle(Input::LogFull(false));
                 Ok(())
             }
@@ -403,6 +419,7 @@ impl World {
             LogHealth::Full => {
                 self.report.logs_full += u64::from(!process.log_full);
                 process.log_full = true;
+                process.full_since_us.get_or_insert(self.now_us);
                 process.core.handle(Input::LogFull(true));
                 Ok(())
             }
@@ -468,6 +485,7 @@ impl World {
         }
         process.apply.finish(&mut out);
         process.apply_busy = false;
+        process.apply_waits_since_us = None;
         let retries = process.apply.waits_for_room() && !process.apply_retries;
         process.apply_retries |= retries;
         if self.dies(node) {

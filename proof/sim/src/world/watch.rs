@@ -5,7 +5,7 @@
 use mraft::core::Output;
 use mraft::persist::LogJob;
 use mraft_logstore::LogKey;
-use mraft_raft::Body;
+use mraft_raft::{Body, Raft};
 use mraft_types::{GroupId, ReplicaId};
 
 use super::World;
@@ -125,10 +125,35 @@ impl World {
         Ok(())
     }
 
+    /// At a tick: whoever sleeps behind a leader here has all that it has (rule Q1).
+    pub(super) fn check_sleeping_leaders(&self, node: usize) -> Result<(), Broken> {
+        for group in (0..self.mix.groups).map(GroupId) {
+            let asleep = self.raft(node, group).filter(|raft| raft.is_leader() && raft.is_asleep());
+            let Some(leader) = asleep else { continue };
+            for member in leader.membership().members.keys().filter(|id| **id != leader.id()) {
+                let Some(at) = self.place_of(member.node()).filter(|at| !self.nodes[*at].is_hurt) else {
+                    continue;
+                };
+                let Some(raft) = self.raft(at, group).filter(|raft| raft.id() == *member) else { continue };
+                if raft.last_index() < leader.last_index() && !self.atlas.is_damaged(group, *member) {
+                    let (has, all) = (raft.last_index(), leader.last_index());
+                    let how = format!(
+                        "{} of group {group} sleeps with {all} entries, {member} has {has}",
+                        leader.id()
+                    );
+                    return Err(Broken::new(promise::ASLEEP_TOGETHER, how));
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn leads(&self, replica: ReplicaId, group: GroupId) -> bool {
-        let at = self.ids.iter().position(|id| *id == replica.node());
-        let process = at.and_then(|at| self.nodes[at].process.as_ref());
-        let raft = process.and_then(|process| process.core.engine().raft(group));
-        raft.is_some_and(|raft| raft.is_leader())
+        let at = self.place_of(replica.node());
+        at.and_then(|at| self.raft(at, group)).is_some_and(|raft| raft.is_leader())
+    }
+
+    pub(super) fn raft(&self, node: usize, group: GroupId) -> Option<&Raft> {
+        self.nodes[node].process.as_ref()?.core.engine().raft(group)
     }
 }
