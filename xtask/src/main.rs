@@ -63,5 +63,5 @@ fn root() -> PathBuf {
 /// Whether planted bugs are looked for at large: on known seeds it is only asked whether they are still found.
 fn is_table_wanted(arguments: &[String]) -> bool {
     let says = |wanted: &str| arguments.iter().any(|argument| argument == wanted);
-    says("--planted") && !says("--known")
+    says("--planted") && !says("--known") && !says("--minimise")
 }

@@ -41,7 +41,8 @@ Runs the simulator: a whole cluster in one thread, under virtual time, from a se
   --regressions    and the seeds that once broke a promise (proof/sim/seeds.txt)
   --all-marks      fails when something that the product can say or meet was never seen; the names are printed
   --marks          prints how often each was seen
-  --minimise       with --seeds 1: takes away whatever the seed does not need to break the same promise, and says what is left
+  --minimise       with --seeds 1: takes away whatever the seed does not need to break the same promise, and says what is left; with
+                   --planted NAME: with that bug
   --without F,G    these kinds of faults do not happen (they are listed in the figures at the end)
   --clients N      at most so many clients
   --groups N       at most so many groups
@@ -269,6 +270,14 @@ fn find_planted(name: Option<&str>, options: &Options) -> ExitCode {
     if options.is_known {
         return find_known(&bugs, options);
     }
+    if options.minimise && bugs.len() != 1 {
+        eprintln!("--minimise needs one planted bug: --planted NAME");
+        return ExitCode::from(2);
+    }
+    if let (true, [bug]) = (options.minimise, &bugs[..]) {
+        mraft_types::planted::plant(Some(*bug));
+        return find_least(options.from, options.width, &options.changes);
+    }
     if bugs.is_empty() {
         let names: Vec<&str> = Bug::ALL.iter().map(|bug| bug.name()).collect();
         eprintln!("no such bug; known are {}", names.join(", "));
@@ -374,7 +383,8 @@ fn say(line: impl fmt::Display) {
 /// Makes a failing seed as small as it gets.
 fn find_least(seed: u64, width: Width, changes: &Changes) -> ExitCode {
     let tell = |least: &Changes| say(format_args!("still breaks with{least}"));
-    let Some(least) = minimise(seed, width, changes, tell) else {
+    let broken = |mix: &Mix| run(seed, mix).broken.map(|broken| broken.promise);
+    let Some(least) = minimise(seed, width, changes, broken, tell) else {
         say(format_args!("seed {seed} breaks no promise{changes}"));
         return ExitCode::FAILURE;
     };
