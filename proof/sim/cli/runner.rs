@@ -19,7 +19,7 @@ use mraft_sim::{Mix, Report, Transcript, Width, marks, run, run_with};
 use crate::changes::{Changes, minimise};
 
 /// Every so many seeds one is run twice.
-const TWICE_EVERY: usize = 20;
+const TWICE_EVERY: usize = 40;
 /// Threads at most: more than that are a mistake.
 const JOBS_MAX: usize = 256;
 

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 
 use mraft::restore::log_key;
 use mraft_raft::{Body, Message};
-use mraft_types::{GroupId, HardState, Index};
+use mraft_types::{GroupId, HardState, Index, ReplicaId, Term};
 
 use super::atlas::voters;
 use super::{Action, World, running};
@@ -87,14 +87,7 @@ impl World {
     }
 
     /// Whether a voter has everything up to an entry, durably.
-    fn holds(
-        &self,
-        node: usize,
-        group: GroupId,
-        voter: mraft_types::ReplicaId,
-        last: Index,
-        term: Option<mraft_types::Term>,
-    ) -> bool {
+    fn holds(&self, node: usize, group: GroupId, voter: ReplicaId, last: Index, term: Option<Term>) -> bool {
         let own = &self.nodes[node];
         let raft = self.raft(node, group).filter(|raft| raft.id() == voter && raft.condemned().is_none());
         let is_sound = !own.is_hurt && own.lie.is_none() && !self.atlas.is_damaged(group, voter);
@@ -125,8 +118,9 @@ impl World {
         message: &Heard,
     ) -> Result<(), Broken> {
         let Some(raft) = self.raft(node, group) else { return Ok(()) };
-        let believes = raft.leader() == Some(message.from) && raft.term() == message.term;
-        if !believes || raft.condemned().is_some() || raft.last_index() >= message.matched {
+        let is_for =
+            raft.id() == message.to && raft.leader() == Some(message.from) && raft.term() == message.term;
+        if !is_for || raft.condemned().is_some() || raft.last_index() >= message.matched {
             return Ok(());
         }
         let how = format!(
@@ -142,8 +136,9 @@ impl World {
 
 /// What a leader says that it remembers of the receiver.
 pub(super) struct Heard {
-    from: mraft_types::ReplicaId,
-    term: mraft_types::Term,
+    from: ReplicaId,
+    to: ReplicaId,
+    term: Term,
     matched: Index,
 }
 
@@ -155,6 +150,6 @@ impl Heard {
             Body::Quiesce { last, .. } => last,
             _ => return None,
         };
-        Some(Heard { from: message.from, term: message.term, matched })
+        Some(Heard { from: message.from, to: message.to, term: message.term, matched })
     }
 }
