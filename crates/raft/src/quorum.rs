@@ -40,6 +40,11 @@ impl Ballot {
         self.votes.entry(voter).or_insert(granted);
     }
 
+    /// Whether anybody said no.
+    pub(crate) fn has_refusal(&self) -> bool {
+        self.votes.values().any(|granted| !granted)
+    }
+
     /// Counts only those who count in `membership`.
     pub(crate) fn outcome(&self, membership: &Membership) -> Outcome {
         let (mut voters, mut yes, mut no) = (0, 0, 0);
