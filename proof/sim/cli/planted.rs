@@ -69,12 +69,19 @@ pub fn find(bug: Bug, from: u64, seeds_max: u64, jobs: u64) -> Option<Found> {
     None
 }
 
-/// Looks for a bug from several places: what each search found.
+/// Looks for a bug from several places: what each search found. When so many found nothing that most of them did not, the others are
+/// spared, and count as such.
 pub fn search(bug: Bug, searches: u64, seeds_max: u64, jobs: u64) -> Vec<Option<Found>> {
-    (0..searches).map(|at| find(bug, at * SEARCH_STRIDE, seeds_max, jobs)).collect()
+    let mut found: Vec<Option<Found>> = Vec::new();
+    for at in 0..searches {
+        let failed = found.iter().filter(|found| found.is_none()).count() as u64;
+        let is_hopeless = 2 * failed > searches;
+        found.push(if is_hopeless { None } else { find(bug, at * SEARCH_STRIDE, seeds_max, jobs) });
+    }
+    found
 }
 
-/// The median number of seeds of the searches that found something, if most did.
+/// The median number of seeds of the searches, if most found something.
 pub fn median(found: &[Option<Found>]) -> Option<u64> {
     let mut seeds: Vec<u64> =
         found.iter().map(|found| found.as_ref().map_or(u64::MAX, |found| found.seeds)).collect();

@@ -179,6 +179,11 @@ const SHOWN_ELSEWHERE: &[(&str, &str, &str)] = &[
         "fn e8_a_group_whose_log_says_that_it_is_disputed_is_not_served_by_whoever_leads_it_next()",
     ),
     (
+        "Trouble::Full",
+        "crates/host/tests/hosts/full_disk.rs",
+        "fn d10_a_full_disk_gives_leadership_to_a_node_that_has_room()",
+    ),
+    (
         "Unknown::ConnectionLost",
         "crates/transport/tests/messages.rs",
         "fn s14_a_peer_that_never_reads_fills_its_queue_and_no_other()",

@@ -165,6 +165,8 @@ pub struct Process {
     pub apply_waits_since_us: Option<u64>,
     /// Since when the log has had no room.
     pub full_since_us: Option<u64>,
+    /// Since when a state machine has waited for some.
+    pub store_full_since_us: Option<u64>,
     /// For how long the disks of others keep their callers waiting, as they last said.
     pub peers_waited_ms: BTreeMap<NodeId, u64>,
     /// Whether it stood still.
@@ -433,6 +435,7 @@ impl Process {
             log_waits_since_us: None,
             apply_waits_since_us: None,
             full_since_us: None,
+            store_full_since_us: None,
             peers_waited_ms: BTreeMap::new(),
             pauses: Pauses::default(),
             went_on_us: now_us,

@@ -38,7 +38,7 @@ impl World {
         let ms = |since_us: Option<u64>| since_us.map_or(0, |since_us| (self.now_us - since_us) / 1000);
         let waited = |since_us: Option<u64>| ms(since_us.map(|since_us| since_us.max(process.went_on_us)));
         let waited_ms = waited(process.log_waits_since_us).max(waited(process.apply_waits_since_us));
-        (waited_ms, ms(process.full_since_us))
+        (waited_ms, ms(process.full_since_us).max(ms(process.store_full_since_us)))
     }
 
     /// What a node makes of its own disk.

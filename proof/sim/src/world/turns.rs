@@ -484,6 +484,9 @@ impl World {
             process.apply.retry(&mut out);
         }
         process.apply.finish(&mut out);
+        let waits = process.apply.waits_for_room();
+        let since_us = process.store_full_since_us.unwrap_or(now_us);
+        process.store_full_since_us = waits.then_some(since_us);
         process.apply_busy = false;
         process.apply_waits_since_us = None;
         let retries = process.apply.waits_for_room() && !process.apply_retries;
