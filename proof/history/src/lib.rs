@@ -18,8 +18,8 @@
 //! clients it decided 10,000 in 6 s and not 100,000 in a minute. Porcupine, which etcd uses, is that search in Go. A write's answer here
 //! carries its revision, which says where in the order it belongs: [`linearizability`] takes the answers in the order in which they came
 //! and follows the revisions, and looks at all orders only for a key that this does not explain. A million operations of 32 clients on 8
-//! keys take half a minute (`tests/histories/million.rs`). Answers that are lost cost most: with one in two thousand lost it is that, with
-//! one in a hundred it is hours, so the tests of real processes judge shorter histories of more keys.
+//! keys, one in two thousand of them without an answer, take less than a minute (`tests/histories/million.rs`). Lost answers are what costs:
+//! with one in a hundred so long a history takes too long.
 //!
 //! Missing on purpose: batches over several keys and stale reads, about which other promises speak.
 //!
