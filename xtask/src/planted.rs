@@ -63,10 +63,15 @@ pub(crate) fn run(root: &Path, arguments: &[String]) -> ExitCode {
     let is_written = arguments.iter().any(|argument| argument == "--write");
     let passed_on: Vec<&str> =
         arguments.iter().map(String::as_str).filter(|argument| *argument != "--write").collect();
-    let sim = listen(root, "mraft-sim", &passed_on);
-    let worlds = listen(root, "mraft-explore", &["--planted"]);
-    let (Some(sim), Some(worlds)) = (sim, worlds) else { return ExitCode::FAILURE };
-    let (sim, worlds): (BTreeMap<String, OfSim>, BTreeMap<String, OfWorlds>) = (rows(&sim), rows(&worlds));
+    let Some(worlds) = listen(root, "mraft-explore", &["--planted"]) else { return ExitCode::FAILURE };
+    let worlds: BTreeMap<String, OfWorlds> = rows(&worlds);
+    let by_worlds = worlds.iter().filter(|(_, row)| is_found(row)).map(|(name, _)| name.as_str());
+    let by_worlds = by_worlds.collect::<Vec<_>>().join(",");
+    let brief = ["--brief", &by_worlds];
+    let Some(sim) = listen(root, "mraft-sim", &[&passed_on, &brief[..]].concat()) else {
+        return ExitCode::FAILURE;
+    };
+    let sim: BTreeMap<String, OfSim> = rows(&sim);
     let (table, missed) = joined(&sim, &worlds);
     println!("\n{table}");
     for name in &missed {
@@ -117,6 +122,11 @@ fn rows<const N: usize>(lines: &[String]) -> BTreeMap<String, [String; N]> {
     lines.iter().filter_map(row).collect()
 }
 
+/// Whether the small worlds found a bug.
+fn is_found([_, states, ..]: &OfWorlds) -> bool {
+    states.parse::<u64>().is_ok()
+}
+
 fn joined(sim: &BTreeMap<String, OfSim>, worlds: &BTreeMap<String, OfWorlds>) -> (String, Vec<String>) {
     let mut table = "\
 | bug | rule | what is wrong | simulator: seeds (median) | promise that broke | small worlds: states | promise that broke |
@@ -127,7 +137,7 @@ fn joined(sim: &BTreeMap<String, OfSim>, worlds: &BTreeMap<String, OfWorlds>) ->
     for (name, [rule, says, seeds, _, promise]) in sim {
         let nothing = OfWorlds::default();
         let [world, states, _, broken] = worlds.get(name).unwrap_or(&nothing);
-        let is_by_worlds = states.parse::<u64>().is_ok();
+        let is_by_worlds = worlds.get(name).is_some_and(is_found);
         let (states, broken) = match is_by_worlds {
             true => (format!("{states} of {world}"), broken.as_str()),
             false => (String::new(), ""),

@@ -73,10 +73,15 @@ impl Drift {
 }
 
 const DISK: &str = "disk bytes";
+/// What descriptors are of: said, so that whoever sees more of them knows where to look, and not judged once more.
+const FILES: &str = "open files";
+const SOCKETS: &str = "sockets";
 type Figure = (&'static str, fn(&Sample) -> u64);
-const FIGURES: [Figure; 4] = [
+const FIGURES: [Figure; 6] = [
     ("resident bytes", |sample| sample.vitals.resident_bytes),
     ("descriptors", |sample| sample.vitals.descriptors),
+    (FILES, |sample| sample.vitals.files),
+    (SOCKETS, |sample| sample.vitals.sockets),
     ("threads", |sample| sample.vitals.threads),
     (DISK, |sample| sample.disk_bytes),
 ];
@@ -107,7 +112,7 @@ impl Curve {
                     what: format!("{name} of {whose}"),
                     first: median_of(WARM_UP_CYCLES..=WARM_UP_CYCLES + quarter - 1),
                     last: median_of(WARM_UP_CYCLES + cycles - quarter..=WARM_UP_CYCLES + cycles - 1),
-                    is_judged: only.is_some() != (name == DISK),
+                    is_judged: only.is_some() != (name == DISK) && ![FILES, SOCKETS].contains(&name),
                 });
             }
         }
@@ -145,7 +150,7 @@ impl Curve {
                 self.0.iter().rfind(|sample| sample.cycle == cycle).map_or(0, |last| last.at.as_secs());
             // A `String` takes whatever is written to it.
             let _ = write!(text, "| {cycle} | {ends}");
-            for (name, figure) in FIGURES {
+            for (name, figure) in FIGURES.into_iter().filter(|(name, _)| ![FILES, SOCKETS].contains(name)) {
                 let only_all = name == DISK;
                 let scale = if name.ends_with("bytes") { f64::from(1 << 20) } else { 1.0 };
                 for only in [Some(survivor), None].into_iter().filter(|only| !only_all || only.is_none()) {
@@ -160,13 +165,14 @@ impl Curve {
     /// Writes all samples, a line each.
     pub fn write_csv(&self, file: &Path) -> Result<()> {
         let mut text =
-            "seconds,cycle,fault,quiet,node,resident_bytes,descriptors,threads,disk_bytes\n".to_owned();
+            "seconds,cycle,fault,quiet,node,resident_bytes,descriptors,files,sockets,threads,disk_bytes\n"
+                .to_owned();
         for Sample { at, cycle, fault, is_quiet, node, vitals, disk_bytes } in &self.0 {
-            let Vitals { resident_bytes, descriptors, threads } = vitals;
+            let Vitals { resident_bytes, descriptors, files, sockets, threads } = vitals;
             // A `String` takes whatever is written to it.
             let _ = writeln!(
                 text,
-                "{:.1},{cycle},\"{fault}\",{},{node},{resident_bytes},{descriptors},{threads},{disk_bytes}",
+                "{:.1},{cycle},\"{fault}\",{},{node},{resident_bytes},{descriptors},{files},{sockets},{threads},{disk_bytes}",
                 at.as_secs_f64(),
                 u8::from(*is_quiet)
             );
@@ -205,7 +211,7 @@ mod tests {
                     fault: "a fault",
                     is_quiet,
                     node,
-                    vitals: Vitals { resident_bytes, descriptors: 50, threads: 20 },
+                    vitals: Vitals { resident_bytes, descriptors: 50, files: 30, sockets: 12, threads: 20 },
                     disk_bytes: 7,
                 });
             }
@@ -220,7 +226,7 @@ mod tests {
             drifts.filter(Drift::is_growth).map(|drift| drift.what).collect::<Vec<_>>()
         };
         let flat = curve(11, |_, round| 1000 + 300 * round);
-        assert_eq!((flat.drifts(0).len(), flat.whole_cycles()), (8, 8));
+        assert_eq!((flat.drifts(0).len(), flat.whole_cycles()), (12, 8));
         assert_eq!(grown(&flat), Vec::<String>::new());
         let leaks = curve(11, |cycle, round| 1000 + 300 * round + 20 * cycle);
         assert_eq!(grown(&leaks), ["resident bytes of the survivor"]);
@@ -256,6 +262,6 @@ mod tests {
         curve(0, |_, _| 9).write_csv(&file).expect("written");
         let text = fs::read_to_string(file).expect("read");
         assert_eq!(text.lines().count(), 1 + 9);
-        assert_eq!(text.lines().nth(1), Some("0.0,0,\"a fault\",1,0,9,50,20,7"));
+        assert_eq!(text.lines().nth(1), Some("0.0,0,\"a fault\",1,0,9,50,30,12,20,7"));
     }
 }

@@ -22,6 +22,10 @@ pub struct Vitals {
     pub resident_bytes: u64,
     /// File descriptors.
     pub descriptors: u64,
+    /// Those of them that are files …
+    pub files: u64,
+    /// … and those that are sockets.
+    pub sockets: u64,
     /// Threads.
     pub threads: u64,
 }
@@ -36,11 +40,17 @@ impl Vitals {
             let number = line.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok());
             number.ok_or_else(|| Failure::new(format_args!("{directory}/status has no {name}")))
         };
-        Ok(Vitals {
-            resident_bytes: number("VmRSS:")? << 10,
-            descriptors: fs::read_dir(format!("{directory}/fd"))?.count() as u64,
-            threads: number("Threads:")?,
-        })
+        let (mut descriptors, mut files, mut sockets) = (0, 0, 0);
+        for descriptor in fs::read_dir(format!("{directory}/fd"))? {
+            descriptors += 1;
+            // What is closed while it is being looked at is neither.
+            let Ok(target) = fs::read_link(descriptor?.path()) else { continue };
+            let target = target.to_string_lossy();
+            files += u64::from(target.starts_with('/'));
+            sockets += u64::from(target.starts_with("socket:"));
+        }
+        let resident_bytes = number("VmRSS:")? << 10;
+        Ok(Vitals { resident_bytes, descriptors, files, sockets, threads: number("Threads:")? })
     }
 }
 
@@ -127,7 +137,7 @@ mod tests {
         let (memory, file) = (vec![1_u8; 64 << 20], fs::File::open("/proc/self/status").expect("a file"));
         let after = Vitals::of(own).expect("vitals");
         assert!(after.resident_bytes > before.resident_bytes + (32 << 20), "{before:?} {after:?}");
-        assert!(after.descriptors > 0 && after.threads > 0);
+        assert!(after.threads > 0 && after.files > 0 && after.descriptors >= after.files + after.sockets);
         drop((std::hint::black_box(memory), file));
 
         let directory = tempfile::tempdir().expect("a directory");

@@ -7,12 +7,17 @@
 //! from several places in the seeds, and the median says it.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use mraft_sim::{Mix, Report, Width, run};
+use mraft_sim::{Mix, Width, run};
 use mraft_types::planted::{Bug, plant};
 
 /// A bug must be found within so many seeds.
 pub const SEEDS_MAX: u64 = 2_000;
+/// What something else finds is looked for through so many only.
+pub const BRIEF_SEEDS_MAX: u64 = 200;
+/// A thread looks at about so many seeds until all threads have looked at theirs.
+const BLOCK_PER_JOB: u64 = 16;
 /// Two searches are so far apart, so that none runs into the next.
 const SEARCH_STRIDE: u64 = 1_000_000;
 
@@ -40,33 +45,32 @@ pub struct Found {
     pub how: String,
 }
 
-/// Looks for a bug from this seed on, with `jobs` threads.
+/// Looks for a bug from this seed on, with `jobs` threads, some seeds at a time: the first one that finds it.
 pub fn find(bug: Bug, from: u64, seeds_max: u64, jobs: u64) -> Option<Found> {
-    let mut at = from;
-    while at < from + seeds_max {
-        let count = jobs.min(from + seeds_max - at);
-        let reports: Vec<Report> = std::thread::scope(|scope| {
-            let threads: Vec<_> = (at..at + count)
-                .map(|seed| {
-                    scope.spawn(move || {
-                        plant(Some(bug));
-                        let report = run(seed, &Mix::draw(seed, Width::Default));
-                        plant(None);
-                        report
-                    })
-                })
-                .collect();
-            threads.into_iter().filter_map(|thread| thread.join().ok()).collect()
-        });
-        for report in reports {
-            if let Some(broken) = report.broken {
-                let (promise, how) = (broken.promise, broken.how);
-                return Some(Found { seeds: report.seed - from + 1, seed: report.seed, promise, how });
-            }
-        }
-        at += count;
-    }
-    None
+    let end = from + seeds_max;
+    (from..end).step_by((jobs * BLOCK_PER_JOB) as usize).find_map(|at| {
+        let (next, first) = (AtomicU64::new(at), AtomicU64::new(end));
+        let end = end.min(at + jobs * BLOCK_PER_JOB);
+        let found = |seed| {
+            let broken = run(seed, &Mix::draw(seed, Width::Default)).broken?;
+            first.fetch_min(seed, Ordering::Relaxed);
+            Some(Found { seeds: seed - from + 1, seed, promise: broken.promise, how: broken.how })
+        };
+        let look = || {
+            plant(Some(bug));
+            let seeds = std::iter::repeat_with(|| next.fetch_add(1, Ordering::Relaxed));
+            // Whoever is behind the first one has nothing to add.
+            let seeds = seeds.take_while(|seed| *seed < end.min(first.load(Ordering::Relaxed)));
+            let found = seeds.filter_map(found).min_by_key(|found| found.seed);
+            plant(None);
+            found
+        };
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..jobs).map(|_| scope.spawn(look)).collect();
+            let found = threads.into_iter().filter_map(|thread| thread.join().ok().flatten());
+            found.min_by_key(|found| found.seed)
+        })
+    })
 }
 
 /// Looks for a bug from several places: what each search found. When so many found nothing that most of them did not, the others are

@@ -51,6 +51,7 @@ Runs the simulator: a whole cluster in one thread, under virtual time, from a se
   --planted [NAME] shows that each planted bug (or the named one) is found; only in a build that has them (cargo xtask sim makes one)
   --known          with --planted: each bug on the seed that is known to find it (proof/sim/planted.txt), and on 20 from --from on
   --searches K     looks for each planted bug from so many places in the seeds (1), through at most --seeds of them each (2000)
+  --brief A,B      with --planted: these bugs something else finds, they are looked for through 200 seeds only
   --help           this
 
 A failure prints the seed, the promise that broke, and the command that repeats it; its transcript is below target/sim.";
@@ -73,6 +74,7 @@ pub struct Options {
     planted: Option<Option<String>>,
     is_known: bool,
     searches: u64,
+    brief: Vec<String>,
 }
 
 impl Options {
@@ -94,6 +96,7 @@ impl Options {
             planted: None,
             is_known: false,
             searches: 1,
+            brief: Vec::new(),
         };
         let mut arguments = arguments.peekable();
         while let Some(argument) = arguments.next() {
@@ -109,6 +112,7 @@ impl Options {
                 "--wide" => options.width = Width::Wide,
                 "--known" => options.is_known = true,
                 "--searches" => options.searches = number()?,
+                "--brief" => options.brief = value("names of bugs")?.split(',').map(str::to_owned).collect(),
                 "--keep-going" => options.keep_going = true,
                 "--transcript" => options.transcripts = true,
                 "--regressions" => options.regressions = true,
@@ -263,7 +267,7 @@ fn find_planted(_: Option<&str>, _: &Options) -> ExitCode {
 fn find_planted(name: Option<&str>, options: &Options) -> ExitCode {
     use mraft_types::planted::Bug;
 
-    use crate::planted::{SEEDS_MAX, is_clean, median, search};
+    use crate::planted::{BRIEF_SEEDS_MAX, SEEDS_MAX, is_clean, median, search};
 
     let bugs: Vec<Bug> =
         Bug::ALL.iter().copied().filter(|bug| name.is_none_or(|name| bug.name() == name)).collect();
@@ -287,7 +291,9 @@ fn find_planted(name: Option<&str>, options: &Options) -> ExitCode {
     say("| bug | rule | what is wrong | seeds | first | promise |\n|---|---|---|---:|---:|---|");
     for bug in bugs {
         let (name, rule, wrong) = (bug.name(), bug.rule(), bug.says());
-        let seeds_max = options.seeds.unwrap_or(SEEDS_MAX);
+        let is_brief = options.brief.iter().any(|brief| brief == name);
+        let seeds_max =
+            options.seeds.unwrap_or(SEEDS_MAX).min(if is_brief { BRIEF_SEEDS_MAX } else { u64::MAX });
         let mut found = search(bug, options.searches, seeds_max, options.jobs as u64);
         for found in &mut found {
             if let Some(seed) = found.as_ref().map(|found| found.seed).filter(|seed| !is_clean(*seed)) {
