@@ -204,6 +204,8 @@ pub struct Mix {
     pub disk_us_max: u64,
     /// Longest time that a process is away in microseconds.
     pub away_us_max: u64,
+    /// Whether a leader that hears no majority steps down. Without it only rule R1 keeps one that was cut off from answering reads.
+    pub check_quorum: bool,
     /// When a disk is slow, and when it has stalled (rule T1).
     pub patience: Patience,
     /// Cases of a thousand in which a step of a snapshot's installation (rule N1) draws a crash within its next disk operations.
@@ -279,6 +281,7 @@ impl Mix {
             apply_bytes_max: if random.per_mille(500) { 1 } else { 4 << 20 },
             disk_us_max: random.between(200, 6_000),
             away_us_max: random.between(50_000, 1_500_000),
+            check_quorum: random.per_mille(850),
             patience: Patience {
                 slow_disk_ms: random.between(100, 500),
                 stalled_disk_ms: random.between(700, 3_000),

@@ -95,12 +95,21 @@ pub struct Node {
     pub away_until_us: u64,
     /// Its process dies in the middle of its next write to the log.
     pub cuts_log: bool,
-    /// What its logs held when its disk began to lie.
-    pub lie: Option<BTreeMap<GroupId, (HardState, Index)>>,
+    /// Its disk lies.
+    pub lie: Option<Lie>,
     /// What the last opening of its log met.
     pub recovery_cases: BTreeMap<Case, u64>,
     /// What the disk was told to refuse while this process runs: nothing else excuses a failure.
     pub faulty: Faulty,
+}
+
+/// How things stood when a disk began to lie.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lie {
+    /// What its logs held.
+    pub heads: BTreeMap<GroupId, (HardState, Index)>,
+    /// How many nodes had come back under an id that all others were told to forget.
+    pub forgotten: u64,
 }
 
 /// What a disk was told to refuse.
@@ -378,10 +387,11 @@ pub fn address(node: NodeId) -> String {
 }
 
 /// What its host is told.
-fn config(node: NodeId) -> HostConfig {
+fn config(node: NodeId, mix: &Mix) -> HostConfig {
     let mut config = HostConfig::new(DEPLOYMENT, node, address(node), PathBuf::from(DATA));
     config.election_ticks = ELECTION_TICKS;
     config.heartbeat_ticks = HEARTBEAT_TICKS;
+    config.check_quorum = mix.check_quorum;
     config
 }
 
@@ -396,7 +406,7 @@ fn put_together(
 ) -> Result<RestoredReplica, HostError> {
     let directory = group_directory(stores.data(), record.group, record.replica);
     let machine = Box::new(Recorder::new(stores.machine(own, directory), applied.clone()));
-    let mut replica = restore(&config(record.replica.node()), record, number, recovered, machine)?;
+    let mut replica = restore(&config(record.replica.node(), mix), record, number, recovered, machine)?;
     replica.seat.raft.set_quiesce_after_ticks(mix.quiesce_after_ticks);
     Ok(replica)
 }

@@ -13,13 +13,13 @@ use super::Broken;
 /// See the module.
 pub const PROMISE: &str = "log matching";
 
-/// Every entry that was ever handed to a log: by group, index and term, what is in it and the term before it, if known.
+/// Every entry that a leader ever sent, or a follower wrote: by group, index and term, what is in it and the term before it, if known.
 #[derive(Clone, Debug, Default)]
 pub struct Logs(BTreeMap<(GroupId, Index, Term), (u64, Option<Term>)>);
 
 impl Logs {
-    /// A replica writes these entries behind one of the term `before`, if that is known.
-    pub fn writes(
+    /// There are these entries behind one of the term `before`, if that is known.
+    pub fn holds(
         &mut self,
         group: GroupId,
         mut before: Option<Term>,
@@ -31,7 +31,7 @@ impl Logs {
             known.1 = known.1.or(before);
             if *known != (content, before.or(known.1)) {
                 let how = format!(
-                    "entry {} of term {} of group {group} is written behind term {before:?} and was different, or behind {:?}",
+                    "entry {} of term {} of group {group} stands behind term {before:?} and was different, or behind {:?}",
                     entry.index, entry.term, known.1
                 );
                 return Err(Broken::new(PROMISE, how));
@@ -65,10 +65,10 @@ mod tests {
     #[test]
     fn another_entry_and_another_past_are_found() {
         let mut logs = Logs::default();
-        logs.writes(GROUP, Some(1), &[entry(5, 2, b"a"), entry(6, 2, b"b")]).expect("the first");
-        logs.writes(GROUP, None, &[entry(6, 2, b"b")]).expect("the same");
-        logs.writes(GROUP, Some(1), &[entry(5, 3, b"x"), entry(6, 3, b"y")]).expect("another leader's");
-        assert!(logs.writes(GROUP, Some(2), &[entry(6, 2, b"c")]).is_err(), "another content");
-        assert!(logs.writes(GROUP, Some(3), &[entry(6, 2, b"b")]).is_err(), "another past");
+        logs.holds(GROUP, Some(1), &[entry(5, 2, b"a"), entry(6, 2, b"b")]).expect("the first");
+        logs.holds(GROUP, None, &[entry(6, 2, b"b")]).expect("the same");
+        logs.holds(GROUP, Some(1), &[entry(5, 3, b"x"), entry(6, 3, b"y")]).expect("another leader's");
+        assert!(logs.holds(GROUP, Some(2), &[entry(6, 2, b"c")]).is_err(), "another content");
+        assert!(logs.holds(GROUP, Some(3), &[entry(6, 2, b"b")]).is_err(), "another past");
     }
 }

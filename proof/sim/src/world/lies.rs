@@ -17,6 +17,7 @@ use mraft_types::{GroupId, HardState, Index, ReplicaId, Term};
 use super::atlas::voters;
 use super::{Action, World, running};
 use crate::check::{Broken, condemned};
+use crate::node::Lie;
 
 /// A disk lies for so long: a heartbeat of its host, with which its peers hear how far the log is (rule M7), falls into it or does not.
 const LIES_US: (u64, u64) = (2_000, 60_000);
@@ -32,7 +33,8 @@ impl World {
             return false;
         }
         let boot = own.boot;
-        self.nodes[node].lie.get_or_insert(heads);
+        let forgotten = self.report.outcasts_back;
+        self.nodes[node].lie.get_or_insert(Lie { heads, forgotten });
         self.nodes[node].change_faults(|faults| faults.ignore_syncs = true);
         self.say(|| {
             format!("the disk of node {} calls everything durable and writes nothing", self.ids[node])
@@ -66,15 +68,18 @@ impl World {
         }
     }
 
-    /// Whether the same replicas as before gave no vote since, and all other voters hold what they have.
+    /// Whether the same replicas as before gave no vote since, and all other voters hold what they have; and the node was not told to
+    /// forget anybody, which it would tell others again that it knows.
     fn is_harmless(&self, node: usize) -> bool {
-        let (Some(before), Some(now)) = (self.nodes[node].lie.as_ref(), self.heads(node)) else {
-            return false;
-        };
+        let (Some(lie), Some(now)) = (self.nodes[node].lie.as_ref(), self.heads(node)) else { return false };
+        let Lie { heads: before, forgotten } = lie;
         let has_voted = |(group, (state, _)): (&GroupId, &(HardState, Index))| {
             before.get(group).is_none_or(|(was, _)| (was.term, was.vote) != (state.term, state.vote))
         };
-        if !before.keys().eq(now.keys()) || now.iter().any(has_voted) {
+        if *forgotten != self.report.outcasts_back
+            || !before.keys().eq(now.keys())
+            || now.iter().any(has_voted)
+        {
             return false;
         }
         now.iter().all(|(group, (_, last))| {

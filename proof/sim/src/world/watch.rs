@@ -4,9 +4,9 @@
 
 use mraft::core::Output;
 use mraft::persist::LogJob;
-use mraft_logstore::LogKey;
+use mraft_logstore::{GroupWrite, LogKey};
 use mraft_raft::{Body, Raft};
-use mraft_types::{GroupId, ReplicaId};
+use mraft_types::{GroupId, HardState, ReplicaId};
 
 use super::World;
 use super::turns::BEAT_TICKS;
@@ -69,7 +69,10 @@ impl World {
             if let Some(raft) = engine.raft(group) {
                 condemned::says(group, raft, message)?;
             }
-            match message.body {
+            match &message.body {
+                Body::Append { prev, entries, .. } => {
+                    self.checks.logs.holds(group, Some(prev.term), entries)?;
+                }
                 Body::VoteReply { granted: true } => {
                     self.checks.elections.votes(group, message.term, message.from, message.to)?;
                 }
@@ -85,10 +88,15 @@ impl World {
         }
         for job in &output.log {
             let LogJob::Write { write, .. } = job else { continue };
+            self.say(|| told(write));
             let Some(first) = write.entries.first() else { continue };
-            let group = write.key.group;
-            let before = engine.raft(group).and_then(|raft| raft.term_at(first.index - 1));
-            self.checks.logs.writes(group, before, &write.entries)?;
+            let raft = engine.raft(write.key.group);
+            if raft.is_none_or(|raft| raft.is_leader()) {
+                // What a leader takes is its own until it leaves: if its power goes before the term is durable, it never was.
+                continue;
+            }
+            let before = raft.and_then(|raft| raft.term_at(first.index - 1));
+            self.checks.logs.holds(write.key.group, before, &write.entries)?;
         }
         Ok(())
     }
@@ -156,4 +164,17 @@ impl World {
     pub(super) fn raft(&self, node: usize, group: GroupId) -> Option<&Raft> {
         self.nodes[node].process.as_ref()?.core.engine().raft(group)
     }
+}
+
+/// What a replica has its log hold, for the transcript.
+fn told(write: &GroupWrite) -> String {
+    let HardState { term, vote, commit } = write.hard_state;
+    let vote = vote.map_or_else(|| "nobody".to_owned(), |vote| vote.to_string());
+    let entries: Vec<String> =
+        write.entries.iter().map(|entry| format!("{}@{}", entry.index, entry.term)).collect();
+    let (group, replica) = (write.key.group, write.key.replica);
+    format!(
+        "group {group}: {replica} writes term {term}, vote for {vote}, commit {commit}, [{}]",
+        entries.join(" ")
+    )
 }
