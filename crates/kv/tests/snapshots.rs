@@ -240,6 +240,22 @@ fn a_crash_at_any_step_of_an_installation_leaves_the_old_or_the_new_state_and_no
 }
 
 #[test]
+fn d10_a_snapshot_that_finds_no_room_to_begin_leaves_nothing_behind() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let disk = Arc::new(DyingDisk::alive_and_empty());
+    let caches = Caches::new(1 << 20, 64);
+    let mut machine = KvMachine::new(disk.clone(), directory.path().into(), &caches, KvOptions::default());
+    machine.open(None).expect("opens");
+    let before = directories(directory.path());
+    disk.fails_syncs.store(true, Ordering::Relaxed);
+    let Err(error) = machine.stage(1, b"new") else { panic!("there is no room for a tree") };
+    assert!(matches!(&error, MachineError::Io(error) if mraft_disk::is_full(error)), "{error}");
+    assert_eq!(directories(directory.path()), before);
+    disk.fails_syncs.store(false, Ordering::Relaxed);
+    machine.stage(1, b"new").expect("there is room again");
+}
+
+#[test]
 fn d10_an_installation_that_finds_no_room_changes_nothing_and_can_be_repeated() {
     let mut sender = fresh_memory();
     Log::default().write(&mut sender, vec![put("new", "state")]);
@@ -347,11 +363,17 @@ struct DyingDisk {
     operations_left: AtomicU64,
     /// No file can be made.
     is_full: AtomicBool,
+    /// No directory can be made durable.
+    fails_syncs: AtomicBool,
 }
 
 impl DyingDisk {
     fn alive_and_empty() -> DyingDisk {
-        DyingDisk { operations_left: AtomicU64::new(u64::MAX), is_full: AtomicBool::new(false) }
+        DyingDisk {
+            operations_left: AtomicU64::new(u64::MAX),
+            is_full: AtomicBool::new(false),
+            fails_syncs: AtomicBool::new(false),
+        }
     }
 
     fn alive(&self) -> io::Result<RealDisk> {
@@ -384,6 +406,9 @@ impl Disk for DyingDisk {
         self.alive()?.remove_dir_all(path)
     }
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        if self.fails_syncs.load(Ordering::Relaxed) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         self.alive()?.sync_dir(path)
     }
     fn exists(&self, path: &Path) -> io::Result<bool> {
