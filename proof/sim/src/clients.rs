@@ -13,8 +13,9 @@ use crate::random::Random;
 
 /// Entries of one page of a scan.
 const SCAN_LIMIT: usize = 3;
-/// So many values of a thousand are long.
-const LONG_PER_MILLE: u64 = 60;
+/// So many values of a thousand are long: as many entries as a leader keeps for a follower fit one batch of the simulated log, which is
+/// smaller than what the consensus core may want written at once (`durability.rs`).
+const LONG_PER_MILLE: u64 = 30;
 const LONG_BYTES_MAX: u64 = 2_500;
 
 /// What a client does.
