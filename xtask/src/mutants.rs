@@ -70,6 +70,8 @@ struct Tree {
     output: PathBuf,
     /// How long the seeds take without a mutant, once this was asked.
     healthy: Option<Duration>,
+    /// Held while anything is changed there.
+    _lock: fs::File,
 }
 
 /// Judges a sample of each crate that was asked for.
@@ -159,13 +161,18 @@ impl Options {
 impl Tree {
     fn new(root: &Path) -> Result<Tree, String> {
         let place = root.join("target/mutants");
+        let lock = place.join("lock");
+        let lock = fs::create_dir_all(place.join("output"))
+            .and_then(|()| fs::File::create(&lock))
+            .map_err(|error| format!("{}: {error}", lock.display()))?;
+        lock.try_lock().map_err(|error| format!("{} is used by another run: {error}", place.display()))?;
         let tree = Tree {
             sources: place.join("tree"),
             build: place.join("build"),
             output: place.join("output"),
             healthy: None,
+            _lock: lock,
         };
-        fs::create_dir_all(&tree.output).map_err(|error| format!("{}: {error}", tree.output.display()))?;
         if !tree.sources.join(".git").exists() {
             let mut clone = Command::new("git");
             ended(clone.args(["clone", "--quiet", "--shared"]).arg(root).arg(&tree.sources), "git clone")?;
