@@ -239,3 +239,42 @@ pub trait SnapshotStage: Send {
     /// Everything was written: makes the directory durable.
     fn finish(self: Box<Self>) -> Result<(), MachineError>;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_are_found_by_their_places_and_nothing_outside_of_them() {
+        let mut results = Results::default();
+        assert!(results.is_empty());
+        for answer in ["one", "", "three"] {
+            results.push(answer.as_bytes());
+        }
+        assert_eq!((results.len(), results.is_empty()), (3, false));
+        let found: Vec<Option<&[u8]>> = (0..4).map(|at| results.get(at)).collect();
+        assert_eq!(found, [Some(&b"one"[..]), Some(b""), Some(b"three"), None]);
+        assert_eq!(results.range(0, 3), 0..8);
+        assert_eq!(results.range(1, 2), 3..8);
+        assert_eq!(results.range(2, 0), 3..3);
+        for (first, count) in [(0, 4), (3, 1), (4, 0), (1, usize::MAX)] {
+            assert!(results.range(first, count).is_empty(), "{count} from {first}");
+        }
+        assert_eq!(results.bytes(), b"onethree");
+        results.clear();
+        assert_eq!(results, Results::default());
+    }
+
+    #[test]
+    fn a_failure_says_what_happened() {
+        let full = || std::io::Error::from(std::io::ErrorKind::StorageFull);
+        for (error, text) in [
+            (MachineError::from(full()), full().to_string()),
+            (MachineError::Damaged("chunk 3".to_owned()), "damaged: chunk 3".to_owned()),
+            (MachineError::Unknown("version 9".to_owned()), "version 9; nothing was touched".to_owned()),
+            (MachineError::Failed("no".to_owned()), "no".to_owned()),
+        ] {
+            assert_eq!(error.to_string(), format!("state machine: {text}"));
+        }
+    }
+}

@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! What a replica answers when its host asks: the entries in memory, to whom leadership is being handed, what is known of peers.
+
+#![allow(clippy::expect_used, reason = "a test that cannot go on should stop")]
+
+use mraft_raft::{Event, PeerState, ProposeRefused};
+use mraft_types::{Entry, ReplicaId, Role};
+
+mod support;
+
+use support::{Group, replica};
+
+fn deliver_all(group: &mut Group) {
+    while !group.wire.is_empty() {
+        group.deliver_at(0);
+    }
+}
+
+/// Three voters that follow replica 1.
+fn led_group() -> Group {
+    let mut group = Group::new(&[1, 2, 3].map(|node| (replica(node), Role::Voter)), |_| {});
+    for _ in 0..100 {
+        group.tick(replica(1), 0);
+        deliver_all(&mut group);
+        if group.leaders() == [replica(1)] {
+            return group;
+        }
+    }
+    panic!("replica 1 does not lead");
+}
+
+fn propose(group: &mut Group, id: ReplicaId, text: &'static str) {
+    group.raft_mut(id).expect("it runs").propose(text.into()).expect("it leads");
+    group.poll(id);
+    deliver_all(group);
+}
+
+#[test]
+fn entries_in_memory_are_those_of_the_log_up_to_the_bytes_that_are_wanted() {
+    let mut group = led_group();
+    for text in ["one", "two", "three"] {
+        propose(&mut group, replica(1), text);
+    }
+    for id in [1, 2, 3].map(replica) {
+        let (raft, disk) = (group.raft(id).expect("it runs"), &group.node(id).disk);
+        assert_eq!(raft.entries(2, raft.last_index(), usize::MAX).as_ref(), Some(&disk.entries));
+        let weights: Vec<usize> = disk.entries.iter().map(Entry::cost_bytes).collect();
+        let taken = |bytes_max| raft.entries(3, 5, bytes_max).map(|entries| entries.len());
+        assert_eq!(taken(weights[1] + weights[2]), Some(2));
+        assert_eq!(taken(weights[1] + weights[2] - 1), Some(1));
+        assert_eq!(taken(0), Some(1), "never none");
+        assert_eq!(raft.entries(1, 5, usize::MAX), None, "the log begins behind 1");
+    }
+}
+
+#[test]
+fn whom_leadership_is_handed_to_is_known_until_it_is_decided() {
+    let mut group = led_group();
+    let handing = |group: &Group, id| group.raft(id).expect("it runs").transfer_in_progress();
+    group.step(replica(1), Event::TransferLeader { to: replica(2) });
+    assert_eq!([1, 2, 3].map(|node| handing(&group, replica(node))), [Some(replica(2)), None, None]);
+    let refused = group.raft_mut(replica(1)).expect("it runs").propose("late".into());
+    assert_eq!(refused, Err(ProposeRefused::Transferring(replica(2))));
+    deliver_all(&mut group);
+    assert_eq!(group.leaders(), [replica(2)]);
+    assert_eq!([1, 2, 3].map(|node| handing(&group, replica(node))), [None; 3]);
+}
+
+#[test]
+fn a_leader_knows_its_peers_and_nobody_else_does() {
+    let mut group = led_group();
+    propose(&mut group, replica(1), "one");
+    let last = group.raft(replica(1)).expect("it runs").last_index();
+    let peers = group.raft(replica(1)).expect("it runs").peers();
+    let known: Vec<_> = peers.iter().map(|peer| (peer.id, peer.state, peer.matched, peer.next)).collect();
+    assert_eq!(known, [2, 3].map(|node| (replica(node), PeerState::Replicate, last, last + 1)));
+    assert!(peers.iter().all(|peer| peer.is_active && peer.inflight_messages == 0));
+    assert_eq!(group.raft(replica(2)).expect("it runs").peers(), []);
+}
