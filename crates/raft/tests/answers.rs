@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! What a replica answers when its host asks: the entries in memory, to whom leadership is being handed, what is known of peers.
+//! What a replica answers when its host asks: the entries in memory, to whom leadership is being handed, what is known of peers; and what
+//! it takes from its host only where it fits.
 
 #![allow(clippy::expect_used, reason = "a test that cannot go on should stop")]
 
-use mraft_raft::{Event, PeerState, ProposeRefused};
-use mraft_types::{Entry, ReplicaId, Role};
+use mraft_raft::{Event, Ignored, PeerState, ProposeRefused};
+use mraft_types::{Entry, LogPosition, LogStart, ReplicaId, Role};
 
 mod support;
 
@@ -77,4 +78,26 @@ fn a_leader_knows_its_peers_and_nobody_else_does() {
     assert_eq!(known, [2, 3].map(|node| (replica(node), PeerState::Replicate, last, last + 1)));
     assert!(peers.iter().all(|peer| peer.is_active && peer.inflight_messages == 0));
     assert_eq!(group.raft(replica(2)).expect("it runs").peers(), []);
+}
+
+#[test]
+fn d11_the_log_is_truncated_only_at_a_position_that_it_has_and_once() {
+    let mut group = led_group();
+    propose(&mut group, replica(1), "one");
+    propose(&mut group, replica(1), "two");
+    let mut truncate = |index, term| {
+        let start = LogStart { position: LogPosition { index, term }, ..LogStart::default() };
+        // The store persisted what it applied before it says so.
+        let node = group.node_mut(replica(1));
+        node.disk.machine = node.machine.clone();
+        group.step(replica(1), Event::Truncate { start });
+        let raft = group.raft_mut(replica(1)).expect("it runs");
+        (raft.start().position.index, raft.take_ignored().contains_key(&Ignored::OutOfPlace))
+    };
+    let term = 2;
+    assert_eq!(truncate(3, term - 1), (1, true), "an entry of another term");
+    assert_eq!(truncate(9, term), (1, true), "behind the end");
+    assert_eq!(truncate(3, term), (3, false));
+    assert_eq!(truncate(3, term), (3, true), "it begins there already");
+    assert_eq!(truncate(2, term), (3, true), "it begins later");
 }
