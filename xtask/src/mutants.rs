@@ -253,7 +253,9 @@ impl Tree {
         let found = ["caught", "timeout", "missed", "unviable"].map(|kind| {
             let path = self.output.join("mutants.out").join(format!("{kind}.txt"));
             let text = fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
-            Ok((kind, text.lines().map(str::to_owned).collect::<Vec<_>>()))
+            // cargo-mutants 27.1 picks by name, and tests every mutant that deletes a field whatever it is called.
+            let asked_for = text.lines().filter(|line| mutants.iter().any(|mutant| mutant == line));
+            Ok((kind, asked_for.map(str::to_owned).collect::<Vec<_>>()))
         });
         let found = found.into_iter().collect::<Result<BTreeMap<_, _>, String>>()?;
         let judged: usize = found.values().map(Vec::len).sum();
