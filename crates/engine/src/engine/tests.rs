@@ -18,6 +18,10 @@ use crate::event::Ticket;
 use crate::event::{Proposal, ReadKind};
 use crate::packing::{NO_SLOT, PackedEntry};
 
+mod comparing;
+mod memory;
+mod suspicion;
+
 const GROUP: GroupId = GroupId(3);
 const UID: GroupUid = GroupUid([7; 16]);
 
@@ -31,9 +35,13 @@ fn members() -> Membership {
 }
 
 fn follower() -> Raft {
+    follower_on(1)
+}
+
+fn follower_on(node: u64) -> Raft {
     let start = LogStart { position: LogPosition { index: 1, term: 1 }, membership: members() };
     let config = Config {
-        id: replica(1),
+        id: replica(node),
         election_ticks: 10,
         heartbeat_ticks: 2,
         check_quorum: false,
@@ -64,8 +72,12 @@ struct Play {
     answers: Vec<(Ticket, Answer)>,
     jobs: Vec<ApplyJob>,
     notices: Vec<(GroupId, Notice)>,
+    /// What this test does nothing about.
+    others: Vec<Effect>,
     /// What the state machine says of the log.
     disputed: Option<Dispute>,
+    /// Writes wait for ever while this is set.
+    is_disk_held: bool,
 }
 
 impl Play {
@@ -79,7 +91,9 @@ impl Play {
             answers: Vec::new(),
             jobs: Vec::new(),
             notices: Vec::new(),
+            others: Vec::new(),
             disputed: None,
+            is_disk_held: false,
         }
     }
 
@@ -90,6 +104,7 @@ impl Play {
             self.engine.turn(&mut effects);
             for (group, effect) in effects {
                 match effect {
+                    Effect::Write(write) if self.is_disk_held => self.others.push(Effect::Write(write)),
                     Effect::Write(write) => {
                         self.engine.handle_event(group, Event::Persisted { write: write.number });
                     }
@@ -101,7 +116,7 @@ impl Play {
                     Effect::Send { message, .. } => self.sent.push_back(message),
                     Effect::Answer(ticket, answer) => self.answers.push((ticket, answer)),
                     Effect::Notice(notice) => self.notices.push((group, notice)),
-                    _ => {}
+                    other => self.others.push(other),
                 }
             }
         }
