@@ -186,13 +186,14 @@ impl Tree {
         Ok(tree)
     }
 
-    /// A command in the clone. Builds are small: nobody debugs them.
+    /// A command in the clone. Nobody debugs these builds, and the tests of a crate run much longer than its build.
     fn command(&self, program: &str) -> Command {
         let mut command = Command::new(program);
         command
             .current_dir(&self.sources)
             .env("CARGO_TARGET_DIR", &self.build)
-            .env("CARGO_PROFILE_DEV_DEBUG", "0");
+            .env("CARGO_PROFILE_DEV_DEBUG", "0")
+            .env("CARGO_PROFILE_DEV_OPT_LEVEL", "1");
         command
     }
 
