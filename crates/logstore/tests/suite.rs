@@ -406,6 +406,30 @@ fn l5_a_replica_that_hardly_writes_does_not_pin_the_log() {
 }
 
 #[test]
+fn l5_small_replicas_that_hardly_write_are_carried_many_to_a_batch() {
+    const QUIET: u64 = 20;
+    let disk = MemoryDisk::new();
+    let mut log = support::open(&disk, 1).expect("opens");
+    add(&mut log, &(1..=QUIET + 1).collect::<Vec<_>>());
+    let quiet: Vec<_> = (1..=QUIET).map(|group| append(group, 2..=2, 1, 30)).collect();
+    log.write(&quiet).expect("legal");
+    let mut most = 0;
+    for index in 2..200 {
+        let mut write = append(QUIET + 1, index..=index, 1, 3000);
+        write.mark = Some(Mark::Truncate(start(index, 1)));
+        log.write(&[write]).expect("legal");
+        let mut goes_on = true;
+        while goes_on {
+            let (carried, batches) = (log.status().groups_carried, log.durable_seq());
+            goes_on = log.maintain().expect("legal");
+            assert!(log.durable_seq() <= batches + 1, "a step writes one batch at most");
+            most = most.max(log.status().groups_carried - carried);
+        }
+    }
+    assert!(most >= QUIET, "at most {most} in a batch");
+}
+
+#[test]
 fn inspecting_touches_nothing_and_tells_what_opening_would_recover() {
     let disk = MemoryDisk::new();
     let ops = support::script(5, 200, 5);
