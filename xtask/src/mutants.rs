@@ -21,7 +21,7 @@ usage: cargo xtask mutants [OPTIONS]
   --crate NAME     raft, engine or logstore; all three without it
   --sample N       how many mutants are drawn from each crate (45); some more when too few of them build
   --seed S         which are drawn (1)
-  --table FILE     writes the figures into the table that FILE has between its marks; rows of other crates stay.
+  --table FILE     writes the figures into the table that FILE has between its marks; rows of other crates and seeds stay.
                    A survivor that FILE does not name is a failure.
   --list           prints what is drawn, and does nothing
 
@@ -373,20 +373,21 @@ impl Outcome {
     }
 }
 
-/// The document with a crate's row in its table, in the order of [`CRATES`]; `None` if it has no table.
+/// The document with the row of a crate and seed in its table, sorted; `None` if it has no table.
 fn with_row(text: &str, name: &str, outcome: &Outcome) -> Option<String> {
     let (before, rest) = text.split_once(MARKS.0)?;
     let (table, after) = rest.split_once(MARKS.1)?;
-    let rows: String = CRATES
-        .iter()
-        .filter_map(|of| match *of == name {
-            true => Some(outcome.row(name) + "\n"),
-            false => table
-                .lines()
-                .find(|line| line.starts_with(&format!("| `{of}`")))
-                .map(|line| format!("{line}\n")),
-        })
-        .collect();
+    let key = |row: &str| {
+        let mut cells = row.split('|').map(|cell| cell.trim().to_owned());
+        let name = cells.nth(1)?;
+        let at = CRATES.iter().position(|of| name == format!("`{of}`"))?;
+        Some((at, cells.nth(1)?.parse::<u64>().ok()?))
+    };
+    let own = outcome.row(name);
+    let rows = table.lines().chain(std::iter::once(own.as_str()));
+    // The own row is the last one, and takes the place of a former one.
+    let rows: BTreeMap<(usize, u64), &str> = rows.filter_map(|row| Some((key(row)?, row))).collect();
+    let rows: String = rows.values().map(|row| format!("{row}\n")).collect();
     Some(format!("{before}{}\n{COLUMNS}\n{rows}{}{after}", MARKS.0, MARKS.1))
 }
 
@@ -518,14 +519,18 @@ mod tests {
     }
 
     #[test]
-    fn a_row_replaces_its_line_in_a_document() {
-        let row = |seed| Outcome { seed, by_tests: 9, survivors: vec![String::new()], ..Outcome::default() };
-        assert_eq!(with_row("no table", "raft", &row(1)), None);
+    fn a_row_replaces_that_of_its_crate_and_seed() {
+        let row =
+            |seed, by_tests| Outcome { seed, by_tests, survivors: vec![String::new()], ..Outcome::default() };
+        assert_eq!(with_row("no table", "raft", &row(1, 9)), None);
         let text = format!("before\n{}\n{}\nafter\n", MARKS.0, MARKS.1);
-        let text = [("logstore", 3), ("raft", 4), ("logstore", 5)]
+        let text = [("logstore", 2, 9), ("raft", 1, 9), ("logstore", 1, 9), ("logstore", 2, 19)]
             .into_iter()
-            .fold(text, |text, (name, seed)| with_row(&text, name, &row(seed)).expect("a table"));
-        let rows = "| `raft` | 0 | 4 | 0 | 0 | 10 | 9 | 0 | 1 | 90 % |\n| `logstore` | 0 | 5 | 0 | 0 | 10 | 9 | 0 | 1 | 90 % |\n";
-        assert_eq!(text, format!("before\n{}\n{COLUMNS}\n{rows}{}\nafter\n", MARKS.0, MARKS.1));
+            .fold(text, |text, (name, seed, by_tests)| {
+                with_row(&text, name, &row(seed, by_tests)).expect("a table")
+            });
+        let rows = [row(1, 9).row("raft"), row(1, 9).row("logstore"), row(2, 19).row("logstore")].join("\n");
+        assert_eq!(rows.lines().last(), Some("| `logstore` | 0 | 2 | 0 | 0 | 20 | 19 | 0 | 1 | 95 % |"));
+        assert_eq!(text, format!("before\n{}\n{COLUMNS}\n{rows}\n{}\nafter\n", MARKS.0, MARKS.1));
     }
 }
