@@ -106,6 +106,12 @@ fn what_a_log_says_of_a_replica_meanwhile_is_what_it_would_recover() {
                 let key = would.key;
                 assert_eq!(recovered(&log, key), Some(would.clone()), "seed {seed}, call {at}");
                 assert_eq!(recovered(&twin, key), Some(would), "seed {seed}, call {at}: the twin");
+                for head in [log.head(key), twin.head(key)].into_iter().flatten() {
+                    assert!(
+                        head.terms.is_empty() && head.memberships.is_empty(),
+                        "only its entries say that"
+                    );
+                }
             }
             let known = (1..=4).filter(|group| log.head(key(*group)).is_some()).count();
             assert_eq!(known, twin.recovered().len(), "seed {seed}, call {at}");
@@ -427,6 +433,28 @@ fn l5_small_replicas_that_hardly_write_are_carried_many_to_a_batch() {
         }
     }
     assert!(most >= QUIET, "at most {most} in a batch");
+}
+
+#[test]
+fn gauges_tell_what_there_is() {
+    const GROUPS: u64 = 10;
+    let disk = MemoryDisk::new();
+    let mut log = support::open(&disk, 1).expect("opens");
+    assert_eq!(log.status().index_bytes, 0);
+    add(&mut log, &(1..=GROUPS).collect::<Vec<_>>());
+    let each = log.status().index_bytes / GROUPS;
+    assert!((100..2_000).contains(&each), "a replica without entries takes {each} bytes");
+    for index in 2..30 {
+        log.write(&[append(1, index..=index, 1, 3000)]).expect("legal");
+    }
+    while log.maintain().expect("legal") {}
+    assert!(log.status().index_bytes > GROUPS * each, "its records take some more");
+    let files = disk.files().into_iter().filter(|(path, _)| path.to_string_lossy().contains("segment-"));
+    let status = log.status();
+    assert_eq!(status.segments_live + status.segments_free, files.count() as u64);
+    assert_eq!(status.bytes, (status.segments_live + status.segments_free) * support::SEGMENT_BYTES);
+    assert!(status.segments_live > 1 && status.segments_free > 0, "{status:?}");
+    assert_eq!((status.segments_recycled, status.groups_carried), (0, 0));
 }
 
 #[test]
