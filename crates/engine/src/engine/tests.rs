@@ -147,7 +147,11 @@ impl Play {
 
     /// Replica 1 is elected by 2, and 2 has all of its log.
     fn lead(&mut self) {
-        while !self.raft().is_leader() {
+        for ticks in 0.. {
+            if self.raft().is_leader() {
+                break;
+            }
+            assert!(ticks < 100, "it does not come to lead");
             self.tick();
             while let Some(message) = self.sent.pop_front() {
                 let granted = true;
