@@ -432,6 +432,9 @@ mod tests {
         assert_eq!((log.term_at(3), log.term_at(4), log.term_at(5)), (None, Some(3), Some(7)));
     }
 
+    /// What is wrong, and how to make it so.
+    type Break = (&'static str, fn(&mut LogView));
+
     #[test]
     fn each_thing_that_does_not_fit_is_noticed() {
         let sound = || {
@@ -443,7 +446,7 @@ mod tests {
             log.check().expect("invariants");
             log
         };
-        let breaks: &[(&str, fn(&mut LogView))] = &[
+        let breaks: &[Break] = &[
             ("applied before the start", |log| log.applied = 0),
             ("handed out before applied", |log| log.handed = 2),
             ("committed before handed out", |log| log.commit = 3),
