@@ -285,7 +285,7 @@ impl Tree {
             }
         };
         let diff = said(self.mutants(package).args(["--list", "--diff", "--re", &exactly(mutant)]))?;
-        let diff = applicable(&diff).ok_or(format!("cargo mutants shows no change of {mutant}"))?;
+        let diff = applicable(&diff, mutant).ok_or(format!("cargo mutants shows no change of {mutant}"))?;
         let mut git = self.command("git");
         let mut git = git
             .args(["apply", "-p0"])
@@ -434,12 +434,13 @@ fn exactly(name: &str) -> String {
     format!("^{escaped}$")
 }
 
-/// The change as git takes it: cargo-mutants puts the mutant's name where the name of the changed file belongs.
-fn applicable(listed: &str) -> Option<String> {
-    let mut lines = listed.lines().skip_while(|line| !line.starts_with("--- "));
+/// A mutant's change as git takes it: cargo-mutants puts the mutant's name where the name of the changed file belongs, and shows others too.
+fn applicable(listed: &str, mutant: &str) -> Option<String> {
+    let mut lines = listed.lines().skip_while(|line| *line != mutant).skip(1);
     let file = lines.next()?.strip_prefix("--- ")?;
     lines.next()?;
-    Some(format!("--- {file}\n+++ {file}\n{}\n", lines.collect::<Vec<_>>().join("\n")))
+    let lines: Vec<&str> = lines.take_while(|line| !line.is_empty()).collect();
+    Some(format!("--- {file}\n+++ {file}\n{}\n", lines.join("\n")))
 }
 
 /// Runs a command to its end; an error if that is not a good one.
@@ -503,10 +504,12 @@ mod tests {
 
     #[test]
     fn a_change_names_its_file_twice() {
-        let listed = format!("{NAME}\n--- a.rs\n+++ replace > with >=\n@@ -1,1 +1,1 @@\n-a > b\n+a >= b\n");
-        let expected = "--- a.rs\n+++ a.rs\n@@ -1,1 +1,1 @@\n-a > b\n+a >= b\n";
-        assert_eq!(applicable(&listed).as_deref(), Some(expected));
-        assert_eq!(applicable("nothing"), None);
+        let listed = ["another", NAME, "one more"].map(|name| {
+            format!("{name}\n--- a.rs\n+++ {name}, in short\n@@ -1,2 +1,2 @@\n \n-{name}\n+changed\n\n\n")
+        });
+        let expected = format!("--- a.rs\n+++ a.rs\n@@ -1,2 +1,2 @@\n \n-{NAME}\n+changed\n");
+        assert_eq!(applicable(&listed.concat(), NAME), Some(expected));
+        assert_eq!(applicable(&listed.concat(), "nothing"), None);
     }
 
     #[test]
