@@ -348,6 +348,16 @@ fn m3_adding_a_node_that_has_a_live_replica_answers_with_that_one_and_changes_no
     assert_eq!(play.raft().last_index(), last, "nothing was written");
 }
 
+#[test]
+fn e4_what_comes_while_leadership_is_handed_over_is_sent_to_the_successor() {
+    let mut play = Play::new(Limits::default());
+    play.lead();
+    let last = play.raft().last_index();
+    play.handle(Event::Transfer { ticket: Ticket(1), to: Some(replica(2)) });
+    assert_eq!(play.propose(2), last, "nothing is written");
+    assert_eq!(play.answers, [(Ticket(2), Answer::NotApplied(NotApplied::Transferring(replica(2))))]);
+}
+
 impl Play {
     /// Commands of three bytes each, all in one event.
     fn propose_all(&mut self, tickets: std::ops::Range<u64>) {

@@ -151,3 +151,21 @@ fn e8_a_disputed_log_keeps_what_a_replica_that_is_missing_would_apply() {
     assert_eq!(play.engine.applied(GROUP), Some(index));
     assert_eq!(play.engine.applied(GroupId(99)), None);
 }
+
+#[test]
+fn e8_a_disputed_state_is_given_to_nobody() {
+    for dispute in [None, Some(Dispute { index: 1, shown_by: Depth::Chain })] {
+        let mut play = Play::new(Limits::default());
+        play.lead();
+        let index = play.raft().commit();
+        play.handle(Event::Truncate { index });
+        play.handle(Event::Applied { index, disputed: dispute });
+        play.others.clear();
+        // Replica 3 has nothing but the beginning, which the log does not have any more.
+        let (term, prev) = (play.raft().term(), index - 1);
+        let reply = AppendReply::Rejected { prev, hint: LogPosition { index: 1, term: 1 } };
+        play.hear(3, term, Body::AppendReply(reply));
+        let sent = play.others.iter().filter(|effect| matches!(effect, Effect::SendSnapshot { .. })).count();
+        assert_eq!(sent, usize::from(dispute.is_none()), "{dispute:?}: {:?}", play.others);
+    }
+}
