@@ -5,7 +5,7 @@
 
 #![allow(clippy::expect_used, reason = "a test that cannot go on should stop")]
 
-use mraft_raft::{Event, Ignored, PeerState, ProposeRefused};
+use mraft_raft::{Effect, Event, Ignored, PeerState, ProposeRefused};
 use mraft_types::{Entry, LogPosition, LogStart, ReplicaId, Role};
 
 mod support;
@@ -100,4 +100,35 @@ fn d11_the_log_is_truncated_only_at_a_position_that_it_has_and_once() {
     assert_eq!(truncate(3, term), (3, false));
     assert_eq!(truncate(3, term), (3, true), "it begins there already");
     assert_eq!(truncate(2, term), (3, true), "it begins later");
+}
+
+#[test]
+fn numbers_of_writes_can_begin_anew_and_nothing_else_changes() {
+    let mut group = led_group();
+    (0..5).for_each(|_| propose(&mut group, replica(1), "durable"));
+    group.node_mut(replica(1)).disk_held = true;
+    for _ in 0..2 {
+        group.raft_mut(replica(1)).expect("it runs").propose("waits".into()).expect("it leads");
+        group.poll(replica(1));
+    }
+    let numbers: Vec<u64> = group.node(replica(1)).pending.iter().map(|write| write.number).collect();
+    let mut raft = group.raft(replica(1)).expect("it runs").clone();
+    let (durable, last) = (raft.durable_index(), raft.last_index());
+    assert_eq!(durable + 2, last);
+    let by = raft.count_anew();
+    assert_eq!(numbers, [by + 1, by + 2], "everything up to there is durable");
+    assert_eq!(raft.check(), Ok(()));
+    assert_eq!(raft.clone().count_anew(), 0, "once is enough");
+    raft.step(Event::Persisted { write: 1 });
+    assert_eq!((raft.durable_index(), raft.check()), (durable + 1, Ok(())));
+    raft.step(Event::Persisted { write: 2 });
+    assert_eq!((raft.durable_index(), raft.check()), (last, Ok(())));
+    raft.propose("next".into()).expect("it leads");
+    let mut effects = Vec::new();
+    raft.poll(&mut effects);
+    let written = effects.iter().find_map(|effect| match effect {
+        Effect::Write(write) => Some(write.number),
+        _ => None,
+    });
+    assert_eq!(written, Some(3));
 }
