@@ -241,6 +241,10 @@ mod tests {
                 }),
             ],
         );
-        voter(0).check().expect("a replica that never had a log is sound");
+        let never_had_a_log = voter(0);
+        assert_noticed(
+            &never_had_a_log,
+            &[("it follows without a log", |raft| raft.standing = Standing::Follower)],
+        );
     }
 }
