@@ -70,7 +70,7 @@ struct Tree {
     sources: PathBuf,
     build: PathBuf,
     output: PathBuf,
-    /// How long the seeds take without a mutant, once this was asked.
+    /// How long the seeds take without a mutant, their build included, once this was asked.
     healthy: Option<Duration>,
     /// Held while anything is changed there.
     _lock: fs::File,
@@ -272,18 +272,14 @@ impl Tree {
 
     /// Simulates with a mutant; what noticed it.
     fn simulate_mutant(&mut self, package: &str, mutant: &str) -> Result<Option<String>, String> {
-        let patience = match self.healthy {
-            Some(healthy) => healthy * PATIENCE + PATIENCE_MIN,
-            None => {
-                let began = Instant::now();
-                if let Some(why) = self.simulate(Duration::MAX)? {
-                    return Err(format!("the seeds fail without a mutant: {why}"));
-                }
-                let healthy = began.elapsed();
-                self.healthy = Some(healthy);
-                healthy * PATIENCE + PATIENCE_MIN
+        if self.healthy.is_none() {
+            let began = Instant::now();
+            if let Some(why) = self.simulate(Duration::MAX)? {
+                return Err(format!("the seeds fail without a mutant: {why}"));
             }
-        };
+            self.healthy = Some(began.elapsed());
+        }
+        let patience = self.healthy.unwrap_or_default() * PATIENCE + PATIENCE_MIN;
         let diff = said(self.mutants(package).args(["--list", "--diff", "--re", &exactly(mutant)]))?;
         let diff = applicable(&diff, mutant).ok_or(format!("cargo mutants shows no change of {mutant}"))?;
         let mut git = self.command("git");
@@ -332,8 +328,7 @@ impl Tree {
             return Ok(None);
         }
         let text = fs::read_to_string(&path).unwrap_or_default();
-        let why = text.lines().find(|line| VERDICTS.iter().any(|verdict| line.contains(verdict)));
-        Ok(Some(why.map_or(status.to_string(), str::to_owned)))
+        Ok(Some(verdict(&text).map_or(status.to_string(), str::to_owned)))
     }
 
     fn mutants(&self, package: &str) -> Command {
@@ -344,7 +339,12 @@ impl Tree {
 }
 
 /// How the simulator says that something is wrong.
-const VERDICTS: [&str; 3] = ["broke a promise", "did not do the same twice", "TOO LITTLE"];
+const VERDICTS: [&str; 3] = [" broke a promise: ", " did not do the same twice: ", "TOO LITTLE: "];
+
+/// The first line of what the simulator printed that says what is wrong.
+fn verdict(said: &str) -> Option<&str> {
+    said.lines().find(|line| VERDICTS.iter().any(|verdict| line.contains(verdict)))
+}
 
 const MARKS: (&str, &str) = ("<!-- figures: written by --table -->", "<!-- end of figures -->");
 const COLUMNS: &str = "\
@@ -510,6 +510,15 @@ mod tests {
         let expected = format!("--- a.rs\n+++ a.rs\n@@ -1,2 +1,2 @@\n \n-{NAME}\n+changed\n");
         assert_eq!(applicable(&listed.concat(), NAME), Some(expected));
         assert_eq!(applicable(&listed.concat(), "nothing"), None);
+    }
+
+    #[test]
+    fn the_simulator_says_what_is_wrong_as_it_is_looked_for() {
+        let simulator = include_str!("../../proof/sim/cli/runner.rs");
+        assert!(VERDICTS.iter().all(|verdict| simulator.contains(verdict)));
+        let said = "50 seeds\nseed 7 broke a promise: one of them\n1 of them broke a promise";
+        assert_eq!(verdict(said), Some("seed 7 broke a promise: one of them"));
+        assert_eq!(verdict("50 seeds from 0 in 3.0 s, 0 of them broke a promise"), None);
     }
 
     #[test]
