@@ -9,6 +9,7 @@
 
 mod fuzz;
 mod manifest;
+mod mutants;
 mod planted;
 mod stages;
 mod tidy;
@@ -27,6 +28,7 @@ usage: cargo xtask COMMAND
   explore --planted [NAME]        show that each planted bug of the consensus core is found
   endurance --minutes N           hurt real nodes in every way in turn, until a cycle of faults ends after that time
   fuzz --runs N [--target NAME]   feed every decoder hostile bytes, N executions of a cheap one; `fuzz --help` tells more
+  mutants [--crate NAME]          show that small wrong changes of raft, engine and logstore are noticed (--help says more)
 ";
 
 fn main() -> ExitCode {
@@ -42,6 +44,7 @@ fn main() -> ExitCode {
         Some("sim") if is_table_wanted(&arguments[1..]) => planted::run(&root, &arguments[1..]),
         Some("sim") => stages::simulate(&root, &arguments[1..]),
         Some("explore") => stages::explore(&root, &arguments[1..]),
+        Some("mutants") => mutants::run(&root, &arguments[1..]),
         Some("endurance") => stages::endure(&root, &arguments[1..]),
         Some("help" | "--help" | "-h") => {
             print!("{USAGE}");

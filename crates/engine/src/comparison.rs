@@ -472,10 +472,15 @@ mod tests {
             assert_eq!(comparison.heard(id(node), chain(10, 0), &three), None);
         }
         assert_eq!(comparison.agreed(), 10);
-        for index in 11..100 {
+        for index in 20..100 {
             comparison.heard(id(1), chain(index, 0), &three);
             assert!(comparison.open.len() <= OPEN_CHECKPOINTS_MAX);
         }
+        let newest = |comparison: &Comparison| comparison.open.keys().copied().collect::<Vec<_>>();
+        let expected: Vec<Index> = (100 - OPEN_CHECKPOINTS_MAX as Index..100).collect();
+        assert_eq!(newest(&comparison), expected);
+        comparison.heard(id(2), chain(15, 0), &three);
+        assert_eq!(newest(&comparison), expected, "what comes late pushes nothing out");
     }
 
     #[test]

@@ -102,3 +102,47 @@ impl fmt::Display for Unknown {
 
 impl std::error::Error for NotApplied {}
 impl std::error::Error for Unknown {}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use mraft_types::NodeId;
+
+    use super::*;
+
+    #[test]
+    fn every_failure_has_words_of_its_own_and_says_what_it_is_about() {
+        let other = ReplicaId::new(0, NodeId::new(7).expect("a node id"));
+        let about = [
+            (NotApplied::NotLeader(Some(other)), other.to_string()),
+            (NotApplied::NotLeader(None), "no leader".to_owned()),
+            (NotApplied::Transferring(other), other.to_string()),
+            (NotApplied::Busy("the queue"), "the queue".to_owned()),
+            (NotApplied::Deadline, "before".to_owned()),
+            (NotApplied::Overwritten, "took its place".to_owned()),
+            (NotApplied::NoSuchGroup, "not on this node".to_owned()),
+            (NotApplied::Stopping, "stopping".to_owned()),
+            (NotApplied::Stopped, "start it again".to_owned()),
+            (NotApplied::Condemned(CondemnedReason::LogLost), CondemnedReason::LogLost.to_string()),
+            (NotApplied::Disputed(41), "entry 41".to_owned()),
+            (NotApplied::TooLarge { bytes: 12, max_bytes: 10 }, "12 bytes, more than the 10".to_owned()),
+            (NotApplied::Change(ChangeError::Pending(5)), ChangeError::Pending(5).to_string()),
+            (NotApplied::TransferFailed(other), other.to_string()),
+            (NotApplied::Disk("the disk hangs"), "the disk hangs".to_owned()),
+        ];
+        let unknown = [
+            (Unknown::Deadline, "while"),
+            (Unknown::Stopped, "stopped"),
+            (Unknown::CoveredBySnapshot, "snapshot"),
+            (Unknown::ConnectionLost, "connection"),
+        ];
+        let about = about.map(|(failure, about)| (failure.to_string(), about));
+        let unknown = unknown.map(|(failure, about)| (failure.to_string(), about.to_owned()));
+        let all: Vec<(String, String)> = about.into_iter().chain(unknown).collect();
+        for (text, about) in &all {
+            assert!(!about.is_empty() && text.contains(about.as_str()), "{text:?} does not say {about:?}");
+        }
+        assert_eq!(all.iter().map(|(text, _)| text).collect::<BTreeSet<_>>().len(), all.len());
+    }
+}

@@ -239,3 +239,118 @@ pub trait SnapshotStage: Send {
     /// Everything was written: makes the directory durable.
     fn finish(self: Box<Self>) -> Result<(), MachineError>;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_are_found_by_their_places_and_nothing_outside_of_them() {
+        let mut results = Results::default();
+        assert!(results.is_empty());
+        for answer in ["one", "", "three"] {
+            results.push(answer.as_bytes());
+        }
+        assert_eq!((results.len(), results.is_empty()), (3, false));
+        let found: Vec<Option<&[u8]>> = (0..4).map(|at| results.get(at)).collect();
+        assert_eq!(found, [Some(&b"one"[..]), Some(b""), Some(b"three"), None]);
+        assert_eq!(results.range(0, 3), 0..8);
+        assert_eq!(results.range(1, 2), 3..8);
+        assert_eq!(results.range(2, 0), 3..3);
+        for (first, count) in [(0, 4), (3, 1), (4, 0), (1, usize::MAX)] {
+            assert!(results.range(first, count).is_empty(), "{count} from {first}");
+        }
+        assert_eq!(results.bytes(), b"onethree");
+        results.clear();
+        assert_eq!(results, Results::default());
+    }
+
+    #[test]
+    fn a_failure_says_what_happened() {
+        let full = || std::io::Error::from(std::io::ErrorKind::StorageFull);
+        for (error, text) in [
+            (MachineError::from(full()), full().to_string()),
+            (MachineError::Damaged("chunk 3".to_owned()), "damaged: chunk 3".to_owned()),
+            (MachineError::Unknown("version 9".to_owned()), "version 9; nothing was touched".to_owned()),
+            (MachineError::Failed("no".to_owned()), "no".to_owned()),
+        ] {
+            assert_eq!(error.to_string(), format!("state machine: {text}"));
+        }
+    }
+
+    /// A machine whose whole content is a byte.
+    struct Byte(u8);
+
+    fn not_asked<T>() -> Result<T, MachineError> {
+        Err(MachineError::Failed("not asked for".to_owned()))
+    }
+
+    impl ContentView for Byte {
+        fn hash(self: Box<Self>) -> Result<u128, MachineError> {
+            Ok(u128::from(self.0))
+        }
+    }
+
+    impl Lookup for Byte {
+        fn query(&self, _: &[u8], _: &mut Vec<u8>) -> Result<(), MachineError> {
+            not_asked()
+        }
+    }
+
+    impl StateMachine for Byte {
+        fn open(&mut self, _: Option<u64>) -> Result<Option<Vec<u8>>, MachineError> {
+            not_asked()
+        }
+        fn apply(&mut self, _: &[Command<'_>], _: &mut Results) -> Result<(), MachineError> {
+            not_asked()
+        }
+        fn commit(&mut self, _: Index, _: &[u8]) -> Result<(), MachineError> {
+            not_asked()
+        }
+        fn persisted(&self) -> Index {
+            0
+        }
+        fn background(&mut self, _: Urgency) -> Option<Box<dyn BackgroundJob>> {
+            None
+        }
+        fn background_done(&mut self, _: Result<(), MachineError>) -> Result<(), MachineError> {
+            not_asked()
+        }
+        fn unpersisted_bytes(&self) -> usize {
+            0
+        }
+        fn lookup(&self) -> Arc<dyn Lookup> {
+            Arc::new(Byte(self.0))
+        }
+        fn snapshot(&mut self) -> Result<Box<dyn SnapshotView>, MachineError> {
+            not_asked()
+        }
+        fn stage(&self, _: u64, _: &[u8]) -> Result<Box<dyn SnapshotStage>, MachineError> {
+            not_asked()
+        }
+        fn switch(&mut self, _: u64) -> Result<Vec<u8>, MachineError> {
+            not_asked()
+        }
+        fn is_live(&self, _: u64) -> Result<bool, MachineError> {
+            not_asked()
+        }
+        fn discard(&mut self, _: u64) -> Result<(), MachineError> {
+            not_asked()
+        }
+        fn persist(&mut self) -> Result<(), MachineError> {
+            not_asked()
+        }
+        fn content_view(&mut self) -> Result<Box<dyn ContentView>, MachineError> {
+            match self.0 {
+                0 => not_asked(),
+                byte => Ok(Box::new(Byte(byte))),
+            }
+        }
+    }
+
+    #[test]
+    fn e8_a_machines_content_is_hashed_as_its_view_is() {
+        assert_eq!([7, 8].map(|byte| Byte(byte).content_hash().ok()), [Some(7), Some(8)]);
+        assert!(Byte(0).content_hash().is_err(), "without a view there is no hash");
+    }
+}

@@ -239,6 +239,25 @@ mod tests {
     }
 
     #[test]
+    fn e1_every_kind_of_command_comes_back_and_no_other_is_known() {
+        let kinds = [
+            CommandKind::User,
+            CommandKind::TimeTick,
+            CommandKind::RegisterSession,
+            CommandKind::CloseSession,
+            CommandKind::Checkpoint,
+            CommandKind::SetSlots,
+            CommandKind::Import,
+            CommandKind::CheckpointHash,
+            CommandKind::Dispute,
+        ];
+        for (kind, byte) in kinds.into_iter().zip(0..) {
+            assert_eq!((kind as u8, CommandKind::from_byte(byte)), (byte, Some(kind)));
+        }
+        assert!((kinds.len() as u8..=u8::MAX).all(|byte| CommandKind::from_byte(byte).is_none()));
+    }
+
+    #[test]
     fn a_damaged_entry_is_refused_at_every_length_and_never_panics() {
         let payload = packed();
         for len in 0..payload.len() {

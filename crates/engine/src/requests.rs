@@ -324,6 +324,20 @@ mod tests {
     }
 
     #[test]
+    fn e3_a_change_is_unknown_only_once_a_snapshot_covers_its_place() {
+        let mut requests = Requests::default();
+        let change = PendingChange { ticket: Ticket(1), position: position(5, 2), deadline_tick: 99 };
+        requests.change = Some(change);
+        let mut answers = Vec::new();
+        requests.covered(4, &mut answers);
+        assert_eq!(answers, []);
+        requests.covered(5, &mut answers);
+        assert_eq!(answers, [(Ticket(1), Answer::Unknown(Unknown::CoveredBySnapshot))]);
+        requests.covered(6, &mut answers);
+        assert_eq!(answers.len(), 1, "answered once");
+    }
+
+    #[test]
     fn t2_proposals_that_nobody_waits_for_any_more_are_forgotten() {
         let mut requests = Requests::default();
         requests.proposed(position(5, 1), [(NOBODY, u64::MAX)].into_iter());

@@ -158,6 +158,32 @@ mod tests {
     }
 
     #[test]
+    fn a_block_is_let_go_of_as_soon_as_nothing_in_it_is_needed() {
+        let mut index = RecordIndex::default();
+        let records = u64::from(BLOCK_RECORDS_MAX);
+        (1..=3 * records).for_each(|first| index.push(first, first * 100));
+        let mut blocks_behind = |start| {
+            index.truncate_through(start);
+            index.blocks.len()
+        };
+        assert_eq!(blocks_behind(records - 1), 3, "its last record is needed");
+        assert_eq!(blocks_behind(records), 2);
+        assert_eq!(blocks_behind(2 * records), 1);
+        assert_eq!(blocks_behind(3 * records), 1, "the next entry may still overwrite");
+    }
+
+    #[test]
+    fn what_the_index_holds_is_counted() {
+        let mut index = RecordIndex::default();
+        assert_eq!(index.bytes(), 0);
+        let records = u64::from(BLOCK_RECORDS_MAX);
+        (1..=2 * records).for_each(|first| index.push(first, first * 100));
+        let tails = 2 * 2 * (records as usize - 1);
+        assert_eq!(index.blocks.iter().map(|block| block.tail.len()).sum::<usize>(), tails);
+        assert!(index.bytes() >= tails + 2 * size_of::<Block>());
+    }
+
+    #[test]
     fn ten_thousand_groups_with_a_thousand_records_each_fit_64_mib() {
         // All groups in each turn's batch: 10,000 records of 60 bytes between two records of one group.
         let mut bytes = 0;

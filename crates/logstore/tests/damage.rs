@@ -8,9 +8,12 @@
 mod support;
 
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use mraft_disk::MemoryDisk;
-use mraft_logstore::{LogError, LogStore};
+use mraft_disk::memory::Access;
+use mraft_logstore::{Case, LogError, LogOptions, LogStore, SegmentLog};
 use mraft_types::CondemnedReason;
 use support::{Content, Dice, Op, append, apply, content, open, script, twin};
 
@@ -155,6 +158,64 @@ fn a_reader_says_which_entry_is_damaged() {
     assert!(matches!(reader.entries(key, 2, 9, 1 << 20), Err(LogError::Damaged { index: 4, .. })));
     assert_eq!(reader.entries(key, 5, 9, 1 << 20).map(|entries| entries.len()).ok(), Some(5));
     assert_eq!(reader.entries(support::key(2), 2, 9, 1 << 20).map(|entries| entries.len()).ok(), Some(8));
+}
+
+#[test]
+fn a_length_that_leads_out_of_the_file_is_not_believed() {
+    let disk = MemoryDisk::new();
+    let mut log = open(&disk, 1).expect("no fault");
+    apply(&mut log, &Op::Add(vec![1])).expect("no fault");
+    for index in 2..4 {
+        log.write(&[append(1, index..=index, 1, 50)]).expect("no fault");
+    }
+    let path = segments(&disk)[0].0.clone();
+    let reads = Arc::new(AtomicU64::new(0));
+    let counted = Arc::clone(&reads);
+    disk.set_before(move |_, access| {
+        counted.fetch_add(u64::from(matches!(access, Access::Read)), Ordering::Relaxed);
+    });
+    let reader = log.reader();
+    assert_eq!(reader.entries(support::key(1), 3, 3, 1 << 20).map(|entries| entries.len()).ok(), Some(1));
+    assert_eq!(reads.swap(0, Ordering::Relaxed), 2, "the length, then so many bytes");
+    // The second batch; its record is behind its header and its one row. The highest bit of a length of four bytes: half of 4 GiB.
+    disk.flip_bit(&path, (3 * 4096 + 64 + 16) * 8 + 31);
+    let found = reader.entries(support::key(1), 3, 3, 1 << 20);
+    assert!(matches!(found, Err(LogError::Damaged { index: 3, .. })), "{found:?}");
+    assert_eq!(reads.swap(0, Ordering::Relaxed), 1, "nothing of that length is made room for");
+}
+
+#[test]
+fn a_segment_that_is_read_piece_by_piece_comes_back_and_so_does_what_is_not_damaged_in_it() {
+    // Three times what recovery reads at once, in batches that lie across the seams; the damage is behind the first one.
+    const BATCH_BYTES: usize = 300_000;
+    let open_large = |disk: &MemoryDisk, salt| {
+        let options = LogOptions::new(4 << 20, Box::new(move || salt)).with_batch_bytes_max(512 << 10);
+        SegmentLog::open(Arc::new(disk.clone()), support::DIRECTORY.as_ref(), options).expect("opens")
+    };
+    for damaged_at in [None, Some(1_500_000)] {
+        let disk = MemoryDisk::new();
+        let mut ops = vec![Op::Add(vec![1, 2])];
+        for group in [1, 2] {
+            let own = (2..7).map(|index| Op::Write(vec![append(group, index..=index, 1, BATCH_BYTES)]));
+            ops.extend(own);
+        }
+        ops.push(Op::Seal);
+        let mut log = open_large(&disk, 1);
+        ops.iter().for_each(|op| apply(&mut log, op).expect("legal"));
+        assert_eq!(log.status().segments_live, 1);
+        disk.kill();
+        let path = segments(&disk)[0].0.clone();
+        damaged_at.into_iter().for_each(|at| assert!(disk.flip_bit(&path, at * 8)));
+        let log = open_large(&disk, 2);
+        let condemned = log.recovered().iter().filter(|found| found.condemned.is_some()).count();
+        match damaged_at {
+            None => assert!(content(&log) == twin(&ops)),
+            Some(_) => {
+                assert_eq!((condemned, log.recovery_cases().get(&Case::DamagedRecords)), (1, Some(&1)));
+                assert_eq!(content(&log)[&support::key(2)], twin(&ops)[&support::key(2)]);
+            }
+        }
+    }
 }
 
 #[test]

@@ -60,6 +60,28 @@ fn a_log_that_grows_and_shrinks_in_turn_fills_its_files_once() {
 }
 
 #[test]
+fn l5_on_a_full_disk_a_segment_that_waits_for_a_seal_is_freed_before_anything_is_carried() {
+    let disk = MemoryDisk::new();
+    let mut log = open(&disk, 1).expect("opens");
+    apply(&mut log, &Op::Add(vec![1, 2])).expect("legal");
+    let next = grow(&mut log, 2, 2);
+    log.write(&[append(2, 2..=2, 1, 30)]).expect("legal");
+    disk.set_faults(Faults { capacity_bytes: Some(5 * support::SEGMENT_BYTES), ..Faults::default() });
+    let full = (next..next + 100).find(|index| {
+        let written = log.write(&[append(1, *index..=*index, 1, 8_000)]);
+        written.is_err_and(|error| matches!(error, LogError::Full { .. }))
+    });
+    let next = full.expect("the disk has an end");
+    // The first segment held entries of group 1 alone, and the second one holds that of group 2, which hardly writes.
+    log.write(&[mark(1, 1, next - 1, Mark::Truncate(start(next - 1, 1)))]).expect("the reserve is for that");
+    let batches = log.durable_seq();
+    assert!(log.maintain().expect("legal"));
+    assert_eq!((log.durable_seq(), log.status().groups_carried), (batches + 1, 0), "a seal and nothing else");
+    log.write(&[append(1, next..=next, 1, 8_000)]).expect("there is room again");
+    assert_eq!((log.status().segments_recycled, log.status().groups_carried), (1, 0));
+}
+
+#[test]
 fn a_filling_is_told_when_the_log_needs_the_file_soon() {
     let disk = MemoryDisk::new();
     let options = LogOptions::new(2 << 20, Box::new(|| 7)).with_batch_bytes_max(512 << 10);

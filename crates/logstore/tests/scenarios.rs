@@ -57,6 +57,24 @@ fn d9_numbers_that_jump_are_no_missing_batches() {
     }
 }
 
+/// Numbers that the log would give anyway are no jump: no segment is given up half empty.
+#[test]
+fn d9_numbers_that_follow_go_on_in_the_same_segment() {
+    let disk = MemoryDisk::new();
+    let mut log = support::open(&disk, 1).expect("opens");
+    apply(&mut log, &Op::Add(vec![BUSY])).expect("legal");
+    for index in 2..6 {
+        log.write(&[append(BUSY, index..=index, 1, 30)]).expect("legal");
+        for behind in [0, 1] {
+            log.continue_from(log.durable_seq() + behind);
+        }
+    }
+    assert_eq!((log.durable_seq(), log.status().segments_live), (4, 1));
+    log.continue_from(6);
+    log.write(&[append(BUSY, 6..=6, 1, 30)]).expect("legal");
+    assert_eq!((log.durable_seq(), log.status().segments_live), (6, 2));
+}
+
 /// The same when nothing is left but the list of replicas.
 #[test]
 fn d9_numbers_that_jump_are_remembered_with_the_replica_that_is_added() {

@@ -106,6 +106,12 @@ fn what_a_log_says_of_a_replica_meanwhile_is_what_it_would_recover() {
                 let key = would.key;
                 assert_eq!(recovered(&log, key), Some(would.clone()), "seed {seed}, call {at}");
                 assert_eq!(recovered(&twin, key), Some(would), "seed {seed}, call {at}: the twin");
+                for head in [log.head(key), twin.head(key)].into_iter().flatten() {
+                    assert!(
+                        head.terms.is_empty() && head.memberships.is_empty(),
+                        "only its entries say that"
+                    );
+                }
             }
             let known = (1..=4).filter(|group| log.head(key(*group)).is_some()).count();
             assert_eq!(known, twin.recovered().len(), "seed {seed}, call {at}");
@@ -403,6 +409,52 @@ fn l5_a_replica_that_hardly_writes_does_not_pin_the_log() {
     let found = content(&support::open(&disk, 2).expect("opens"));
     assert_eq!(found[&key(1)].1, append(1, 2..=12, 1, 900).entries);
     assert_eq!(found[&key(3)].0.install, Some((start(50, 1), 3)));
+}
+
+#[test]
+fn l5_small_replicas_that_hardly_write_are_carried_many_to_a_batch() {
+    const QUIET: u64 = 20;
+    let disk = MemoryDisk::new();
+    let mut log = support::open(&disk, 1).expect("opens");
+    add(&mut log, &(1..=QUIET + 1).collect::<Vec<_>>());
+    let quiet: Vec<_> = (1..=QUIET).map(|group| append(group, 2..=2, 1, 30)).collect();
+    log.write(&quiet).expect("legal");
+    let mut most = 0;
+    for index in 2..200 {
+        let mut write = append(QUIET + 1, index..=index, 1, 3000);
+        write.mark = Some(Mark::Truncate(start(index, 1)));
+        log.write(&[write]).expect("legal");
+        let mut goes_on = true;
+        while goes_on {
+            let (carried, batches) = (log.status().groups_carried, log.durable_seq());
+            goes_on = log.maintain().expect("legal");
+            assert!(log.durable_seq() <= batches + 1, "a step writes one batch at most");
+            most = most.max(log.status().groups_carried - carried);
+        }
+    }
+    assert!(most >= QUIET, "at most {most} in a batch");
+}
+
+#[test]
+fn gauges_tell_what_there_is() {
+    const GROUPS: u64 = 10;
+    let disk = MemoryDisk::new();
+    let mut log = support::open(&disk, 1).expect("opens");
+    assert_eq!(log.status().index_bytes, 0);
+    add(&mut log, &(1..=GROUPS).collect::<Vec<_>>());
+    let each = log.status().index_bytes / GROUPS;
+    assert!((100..2_000).contains(&each), "a replica without entries takes {each} bytes");
+    for index in 2..30 {
+        log.write(&[append(1, index..=index, 1, 3000)]).expect("legal");
+    }
+    while log.maintain().expect("legal") {}
+    assert!(log.status().index_bytes > GROUPS * each, "its records take some more");
+    let files = disk.files().into_iter().filter(|(path, _)| path.to_string_lossy().contains("segment-"));
+    let status = log.status();
+    assert_eq!(status.segments_live + status.segments_free, files.count() as u64);
+    assert_eq!(status.bytes, (status.segments_live + status.segments_free) * support::SEGMENT_BYTES);
+    assert!(status.segments_live > 1 && status.segments_free > 0, "{status:?}");
+    assert_eq!((status.segments_recycled, status.groups_carried), (0, 0));
 }
 
 #[test]

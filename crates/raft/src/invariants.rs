@@ -51,3 +51,200 @@ impl Raft {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use mraft_types::{HardState, LogPosition, LogStart, Member, Membership, NodeId, ReplicaId, Role};
+
+    use super::*;
+    use crate::{AppendReply, Body, Config, Effect, Event, Message, Restored};
+
+    fn replica(node: u64) -> ReplicaId {
+        ReplicaId::new(0, NodeId::new(node).expect("a node id"))
+    }
+
+    /// One of two voters, with its log at the genesis; index 0 is a log that it never had.
+    fn voter(index: u64) -> Raft {
+        let member = |node| (replica(node), Member { role: Role::Voter, raft_address: format!("h:{node}") });
+        let membership = Membership { members: [1, 2].map(member).into(), ..Membership::default() };
+        let start = match index {
+            0 => LogStart::default(),
+            _ => LogStart { position: LogPosition { index, term: 1 }, membership },
+        };
+        let config = Config {
+            id: replica(1),
+            election_ticks: 10,
+            heartbeat_ticks: 2,
+            check_quorum: true,
+            quiesce_after_ticks: Some(3),
+            append_bytes_max: 1 << 20,
+            inflight_bytes_max: 1 << 20,
+            inflight_messages_max: 16,
+            unapplied_bytes_max: 1 << 20,
+            cache_bytes_max: 1 << 20,
+            snapshot_deadline_ticks: 100,
+        };
+        let restored = Restored {
+            hard_state: HardState { term: start.position.term, vote: None, commit: index },
+            last_index: index,
+            terms: vec![(index, start.position.term)],
+            applied: start.position,
+            start,
+            memberships: Vec::new(),
+            condemned: None,
+        };
+        Raft::new(config, restored).expect("a fresh replica")
+    }
+
+    /// Carries everything out at once; the other voter says yes.
+    fn settle(raft: &mut Raft) {
+        loop {
+            let mut effects = Vec::new();
+            raft.poll(&mut effects);
+            if effects.is_empty() {
+                return;
+            }
+            for effect in effects {
+                match effect {
+                    Effect::Write(write) => raft.step(Event::Persisted { write: write.number }),
+                    Effect::Apply { last, .. } => raft.step(Event::Applied { index: last }),
+                    Effect::Send(Message { term, body, .. }) => {
+                        let granted = true;
+                        let body = match body {
+                            Body::PreVote { .. } => Body::PreVoteReply { granted },
+                            Body::Vote { .. } => Body::VoteReply { granted },
+                            Body::Append { prev, entries, .. } => {
+                                let matched = prev.index + entries.len() as u64;
+                                Body::AppendReply(AppendReply::Accepted { matched })
+                            }
+                            Body::Heartbeat { round, .. } => Body::HeartbeatReply { round },
+                            Body::Quiesce { number, .. } => Body::QuiesceReply { number, agreed: true },
+                            _ => continue,
+                        };
+                        raft.step(Event::Received(Message { from: replica(2), to: replica(1), term, body }));
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    /// Leads, has nothing to do and sleeps.
+    fn sleeping_leader() -> Raft {
+        let mut raft = voter(1);
+        for node in [1, 2] {
+            raft.step(Event::PeerLife { node: replica(node).node(), life: Some(7) });
+        }
+        for number in 1..100 {
+            raft.step(Event::Tick { number, random: 0 });
+            settle(&mut raft);
+            raft.check().expect("invariants");
+            if raft.is_leader() && raft.is_asleep() {
+                return raft;
+            }
+        }
+        panic!("it does not fall asleep: {raft:?}");
+    }
+
+    fn leader(raft: &mut Raft) -> &mut crate::replication::Leader {
+        match &mut raft.standing {
+            Standing::Leader(leader) => leader,
+            other => panic!("it does not lead: {other:?}"),
+        }
+    }
+
+    fn peer(raft: &mut Raft) -> &mut crate::progress::Progress {
+        leader(raft).peers.get_mut(&replica(2)).expect("the other voter")
+    }
+
+    type Break = (&'static str, fn(&mut Raft));
+
+    fn assert_noticed(sound: &Raft, breaks: &[Break]) {
+        sound.check().expect("invariants");
+        for (what, breaks) in breaks {
+            let mut raft = sound.clone();
+            breaks(&mut raft);
+            assert!(raft.check().is_err(), "{what}: not noticed");
+        }
+    }
+
+    #[test]
+    fn a_leader_that_is_not_sound_is_noticed() {
+        let mut awake = sleeping_leader();
+        awake.wake();
+        assert_noticed(
+            &awake,
+            &[
+                ("a log of a later term", |raft| raft.term = 1),
+                ("it leads and follows", |raft| raft.leader = Some(replica(2))),
+                ("it leads and knows no leader", |raft| raft.leader = None),
+                ("a member that is no peer", |raft| leader(raft).peers.clear()),
+                ("a peer is sent what it has", |raft| peer(raft).next = peer(raft).matched),
+                ("a peer has more than there is", |raft| {
+                    peer(raft).matched = 99;
+                    peer(raft).next = 100;
+                }),
+                ("a peer waits for no snapshot", |raft| peer(raft).state = crate::progress::State::Snapshot),
+                ("a log that is not sound", |raft| raft.log.reset(LogStart::default())),
+            ],
+        );
+    }
+
+    #[test]
+    fn q1_a_leader_that_sleeps_without_everybodys_consent_or_with_something_to_do_is_noticed() {
+        assert_noticed(
+            &sleeping_leader(),
+            &[
+                ("a peer that did not agree", |raft| {
+                    let offer = leader(raft).quiescing.offer.take();
+                    leader(raft).quiescing.offer = offer.map(|offer| offer.without_consent());
+                }),
+                ("an entry that is not committed", |raft| {
+                    let offer = leader(raft).quiescing.offer.clone();
+                    raft.propose("x".into()).expect("it leads");
+                    leader(raft).quiescing.offer = offer;
+                }),
+            ],
+        );
+    }
+
+    #[test]
+    fn a_follower_that_is_not_sound_is_noticed() {
+        let mut follower = voter(1);
+        follower.step(Event::PeerLife { node: replica(2).node(), life: Some(7) });
+        follower.become_follower(1, Some(replica(2)));
+        settle(&mut follower);
+        assert_noticed(
+            &follower,
+            &[
+                ("it follows itself", |raft| raft.leader = Some(replica(1))),
+                ("it has no log", |raft| raft.log.reset(LogStart::default())),
+                ("it has a log and waits for one", |raft| raft.standing = Standing::Memberless),
+                ("it is condemned and follows", |raft| {
+                    raft.standing = Standing::Condemned(mraft_types::CondemnedReason::LogLost);
+                }),
+                ("it asks for votes and follows", |raft| {
+                    raft.standing = Standing::Candidate(crate::quorum::Ballot::default());
+                }),
+            ],
+        );
+        let mut asleep = follower;
+        asleep.bound_to = Some(7);
+        assert_noticed(
+            &asleep,
+            &[
+                ("bound to another life", |raft| raft.bound_to = Some(8)),
+                ("bound to nobody", |raft| raft.leader = None),
+                ("asleep while it asks whether it could win", |raft| {
+                    raft.leader = None;
+                    raft.standing = Standing::PreCandidate(crate::quorum::Ballot::default());
+                }),
+            ],
+        );
+        let never_had_a_log = voter(0);
+        assert_noticed(
+            &never_had_a_log,
+            &[("it follows without a log", |raft| raft.standing = Standing::Follower)],
+        );
+    }
+}

@@ -431,4 +431,45 @@ mod tests {
         assert_eq!(start.position, LogPosition { index: 4, term: 3 });
         assert_eq!((log.term_at(3), log.term_at(4), log.term_at(5)), (None, Some(3), Some(7)));
     }
+
+    /// What is wrong, and how to make it so.
+    type Break = (&'static str, fn(&mut LogView));
+
+    #[test]
+    fn each_thing_that_does_not_fit_is_noticed() {
+        let sound = || {
+            let mut log = log(&[1, 3, 3, 7]);
+            log.commit_to(5);
+            log.hand_out(4);
+            log.applied_to(3);
+            log.memberships = vec![(2, Membership::default()), (5, Membership::default())];
+            log.check().expect("invariants");
+            log
+        };
+        let breaks: &[Break] = &[
+            ("applied before the start", |log| log.applied = 0),
+            ("handed out before applied", |log| log.handed = 2),
+            ("committed before handed out", |log| log.commit = 3),
+            ("committed behind the end", |log| log.commit = 6),
+            ("no run at the start", |log| log.runs[0].0 = 0),
+            ("another term at the start", |log| log.start.position.term = 0),
+            ("runs out of order", |log| log.runs[2].0 = 3),
+            ("terms of runs out of order", |log| log.runs[1].1 = 1),
+            ("a run behind the end", |log| log.runs.push_back((6, 8))),
+            ("no run", |log| log.runs.clear()),
+            ("an entry twice", |log| log.cached[1].index = 2),
+            ("an entry of another term", |log| log.cached[1].term = 1),
+            ("an entry too few", |log| log.cached.truncate(3)),
+            ("bytes counted twice", |log| log.cached_bytes += 1),
+            ("bytes counted as applied", |log| log.unapplied_bytes -= 1),
+            ("a membership at the start", |log| log.memberships[0].0 = 1),
+            ("a membership behind the end", |log| log.memberships[1].0 = 6),
+            ("memberships out of order", |log| log.memberships[0].0 = 5),
+        ];
+        for (what, breaks) in breaks {
+            let mut log = sound();
+            breaks(&mut log);
+            assert!(log.check().is_err(), "{what} is not noticed");
+        }
+    }
 }

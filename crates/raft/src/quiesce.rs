@@ -45,6 +45,14 @@ pub(crate) struct Offer {
     pub(crate) is_taken: bool,
 }
 
+#[cfg(test)]
+impl Offer {
+    /// Taken, although nobody agreed.
+    pub(crate) fn without_consent(self) -> Offer {
+        Offer { agreed: BTreeSet::new(), ..self }
+    }
+}
+
 impl Raft {
     /// Whether it sleeps: as a leader it sends nothing, as a follower it waits without a time limit.
     pub fn is_asleep(&self) -> bool {

@@ -18,6 +18,10 @@ use crate::event::Ticket;
 use crate::event::{Proposal, ReadKind};
 use crate::packing::{NO_SLOT, PackedEntry};
 
+mod comparing;
+mod memory;
+mod suspicion;
+
 const GROUP: GroupId = GroupId(3);
 const UID: GroupUid = GroupUid([7; 16]);
 
@@ -31,9 +35,13 @@ fn members() -> Membership {
 }
 
 fn follower() -> Raft {
+    follower_on(1)
+}
+
+fn follower_on(node: u64) -> Raft {
     let start = LogStart { position: LogPosition { index: 1, term: 1 }, membership: members() };
     let config = Config {
-        id: replica(1),
+        id: replica(node),
         election_ticks: 10,
         heartbeat_ticks: 2,
         check_quorum: false,
@@ -64,8 +72,12 @@ struct Play {
     answers: Vec<(Ticket, Answer)>,
     jobs: Vec<ApplyJob>,
     notices: Vec<(GroupId, Notice)>,
+    /// What this test does nothing about.
+    others: Vec<Effect>,
     /// What the state machine says of the log.
     disputed: Option<Dispute>,
+    /// Writes wait for ever while this is set.
+    is_disk_held: bool,
 }
 
 impl Play {
@@ -79,7 +91,9 @@ impl Play {
             answers: Vec::new(),
             jobs: Vec::new(),
             notices: Vec::new(),
+            others: Vec::new(),
             disputed: None,
+            is_disk_held: false,
         }
     }
 
@@ -90,6 +104,7 @@ impl Play {
             self.engine.turn(&mut effects);
             for (group, effect) in effects {
                 match effect {
+                    Effect::Write(write) if self.is_disk_held => self.others.push(Effect::Write(write)),
                     Effect::Write(write) => {
                         self.engine.handle_event(group, Event::Persisted { write: write.number });
                     }
@@ -101,7 +116,7 @@ impl Play {
                     Effect::Send { message, .. } => self.sent.push_back(message),
                     Effect::Answer(ticket, answer) => self.answers.push((ticket, answer)),
                     Effect::Notice(notice) => self.notices.push((group, notice)),
-                    _ => {}
+                    other => self.others.push(other),
                 }
             }
         }
@@ -132,7 +147,11 @@ impl Play {
 
     /// Replica 1 is elected by 2, and 2 has all of its log.
     fn lead(&mut self) {
-        while !self.raft().is_leader() {
+        for ticks in 0.. {
+            if self.raft().is_leader() {
+                break;
+            }
+            assert!(ticks < 100, "it does not come to lead");
             self.tick();
             while let Some(message) = self.sent.pop_front() {
                 let granted = true;
@@ -327,6 +346,16 @@ fn m3_adding_a_node_that_has_a_live_replica_answers_with_that_one_and_changes_no
     let last = play.raft().last_index();
     assert_eq!(add(&mut play, 2), (position, added), "the same replica, by the same change");
     assert_eq!(play.raft().last_index(), last, "nothing was written");
+}
+
+#[test]
+fn e4_what_comes_while_leadership_is_handed_over_is_sent_to_the_successor() {
+    let mut play = Play::new(Limits::default());
+    play.lead();
+    let last = play.raft().last_index();
+    play.handle(Event::Transfer { ticket: Ticket(1), to: Some(replica(2)) });
+    assert_eq!(play.propose(2), last, "nothing is written");
+    assert_eq!(play.answers, [(Ticket(2), Answer::NotApplied(NotApplied::Transferring(replica(2))))]);
 }
 
 impl Play {

@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! What a replica answers when its host asks: the entries in memory, to whom leadership is being handed, what is known of peers; and what
+//! it takes from its host only where it fits.
+
+#![allow(clippy::expect_used, reason = "a test that cannot go on should stop")]
+
+use mraft_raft::{Effect, Event, Ignored, PeerState, ProposeRefused};
+use mraft_types::{Entry, LogPosition, LogStart, ReplicaId, Role};
+
+mod support;
+
+use support::{Group, replica};
+
+fn deliver_all(group: &mut Group) {
+    while !group.wire.is_empty() {
+        group.deliver_at(0);
+    }
+}
+
+/// Three voters that follow replica 1.
+fn led_group() -> Group {
+    let mut group = Group::new(&[1, 2, 3].map(|node| (replica(node), Role::Voter)), |_| {});
+    for _ in 0..100 {
+        group.tick(replica(1), 0);
+        deliver_all(&mut group);
+        if group.leaders() == [replica(1)] {
+            return group;
+        }
+    }
+    panic!("replica 1 does not lead");
+}
+
+fn propose(group: &mut Group, id: ReplicaId, text: &'static str) {
+    group.raft_mut(id).expect("it runs").propose(text.into()).expect("it leads");
+    group.poll(id);
+    deliver_all(group);
+}
+
+#[test]
+fn entries_in_memory_are_those_of_the_log_up_to_the_bytes_that_are_wanted() {
+    let mut group = led_group();
+    for text in ["one", "two", "three"] {
+        propose(&mut group, replica(1), text);
+    }
+    for id in [1, 2, 3].map(replica) {
+        let (raft, disk) = (group.raft(id).expect("it runs"), &group.node(id).disk);
+        assert_eq!(raft.entries(2, raft.last_index(), usize::MAX).as_ref(), Some(&disk.entries));
+        let weights: Vec<usize> = disk.entries.iter().map(Entry::cost_bytes).collect();
+        let taken = |bytes_max| raft.entries(3, 5, bytes_max).map(|entries| entries.len());
+        assert_eq!(taken(weights[1] + weights[2]), Some(2));
+        assert_eq!(taken(weights[1] + weights[2] - 1), Some(1));
+        assert_eq!(taken(0), Some(1), "never none");
+        assert_eq!(raft.entries(1, 5, usize::MAX), None, "the log begins behind 1");
+    }
+}
+
+#[test]
+fn whom_leadership_is_handed_to_is_known_until_it_is_decided() {
+    let mut group = led_group();
+    let handing = |group: &Group, id| group.raft(id).expect("it runs").transfer_in_progress();
+    group.step(replica(1), Event::TransferLeader { to: replica(2) });
+    assert_eq!([1, 2, 3].map(|node| handing(&group, replica(node))), [Some(replica(2)), None, None]);
+    let refused = group.raft_mut(replica(1)).expect("it runs").propose("late".into());
+    assert_eq!(refused, Err(ProposeRefused::Transferring(replica(2))));
+    deliver_all(&mut group);
+    assert_eq!(group.leaders(), [replica(2)]);
+    assert_eq!([1, 2, 3].map(|node| handing(&group, replica(node))), [None; 3]);
+}
+
+#[test]
+fn a_leader_knows_its_peers_and_nobody_else_does() {
+    let mut group = led_group();
+    propose(&mut group, replica(1), "one");
+    let last = group.raft(replica(1)).expect("it runs").last_index();
+    let peers = group.raft(replica(1)).expect("it runs").peers();
+    let known: Vec<_> = peers.iter().map(|peer| (peer.id, peer.state, peer.matched, peer.next)).collect();
+    assert_eq!(known, [2, 3].map(|node| (replica(node), PeerState::Replicate, last, last + 1)));
+    assert!(peers.iter().all(|peer| peer.is_active && peer.inflight_messages == 0));
+    assert_eq!(group.raft(replica(2)).expect("it runs").peers(), []);
+}
+
+#[test]
+fn d11_the_log_is_truncated_only_at_a_position_that_it_has_and_once() {
+    let mut group = led_group();
+    propose(&mut group, replica(1), "one");
+    propose(&mut group, replica(1), "two");
+    let mut truncate = |index, term| {
+        let start = LogStart { position: LogPosition { index, term }, ..LogStart::default() };
+        // The store persisted what it applied before it says so.
+        let node = group.node_mut(replica(1));
+        node.disk.machine = node.machine.clone();
+        group.step(replica(1), Event::Truncate { start });
+        let raft = group.raft_mut(replica(1)).expect("it runs");
+        (raft.start().position.index, raft.take_ignored().contains_key(&Ignored::OutOfPlace))
+    };
+    let term = 2;
+    assert_eq!(truncate(3, term - 1), (1, true), "an entry of another term");
+    assert_eq!(truncate(9, term), (1, true), "behind the end");
+    assert_eq!(truncate(3, term), (3, false));
+    assert_eq!(truncate(3, term), (3, true), "it begins there already");
+    assert_eq!(truncate(2, term), (3, true), "it begins later");
+}
+
+#[test]
+fn numbers_of_writes_can_begin_anew_and_nothing_else_changes() {
+    let mut group = led_group();
+    (0..5).for_each(|_| propose(&mut group, replica(1), "durable"));
+    group.node_mut(replica(1)).disk_held = true;
+    for _ in 0..2 {
+        group.raft_mut(replica(1)).expect("it runs").propose("waits".into()).expect("it leads");
+        group.poll(replica(1));
+    }
+    let numbers: Vec<u64> = group.node(replica(1)).pending.iter().map(|write| write.number).collect();
+    let mut raft = group.raft(replica(1)).expect("it runs").clone();
+    let (durable, last) = (raft.durable_index(), raft.last_index());
+    assert_eq!(durable + 2, last);
+    let by = raft.count_anew();
+    assert_eq!(numbers, [by + 1, by + 2], "everything up to there is durable");
+    assert_eq!(raft.check(), Ok(()));
+    assert_eq!(raft.clone().count_anew(), 0, "once is enough");
+    raft.step(Event::Persisted { write: 1 });
+    assert_eq!((raft.durable_index(), raft.check()), (durable + 1, Ok(())));
+    raft.step(Event::Persisted { write: 2 });
+    assert_eq!((raft.durable_index(), raft.check()), (last, Ok(())));
+    raft.propose("next".into()).expect("it leads");
+    let mut effects = Vec::new();
+    raft.poll(&mut effects);
+    let written = effects.iter().find_map(|effect| match effect {
+        Effect::Write(write) => Some(write.number),
+        _ => None,
+    });
+    assert_eq!(written, Some(3));
+}
