@@ -104,6 +104,15 @@ impl Recovery {
             recovery.lost(Case::MissingSegment, first.header.first_batch_seq.saturating_sub(1))?;
         }
         for (at, segment) in needed.iter().enumerate() {
+            let before = recovery.walked.values().map(|walked| walked.highest_seq).max().unwrap_or(0);
+            if segment.header.first_batch_seq <= before {
+                // Numbers never repeat, not even that of a torn batch whose header is there.
+                let first = segment.header.first_batch_seq;
+                let reason = format!(
+                    "begins with batch {first}, and an earlier use has batch {before}; no log wrote it"
+                );
+                return Err(refused(&segment.path, reason));
+            }
             recovery.read_use(segment, at == 0, needed.get(at + 1).map(|next| next.header.durable_seq))?;
         }
         for headerless in &directory.headerless {
