@@ -70,13 +70,18 @@ impl Coverage for Instrumented {
     fn counted(&mut self, mut each: impl FnMut(u32, u8)) {
         WATCHES.store(false, Ordering::Relaxed);
         // Most of the program has nothing to do with one input: what is zero is passed over in large steps.
-        for (block, at) in self.bytes().chunks(BLOCK_BYTES).zip((0_u32..).step_by(BLOCK_BYTES)) {
-            if is_zero(block) {
+        for (large, at) in self.bytes().chunks(LARGE_BYTES).zip((0_u32..).step_by(LARGE_BYTES)) {
+            if is_zero::<LARGE_BYTES>(large) {
                 continue;
             }
-            for (count, offset) in block.iter().zip(0..) {
-                if *count > 0 {
-                    each(at + offset, *count);
+            for (small, at) in large.chunks(SMALL_BYTES).zip((at..).step_by(SMALL_BYTES)) {
+                if is_zero::<SMALL_BYTES>(small) {
+                    continue;
+                }
+                for (count, at) in small.iter().zip(at..) {
+                    if *count > 0 {
+                        each(at, *count);
+                    }
                 }
             }
         }
@@ -89,10 +94,12 @@ impl Coverage for Instrumented {
 }
 
 /// Counters that are looked at together.
-const BLOCK_BYTES: usize = 64;
+const LARGE_BYTES: usize = 512;
+/// The same where one of them is not zero.
+const SMALL_BYTES: usize = 32;
 
-fn is_zero(block: &[u8]) -> bool {
-    match block.first_chunk::<BLOCK_BYTES>() {
+fn is_zero<const BYTES: usize>(block: &[u8]) -> bool {
+    match block.first_chunk::<BYTES>() {
         // Without a way out in between it is a handful of instructions.
         Some(block) => block.iter().fold(0, |all, count| all | count) == 0,
         None => block.iter().all(|count| *count == 0),

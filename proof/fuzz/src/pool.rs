@@ -103,9 +103,13 @@ impl Pool {
     fn weigh(&mut self) {
         const NOBODY: u32 = u32::MAX;
         let mut stands_for = vec![NOBODY; self.executions.len()];
+        let mut reached = Vec::new();
         for (at, entry) in (0_u32..).zip(&self.entries) {
             for feature in &entry.features {
                 let best = &mut stands_for[*feature as usize];
+                if *best == NOBODY {
+                    reached.push(*feature);
+                }
                 let is_better = self
                     .entries
                     .get(*best as usize)
@@ -116,9 +120,10 @@ impl Pool {
             }
         }
         let mut weights = vec![0.0_f64; self.entries.len()];
-        for (feature, at) in stands_for.iter().enumerate() {
-            if let Some(weight) = weights.get_mut(*at as usize) {
-                let executions = f64::from(self.executions[feature].max(1));
+        for feature in reached {
+            let at = stands_for[feature as usize];
+            if let Some(weight) = weights.get_mut(at as usize) {
+                let executions = f64::from(self.executions[feature as usize].max(1));
                 *weight = weight.max(1.0 / executions.sqrt());
             }
         }

@@ -72,7 +72,7 @@ impl Outcome {
 
 /// A search in one target.
 pub struct Search<'a, C> {
-    target: &'a Target,
+    target: &'static Target,
     coverage: C,
     random: Random,
     pool: Pool,
@@ -89,7 +89,7 @@ pub struct Search<'a, C> {
 impl<'a, C: Coverage> Search<'a, C> {
     /// A search that begins with nothing.
     pub fn new(
-        target: &'a Target,
+        target: &'static Target,
         coverage: C,
         seed: u64,
         witness: &'a mut dyn FnMut(u64, &[u8]),
@@ -124,6 +124,7 @@ impl<'a, C: Coverage> Search<'a, C> {
         while !self.is_done(length) {
             let Some((entry, other)) = self.pool.pick(&mut self.random) else { return };
             let with = Ingredients {
+                shape: &self.target.shape,
                 words: &self.words,
                 other: &other.input,
                 constants: &entry.constants,
@@ -325,7 +326,7 @@ fn without(input: &[u8], at: usize, len: usize) -> Vec<u8> {
 mod tests {
     use std::cell::Cell;
 
-    use mraft_fuzz::target::Said;
+    use mraft_fuzz::target::{Said, Shape};
 
     use super::*;
 
@@ -385,6 +386,7 @@ mod tests {
         run: steps,
         seeds: || vec![b"0000".to_vec()],
         words: || vec![b"m", b"r", b"f", b"t"],
+        shape: Shape::Bytes,
         bytes_max: 32,
         cost: 1,
     };

@@ -24,7 +24,7 @@ use mraft_types::{CondemnedReason, Entry, EntryKind, GroupId, HardState, Payload
 use super::pieces::{disk_with, pieces, put_file, put_pieces, put_small_file, raw_file, small_file};
 use super::samples;
 use crate::memory::bounded;
-use crate::target::{Said, Target};
+use crate::target::{Said, Shape, Target};
 
 pub const LOG: Target = Target {
     name: "log",
@@ -45,6 +45,7 @@ pub const LOG: Target = Target {
             b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01",
         ]
     },
+    shape: Shape::Behind(1, &Shape::Pieces(&[Shape::Bytes, Shape::Pieces(&[Shape::Bytes])])),
     bytes_max: 2048,
     cost: 50,
 };
