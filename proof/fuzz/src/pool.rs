@@ -12,16 +12,25 @@ pub const CLASSES: u32 = 8;
 
 /// The feature of a counter that is not zero.
 pub fn feature(counter: u32, count: u8) -> Feature {
-    let class = match count {
-        0..=3 => u32::from(count.saturating_sub(1)),
-        4..=7 => 3,
-        8..=15 => 4,
-        16..=31 => 5,
-        32..=127 => 6,
-        _ => 7,
-    };
-    counter * CLASSES + class
+    counter * CLASSES + u32::from(CLASS_OF[count as usize])
 }
+
+const CLASS_OF: [u8; 256] = {
+    let mut classes = [0; 256];
+    let mut count = 1;
+    while count < classes.len() {
+        classes[count] = match count {
+            ..=3 => count as u8 - 1,
+            4..=7 => 3,
+            8..=15 => 4,
+            16..=31 => 5,
+            32..=127 => 6,
+            _ => 7,
+        };
+        count += 1;
+    }
+    classes
+};
 
 /// An input that is worth changing.
 #[derive(Clone, Debug)]
@@ -70,7 +79,9 @@ impl Pool {
     /// One more input.
     pub fn add(&mut self, entry: Entry) {
         self.entries.push(entry);
-        self.until_weighed = self.until_weighed.min(WEIGH_AFTER_NEWS);
+        // The more there are, the longer it takes.
+        let wait = WEIGH_AFTER_NEWS.max(self.entries.len() as u32);
+        self.until_weighed = self.until_weighed.min(wait);
     }
 
     /// An execution had these features.
@@ -146,11 +157,13 @@ impl Pool {
                 (entry, parts)
             })
             .collect();
-        let mut covered = std::collections::BTreeSet::new();
+        let parts_end =
+            left.iter().filter_map(|(_, parts)| parts.last()).max().map_or(0, |last| *last as usize + 1);
+        let mut is_covered = vec![false; parts_end];
         let mut chosen = Vec::new();
         loop {
             for (_, parts) in &mut left {
-                parts.retain(|part| !covered.contains(part));
+                parts.retain(|part| !is_covered[*part as usize]);
             }
             left.retain(|(_, parts)| !parts.is_empty());
             // The most that is new for its bytes.
@@ -161,7 +174,7 @@ impl Pool {
             });
             let Some((best, _)) = best else { break };
             let (entry, parts) = left.swap_remove(best);
-            covered.extend(parts);
+            parts.iter().for_each(|part| is_covered[*part as usize] = true);
             chosen.push(entry);
         }
         chosen.sort_by(|one, other| (one.input.len(), &one.input).cmp(&(other.input.len(), &other.input)));

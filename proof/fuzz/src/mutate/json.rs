@@ -25,7 +25,19 @@ const VALUES: &[&[u8]] = &[
     b"-9223372036854775809",
     b"18446744073709551615",
     b"18446744073709551616",
+    b"123456789012345678901234567890",
     b"123456789012345678901234567890.5",
+    b"12345678901234567890.12345678901234567890e-7",
+    b"1.7976931348623159e308",
+    b"0.0000000000000000000000000000000001e-300",
+    b"1e-330",
+    b"0e99999999999",
+    b"1e99999999999",
+    b"1.5e-99999999999",
+    b"1.0E+5",
+    b"0.0",
+    b"1.x",
+    b"1.5ex",
     b"4294967296",
     b"65536",
     b"256",
@@ -132,10 +144,12 @@ pub fn once(input: &mut Vec<u8>, with: &Ingredients<'_>, random: &mut Random) {
     let Some(begin) = begin else { return bytes::once(input, with, random) };
     let mut document = input.split_off(begin);
     let tokens = tokens(&document);
-    match random.below(12) {
-        0..=3 => signs(&mut document, &tokens, random),
+    match random.below(13) {
+        0..=2 => signs(&mut document, &tokens, random),
+        3 => spaces(&mut document, &tokens, random),
         4..=6 => value(&mut document, &tokens, with, random),
         7 => text(&mut document, &tokens, random),
+        8 if random.one_in(4) => escape_names(&mut document, &tokens),
         8 => name(&mut document, &tokens, with, random),
         _ => parts(&mut document, &tokens, with, random),
     }
@@ -250,6 +264,45 @@ fn signs(document: &mut Vec<u8>, tokens: &[Token], random: &mut Random) {
             let Some(other) = random.pick(tokens).copied() else { return };
             let copy = document[other.start..other.end].to_vec();
             document.splice(start..end, copy);
+        }
+    }
+}
+
+/// Puts every kind of space between things, everywhere or at some places. At the end there is something else behind it now and then.
+fn spaces(document: &mut Vec<u8>, tokens: &[Token], random: &mut Random) {
+    let places = [1, 4, 16][random.below(3)];
+    let mut spaced = Vec::with_capacity(document.len() * 2);
+    let mut from = 0;
+    for token in tokens {
+        spaced.extend_from_slice(&document[from..token.start]);
+        if random.one_in(places) {
+            space(&mut spaced, random);
+        }
+        spaced.extend_from_slice(&document[token.start..token.end]);
+        from = token.end;
+    }
+    if random.one_in(2) {
+        space(&mut spaced, random);
+        if random.one_in(4) {
+            spaced.extend_from_slice(random.pick(SIGNS).copied().unwrap_or_default());
+        }
+    }
+    *document = spaced;
+}
+
+/// All four kinds in a row, or one of them.
+fn space(to: &mut Vec<u8>, random: &mut Random) {
+    let at = random.below(4);
+    let all = b" \n\t\r \n\t\r";
+    to.extend_from_slice(&all[at..at + [1, 4][random.below(2)]]);
+}
+
+/// Writes the first letter of each name with an escape: whoever reads it cannot point at the bytes any more.
+fn escape_names(document: &mut Vec<u8>, tokens: &[Token]) {
+    for at in (0..tokens.len()).rev().filter(|at| is_name(tokens, *at)) {
+        let first = tokens[at].start + 1;
+        if let Some(letter @ (b'a'..=b'z' | b'_')) = document.get(first).copied() {
+            document.splice(first..=first, format!("\\u{letter:04x}").into_bytes());
         }
     }
 }
@@ -395,7 +448,7 @@ mod tests {
         };
         let mut random = Random::new(1);
         let mut seen = BTreeSet::new();
-        for _ in 0..50_000 {
+        for _ in 0..400_000 {
             let mut input = b"\x04{\"a\":1,\"b\":\"x\"}".to_vec();
             once(&mut input, &with, &mut random);
             assert_eq!(input[0], 4, "what is before the document was changed");
@@ -415,6 +468,9 @@ mod tests {
             r#"{"a":1,"b":"x"} "#,
             r#"{"a":1,"b":"\u0078"}"#,
             r#"{"\u0061":1,"b":"x"}"#,
+            r#"{"\u0061":1,"\u0062":"x"}"#,
+            "{\"a\":1,\"b\":\"x\"} \n\t\r",
+            "\n{\"a\":1,\"b\":\"x\"}",
             r#"{"a":1"#,
             r#""#,
         ] {

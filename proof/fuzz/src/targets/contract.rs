@@ -35,7 +35,7 @@ pub const CONTRACT: Target = Target {
         words
     },
     shape: Shape::Behind(1, &Shape::Json),
-    bytes_max: 768,
+    bytes_max: 1536,
     cost: 2,
 };
 
