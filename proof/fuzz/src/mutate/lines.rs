@@ -5,7 +5,7 @@
 use super::{Ingredients, bytes, json};
 use crate::random::Random;
 
-/// What may stand for a value, right or wrong.
+/// What may stand for a value.
 const VALUES: &[&str] = &[
     "true",
     "false",
@@ -13,25 +13,14 @@ const VALUES: &[&str] = &[
     "1",
     "-1",
     "7",
-    "+5",
-    "0x10",
-    "0o7",
-    "0b1",
-    "1_000",
-    "1__0",
+    "60",
+    "4096",
     "60000",
     "4294967296",
-    "18446744073709551615",
-    "18446744073709551616",
-    "9223372036854775808",
-    "-9223372036854775808",
+    "9223372036854775807",
     "281474976710655",
     "1.5",
     "1e9",
-    "-0.0",
-    "inf",
-    "nan",
-    "''",
     "\"\"",
     "\"0\"",
     "\"7\"",
@@ -55,20 +44,39 @@ const VALUES: &[&str] = &[
     "\"localhost:65536\"",
     "\"0.0.0.0:1\"",
     "\"a b:1\"",
-    "\"/d\"",
+    "'/d'",
+    "'/d/e'",
+    "\"\\u00e9\"",
+    "[]",
+    "{}",
+];
+
+/// The same, in forms that are rare or wrong.
+const ODD_VALUES: &[&str] = &[
+    "+5",
+    "0x10",
+    "0o7",
+    "0b1",
+    "1_000",
+    "1__0",
+    "18446744073709551615",
+    "18446744073709551616",
+    "9223372036854775808",
+    "-9223372036854775808",
+    "-0.0",
+    "inf",
+    "nan",
+    "''",
     "\"\\u0000\"",
     "\"\\uD800\"",
     "\"\\x\"",
-    "\"\\u00e9\"",
     "'''a'''",
     "\"\"\"a\\\n b\"\"\"",
     "2024-01-01",
     "2024-01-01T00:00:00Z",
     "00:00:01",
-    "[]",
     "[1, 'a']",
     "[[1], {}]",
-    "{}",
     "{ a = 1 }",
     "{ 0 = { 7 = 'a:1' } }",
     "{ 0 = { 7 = true, 7 = false } }",
@@ -105,6 +113,23 @@ const LINES: &[&str] = &[
     "\0",
 ];
 
+/// Settings that are put in together.
+const MANY: [usize; 4] = [2, 4, 16, 48];
+
+/// A setting as a flag or of the environment: right or wrong, for a known name mostly.
+pub fn made(with: &Ingredients<'_>, random: &mut Random) -> Vec<u8> {
+    let name = word(with, random);
+    let name = if random.one_in(2) { [b"-", name].concat() } else { variable(name) };
+    [&name, &b"="[..], value(with, random).trim_ascii()].concat()
+}
+
+/// The name that a setting has in the environment.
+fn variable(name: &[u8]) -> Vec<u8> {
+    let name = name.to_ascii_uppercase();
+    let parts: Vec<&[u8]> = name.split(|byte| *byte == b'.').collect();
+    parts.join(&b"__"[..])
+}
+
 /// Makes one change. What looks like JSON is changed as that.
 pub fn once(input: &mut Vec<u8>, with: &Ingredients<'_>, random: &mut Random) {
     if input.first() == Some(&b'{') && !random.one_in(8) {
@@ -122,10 +147,8 @@ pub fn once(input: &mut Vec<u8>, with: &Ingredients<'_>, random: &mut Random) {
         }
         3 => lines.insert(at, random.pick(&others).copied().unwrap_or_default().to_vec()),
         4 => lines.insert(at, random.pick(LINES).copied().unwrap_or_default().into()),
-        5..=6 => {
-            let new = [word(with, random), b" = ", &value(with, random)].concat();
-            lines.insert(at, new);
-        }
+        5 => lines.insert(at, [word(with, random), b" = ", &value(with, random)].concat()),
+        6 => many(&mut lines, with, random),
         _ => setting(&mut lines[at], &others, with, random),
     }
     *input = lines.join(&b'\n');
@@ -143,7 +166,26 @@ fn value(with: &Ingredients<'_>, random: &mut Random) -> Vec<u8> {
     match random.below(6) {
         0 => word(with, random).to_vec(),
         1 => [b"\"", word(with, random), b"\""].concat(),
+        2 => random.pick(ODD_VALUES).copied().unwrap_or_default().into(),
         _ => random.pick(VALUES).copied().unwrap_or_default().into(),
+    }
+}
+
+/// Puts in several settings that are not there yet, before any table begins. One value in so many is an odd one: each spoils the rest.
+fn many(lines: &mut Vec<Vec<u8>>, with: &Ingredients<'_>, random: &mut Random) {
+    let odd = [1, 16, 1000][random.below(3)];
+    for _ in 0..MANY[random.below(MANY.len())] {
+        let name = word(with, random);
+        let is_name = name.len() > 2 && name.iter().all(|byte| byte.is_ascii_alphabetic() || *byte == b'_');
+        if !is_name || lines.iter().any(|line| line.starts_with(name)) {
+            continue;
+        }
+        let value = match random.below(4) {
+            0 if random.one_in(odd) => value(with, random),
+            0..=1 => [b"\"", word(with, random), b"\""].concat(),
+            _ => random.pick(VALUES).copied().unwrap_or_default().into(),
+        };
+        lines.insert(0, [name, b" = ", &value].concat());
     }
 }
 
@@ -158,11 +200,7 @@ fn setting(line: &mut Vec<u8>, others: &[&[u8]], with: &Ingredients<'_>, random:
     let (name, new) = match random.below(12) {
         0 => (word(with, random).to_vec(), old),
         1 => ([b"-", word(with, random)].concat(), old),
-        2 => {
-            let word = word(with, random).to_ascii_uppercase();
-            let parts: Vec<&[u8]> = word.split(|byte| *byte == b'.').collect();
-            (parts.join(&b"__"[..]), old)
-        }
+        2 => (variable(word(with, random)), old),
         3 => ([&name, &b"."[..], [&b"0"[..], b"7", b"0.7", b"x", b"''"][random.below(5)]].concat(), old),
         4 => {
             let other = random.pick(others).copied().unwrap_or_default();

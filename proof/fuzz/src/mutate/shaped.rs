@@ -62,6 +62,7 @@ fn in_pieces(shapes: &'static [Shape], input: &mut Vec<u8>, with: &Ingredients<'
         3 => {
             let part = match shape_of(at) {
                 Shape::Made(make) if random.one_in(2) => make(&mut |len| random.below(len)),
+                Shape::Lines if random.one_in(2) => lines::made(with, random),
                 _ => random.pick(&others).map_or_else(Vec::new, |other| other.to_vec()),
             };
             parts.insert(random.below(parts.len() + 1), part);

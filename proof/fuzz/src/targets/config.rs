@@ -34,7 +34,7 @@ pub const CONFIG: Target = Target {
     seeds,
     words,
     shape: Shape::Behind(1, &Shape::Pieces(&[Shape::Lines])),
-    bytes_max: 1024,
+    bytes_max: 3072,
     cost: 40,
 };
 
