@@ -370,7 +370,12 @@ impl Tracker {
         self.last_address = Some(address);
         self.entry_bytes += bytes;
         if let Some(part) = head.part {
-            let (expected, mut run) = match self.checkpoint.take() {
+            let before = self.checkpoint.take();
+            if before.is_some() && part.number == 1 {
+                // A restart or a write came between the parts, and it was begun anew.
+                cases.push(Case::IncompleteCheckpoint);
+            }
+            let (expected, mut run) = match before.filter(|_| part.number != 1) {
                 Some((number, run)) => (number + 1, run),
                 // The parts before it may have been recycled, when a later truncation made them unneeded.
                 None if is_front => (part.number, Run::default()),
