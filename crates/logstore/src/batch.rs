@@ -170,7 +170,9 @@ fn parse(bytes: &[u8], salt: Salt) -> Result<Found, DecodeError> {
         list.push(Row { slot, records, first_sequence: table.u64("row.first_sequence")? });
     }
     let is_counted = list.iter().all(|row| row.first_sequence <= NUMBER_MAX);
-    if batch_seq > NUMBER_MAX || durable_seq >= batch_seq || oldest_use > NUMBER_MAX || !is_counted {
+    let is_as_its_kind = (kind == BatchKind::Seal) == (rows == 0 && payload_bytes == 0);
+    let is_numbered = batch_seq <= NUMBER_MAX && durable_seq < batch_seq && oldest_use <= NUMBER_MAX;
+    if !is_numbered || !is_counted || !is_as_its_kind {
         return Ok(Found::Impossible);
     }
     let numbers = BatchNumbers { kind, batch_seq, durable_seq, oldest_use };

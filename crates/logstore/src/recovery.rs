@@ -104,6 +104,15 @@ impl Recovery {
             recovery.lost(Case::MissingSegment, first.header.first_batch_seq.saturating_sub(1))?;
         }
         for (at, segment) in needed.iter().enumerate() {
+            let before = recovery.walked.values().map(|walked| walked.highest_seq).max().unwrap_or(0);
+            if segment.header.first_batch_seq <= before {
+                // Numbers never repeat, not even that of a torn batch whose header is there.
+                let first = segment.header.first_batch_seq;
+                let reason = format!(
+                    "begins with batch {first}, and an earlier use has batch {before}; no log wrote it"
+                );
+                return Err(refused(&segment.path, reason));
+            }
             recovery.read_use(segment, at == 0, needed.get(at + 1).map(|next| next.header.durable_seq))?;
         }
         for headerless in &directory.headerless {
@@ -114,7 +123,7 @@ impl Recovery {
         }
         if let Some(held) = &recovery.last {
             // It counts only when it is written again, and by then the log was touched.
-            check_records(held).map_err(|error| broken(held, &error))?;
+            check_records(held, &recovery.replicas).map_err(|error| broken(held, &error))?;
         }
         if recovery.highest_seq > NUMBER_MAX - NUMBERS_LEFT_MIN {
             let reason = format!("holds batches up to {}; no log gets there", recovery.highest_seq);
@@ -194,7 +203,7 @@ impl Recovery {
     pub(crate) fn take_record(&mut self, body: &[u8], address: Address) -> Result<(), DecodeError> {
         let (head, entries) = read_entries(body)?;
         let cases = match self.replicas.get_mut(&head.slot) {
-            Some(tracker) => tracker.take(head, entries, address, body.len() as u64),
+            Some(tracker) => tracker.take(head, entries, address, body.len() as u64)?,
             None => vec![Case::Garbage],
         };
         cases.into_iter().for_each(|case| self.count(case));
@@ -327,12 +336,19 @@ impl Tracker {
         }
     }
 
-    fn take(&mut self, head: Head<State>, entries: EntriesRead, address: Address, bytes: u64) -> Vec<Case> {
+    fn take(
+        &mut self,
+        head: Head<State>,
+        entries: EntriesRead,
+        address: Address,
+        bytes: u64,
+    ) -> Result<Vec<Case>, DecodeError> {
+        Footing::of(self).step(&head, &entries)?;
         let mut cases = Vec::new();
-        let is_front = self.sequence == 0 && !self.is_unsure && self.lost_sequence == 0;
+        let is_front = self.is_front();
         if head.sequence <= self.sequence {
             cases.push(Case::Repeated);
-            return cases;
+            return Ok(cases);
         }
         if head.sequence != self.sequence + 1 {
             if is_front {
@@ -354,7 +370,12 @@ impl Tracker {
         self.last_address = Some(address);
         self.entry_bytes += bytes;
         if let Some(part) = head.part {
-            let (expected, mut run) = match self.checkpoint.take() {
+            let before = self.checkpoint.take();
+            if before.is_some() && part.number == 1 {
+                // A restart or a write came between the parts, and it was begun anew.
+                cases.push(Case::IncompleteCheckpoint);
+            }
+            let (expected, mut run) = match before.filter(|_| part.number != 1) {
                 Some((number, run)) => (number + 1, run),
                 // The parts before it may have been recycled, when a later truncation made them unneeded.
                 None if is_front => (part.number, Run::default()),
@@ -363,7 +384,7 @@ impl Tracker {
             if part.number != expected {
                 // The parts before it are on the other side of a gap; without them it says nothing.
                 cases.push(Case::IncompleteCheckpoint);
-                return cases;
+                return Ok(cases);
             }
             entries.append_to(&mut run, address);
             match head.state {
@@ -373,7 +394,7 @@ impl Tracker {
                 }
                 _ => self.checkpoint = Some((part.number, run)),
             }
-            return cases;
+            return Ok(cases);
         }
         if self.checkpoint.take().is_some() {
             cases.push(Case::IncompleteCheckpoint);
@@ -388,7 +409,12 @@ impl Tracker {
         if let Some(state) = head.state {
             self.take_state(state, address, &mut cases);
         }
-        cases
+        Ok(cases)
+    }
+
+    /// Whether nothing of it was read yet, and nothing says that there was something.
+    fn is_front(&self) -> bool {
+        self.sequence == 0 && !self.is_unsure && self.lost_sequence == 0
     }
 
     fn take_state(&mut self, state: State, address: Address, cases: &mut Vec<Case>) {
@@ -444,6 +470,48 @@ impl Tracker {
     }
 }
 
+/// Where a replica's next record begins: what must be known of it to tell a record that nobody wrote before it counts.
+struct Footing {
+    sequence: u64,
+    start: Index,
+    /// Whatever comes first is not the first that there was.
+    is_front: bool,
+    /// Nothing is missing, so that the start is the one that the record's writer knew.
+    is_sound: bool,
+}
+
+impl Footing {
+    fn of(tracker: &Tracker) -> Footing {
+        let is_front = tracker.is_front();
+        let Tracker { sequence, is_broken, .. } = *tracker;
+        Footing { sequence, start: tracker.state.start.position.index, is_front, is_sound: !is_broken }
+    }
+
+    /// Goes behind a record. Its entries begin behind the start: a log takes no others.
+    fn step(&mut self, head: &Head<State>, entries: &EntriesRead) -> Result<(), DecodeError> {
+        if head.sequence <= self.sequence {
+            return Ok(());
+        }
+        self.is_sound &= self.is_front || head.sequence == self.sequence + 1;
+        self.is_front = false;
+        self.sequence = head.sequence;
+        let start = head.state.as_ref().map(|state| state.start.position.index);
+        if head.part.is_some() {
+            // It may not count, and replaces everything if it does.
+            self.start = self.start.max(start.unwrap_or(0));
+            return Ok(());
+        }
+        match entries.0.first() {
+            Some((first, ..)) if self.is_sound && *first <= self.start => {
+                return Err(DecodeError::Invalid("record.first_index", *first));
+            }
+            _ => {}
+        }
+        self.start = start.unwrap_or(self.start);
+        Ok(())
+    }
+}
+
 /// The list and the segments of a directory, read without touching anything; `None` when there is no log yet.
 pub(crate) fn look(
     disk: &dyn Disk,
@@ -465,18 +533,23 @@ pub(crate) fn look(
 /// Batches that can still be numbered when a log is opened: what it writes must be readable the next time. More than anybody writes.
 const NUMBERS_LEFT_MIN: u64 = 1 << 40;
 
-/// Whether records that are known to be whole can be read, to the last one, and are of the replicas that the batch's rows name: by these
-/// it is decided whether it is written again.
-fn check_records(held: &HeldBatch) -> Result<(), DecodeError> {
+/// Whether records that are known to be whole can be read, to the last one, follow those before them, and are of the replicas that the
+/// batch's rows name: by these it is decided whether it is written again.
+fn check_records(held: &HeldBatch, replicas: &BTreeMap<u32, Tracker>) -> Result<(), DecodeError> {
     let slots: BTreeSet<u32> = held.rows.iter().map(|row| row.slot).collect();
+    let known = |slot: &u32| Some((*slot, Footing::of(replicas.get(slot)?)));
+    let mut footings: BTreeMap<u32, Footing> = slots.iter().filter_map(known).collect();
     let mut rest = held.payload.as_slice();
     while !rest.is_empty() {
         let (len, _) = decode_record_head(rest)?;
         let behind = &rest[RECORD_HEAD_BYTES..];
         let body = behind.get(..len).ok_or(DecodeError::Truncated("record.body"))?;
-        let slot = read_entries(body)?.0.slot;
-        if !slots.contains(&slot) {
-            return Err(DecodeError::Invalid("record.slot", u64::from(slot)));
+        let (head, entries) = read_entries(body)?;
+        if !slots.contains(&head.slot) {
+            return Err(DecodeError::Invalid("record.slot", u64::from(head.slot)));
+        }
+        if let Some(footing) = footings.get_mut(&head.slot) {
+            footing.step(&head, &entries)?;
         }
         rest = &behind[len..];
     }

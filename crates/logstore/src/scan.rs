@@ -12,7 +12,7 @@ use mraft_disk::{Disk, File, Open, is_missing};
 use mraft_types::limits::BATCH_BYTES_MAX;
 
 use crate::LogError;
-use crate::batch::{self, BATCH_HEADER_BYTES, BLOCK_BYTES, BatchHeader, BatchKind, Found, ROW_BYTES};
+use crate::batch::{self, BATCH_HEADER_BYTES, BLOCK_BYTES, BatchHeader, Found, ROW_BYTES};
 use crate::cases::Case;
 use crate::record::Salt;
 use crate::segment::{SEGMENT_HEADER_BYTES, SegmentHeader, file_number, refused};
@@ -404,10 +404,8 @@ impl<'a> Window<'a> {
 
     fn records_are_whole(&mut self, header: &BatchHeader, at: u64) -> Result<bool, LogError> {
         let salt = self.salt;
-        let is_empty_seal = header.rows.is_empty() && header.payload_bytes == 0;
-        let is_as_its_kind = (header.numbers.kind == BatchKind::Seal) == is_empty_seal;
         let payload = self.get(at, header.payload_bytes)?;
-        Ok(is_as_its_kind && salt.checksum(payload) == header.payload_crc)
+        Ok(salt.checksum(payload) == header.payload_crc)
     }
 
     /// The next batch from `from` on that proves that batch `expected` was durable.

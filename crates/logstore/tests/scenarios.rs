@@ -208,3 +208,37 @@ fn l5_what_is_overwritten_while_it_is_being_carried_stays_overwritten() {
     }
     assert!(carried > 6 && interrupted > 4, "carried {carried} times, interrupted {interrupted} times");
 }
+
+#[test]
+fn l5_a_checkpoint_that_a_restart_interrupted_is_begun_anew_and_counts() {
+    let (mut carried, mut interrupted) = (0, 0);
+    for pause in 0..4 {
+        let mut play = Play::new();
+        for first in (2..=121).step_by(10) {
+            play.log.write(&[append(QUIET, first..=first + 9, 1, 900)]).expect("legal");
+        }
+        let mut steps = 0;
+        while steps <= pause {
+            steps += u64::from(play.go_on());
+            assert!(play.next < 1_000, "nothing is carried");
+        }
+        let seen = inspect(&play.disk, Path::new(support::DIRECTORY)).expect("readable");
+        interrupted += u64::from(seen.cases.contains_key(&Case::IncompleteCheckpoint));
+        // The replica writes nothing in between: the first part of the new checkpoint follows a part of the old one.
+        let kept = Kept { start: 1, entries: append(QUIET, 2..=121, 1, 900).entries };
+        assert_eq!(play.cut(), kept, "interrupted after {pause} parts");
+        for round in 1..=2 {
+            for step in 0..150 {
+                play.go_on();
+                let seen = inspect(&play.disk, Path::new(support::DIRECTORY)).expect("readable");
+                let quiet = seen.replicas.iter().find(|replica| replica.recovered.key == key(QUIET));
+                let found = &quiet.expect("it is here").recovered;
+                let found = (found.start.position.index, found.last_index, found.condemned);
+                assert_eq!(found, (1, 121, None), "round {round}, step {step}, after {pause} parts");
+            }
+            assert_eq!(play.cut(), kept, "round {round}, after {pause} parts");
+        }
+        carried += play.carried;
+    }
+    assert!(carried > 3 && interrupted > 2, "carried {carried} times, interrupted {interrupted} times");
+}

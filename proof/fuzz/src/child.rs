@@ -16,7 +16,7 @@ use crate::coverage::Instrumented;
 use crate::options::Options;
 use crate::pool::{CLASSES, Pool};
 use crate::report::Row;
-use crate::search::{Finding, Length, Search, quiet_panics};
+use crate::search::{Finding, Length, Outcome, Search, quiet_panics};
 
 /// As much stack as the smallest thread of a node has: what recursion needs more than that would end the process there, too.
 const STACK_BYTES: usize = 2 << 20;
@@ -84,10 +84,23 @@ fn search(options: &Options, target: &'static Target, current: &Path) -> Result<
     let began = Instant::now();
     let mut search = Search::new(target, coverage, options.seed, &mut witness);
     search.begin_with(inputs);
-    search.run(Length {
+    let length = Length {
         executions: options.executions(target),
         until_quiet: options.until_quiet.then(|| options.executions_max(target)),
-    });
+    };
+    let mut until = length.executions;
+    while !search.run_some(length, until) {
+        // A run of hours may be ended.
+        if options.keep {
+            keep(target, &kept(search.pool()))?;
+        }
+        let Outcome { executions, counters, last_counter_at, .. } = search.outcome();
+        println!(
+            "{}: {counters} counters after {executions} executions, the last one at {last_counter_at}",
+            target.name
+        );
+        until += until / 2;
+    }
     let (outcome, pool, seen) = search.finish();
     for finding in &outcome.findings {
         report_finding(target, finding)?;

@@ -18,20 +18,36 @@ pub trait Coverage {
     fn counters(&self) -> usize;
     /// Forgets what was counted. With `watches`, constants are noted from here on.
     fn begin(&mut self, watches: bool);
-    /// Shows each counter that is not zero with its count.
+    /// Shows each counter that is not zero with its count, but for those where nobody looks ([`Coverage::looks_further`]).
     fn counted(&mut self, each: impl FnMut(u32, u8));
+    /// Looks at all counters, and answers whether there is one that is not zero where nobody looked until now: what was executed since
+    /// the last time is to be executed again to know what did it.
+    fn looks_further(&mut self) -> bool;
     /// Shows the constants that something was compared with since [`Coverage::begin`], if that was told to watch.
     fn constants(&self, each: impl FnMut(u64));
 }
 
-/// The counters of this program.
+/// The counters of this program. Most of them have nothing to do with a target: those are cleared and read only where something was ever
+/// counted, which is known by looking everywhere now and then.
 #[derive(Debug)]
-pub struct Instrumented(());
+pub struct Instrumented {
+    /// Blocks that are looked at, ascending.
+    blocks: Vec<u32>,
+    is_looked_at: Vec<bool>,
+}
 
 impl Instrumented {
     /// `None` when the program was not compiled with the instrumentation.
     pub fn new() -> Option<Instrumented> {
-        (COUNTERS_LEN.load(Ordering::Acquire) > 0).then_some(Instrumented(()))
+        let counters = COUNTERS_LEN.load(Ordering::Acquire);
+        if counters == 0 {
+            return None;
+        }
+        let is_looked_at = vec![false; counters.div_ceil(BLOCK_BYTES)];
+        let mut all = Instrumented { blocks: Vec::new(), is_looked_at };
+        // What was counted before.
+        all.bytes().fill(0);
+        Some(all)
     }
 
     /// For each counter the place in the program that it counts.
@@ -63,23 +79,58 @@ impl Coverage for Instrumented {
     fn begin(&mut self, watches: bool) {
         NOTED.store(0, Ordering::Relaxed);
         // Between executions the allocator was counted, too.
-        self.bytes().fill(0);
+        let blocks = std::mem::take(&mut self.blocks);
+        let bytes = self.bytes();
+        blocks.iter().for_each(|number| block(bytes, *number).fill(0));
+        self.blocks = blocks;
         WATCHES.store(watches, Ordering::Relaxed);
     }
 
     fn counted(&mut self, mut each: impl FnMut(u32, u8)) {
         WATCHES.store(false, Ordering::Relaxed);
-        // Most of the program has nothing to do with one input: what is zero is passed over in large steps.
-        for (block, at) in self.bytes().chunks(BLOCK_BYTES).zip((0_u32..).step_by(BLOCK_BYTES)) {
-            if is_zero(block) {
-                continue;
+        let blocks = std::mem::take(&mut self.blocks);
+        let bytes = self.bytes();
+        for number in &blocks {
+            let at = number * BLOCK_BYTES as u32;
+            let (parts, rest) = block(bytes, *number).as_chunks::<PART_BYTES>();
+            for (part, at) in parts.iter().zip((at..).step_by(PART_BYTES)) {
+                if is_zero(part) {
+                    continue;
+                }
+                let (words, _) = part.as_chunks::<WORD_BYTES>();
+                for (word, at) in words.iter().zip((at..).step_by(WORD_BYTES)) {
+                    let mut left = u64::from_le_bytes(*word);
+                    // From one that is not zero to the next, whatever is between them.
+                    while left != 0 {
+                        let shift = left.trailing_zeros() & !7;
+                        each(at + shift / 8, (left >> shift) as u8);
+                        left &= !(0xff << shift);
+                    }
+                }
             }
-            for (count, offset) in block.iter().zip(0..) {
+            for (count, at) in rest.iter().zip(at + (parts.len() * PART_BYTES) as u32..) {
                 if *count > 0 {
-                    each(at + offset, *count);
+                    each(at, *count);
                 }
             }
         }
+        self.blocks = blocks;
+    }
+
+    fn looks_further(&mut self) -> bool {
+        let mut is_looked_at = std::mem::take(&mut self.is_looked_at);
+        let mut is_news = false;
+        for (bytes, is_looked_at) in self.bytes().chunks(BLOCK_BYTES).zip(&mut is_looked_at) {
+            if !*is_looked_at && !is_zero(bytes) {
+                *is_looked_at = true;
+                is_news = true;
+            }
+        }
+        if is_news {
+            self.blocks = (0..).zip(&is_looked_at).filter(|(_, is)| **is).map(|(number, _)| number).collect();
+        }
+        self.is_looked_at = is_looked_at;
+        is_news
     }
 
     fn constants(&self, each: impl FnMut(u64)) {
@@ -88,15 +139,21 @@ impl Coverage for Instrumented {
     }
 }
 
-/// Counters that are looked at together.
-const BLOCK_BYTES: usize = 64;
+/// Counters that are looked at together, or not at all.
+const BLOCK_BYTES: usize = 256;
+/// Those of them that are passed over together.
+const PART_BYTES: usize = 32;
+const WORD_BYTES: usize = size_of::<u64>();
 
-fn is_zero(block: &[u8]) -> bool {
-    match block.first_chunk::<BLOCK_BYTES>() {
-        // Without a way out in between it is a handful of instructions.
-        Some(block) => block.iter().fold(0, |all, count| all | count) == 0,
-        None => block.iter().all(|count| *count == 0),
-    }
+fn block(bytes: &mut [u8], number: u32) -> &mut [u8] {
+    let from = number as usize * BLOCK_BYTES;
+    let to = bytes.len().min(from + BLOCK_BYTES);
+    &mut bytes[from..to]
+}
+
+/// Without a way out in between it is a handful of instructions.
+fn is_zero(bytes: &[u8]) -> bool {
+    bytes.iter().fold(0, |all, count| all | count) == 0
 }
 
 static COUNTERS: AtomicPtr<u8> = AtomicPtr::new(std::ptr::null_mut());

@@ -12,16 +12,25 @@ pub const CLASSES: u32 = 8;
 
 /// The feature of a counter that is not zero.
 pub fn feature(counter: u32, count: u8) -> Feature {
-    let class = match count {
-        0..=3 => u32::from(count.saturating_sub(1)),
-        4..=7 => 3,
-        8..=15 => 4,
-        16..=31 => 5,
-        32..=127 => 6,
-        _ => 7,
-    };
-    counter * CLASSES + class
+    counter * CLASSES + u32::from(CLASS_OF[count as usize])
 }
+
+const CLASS_OF: [u8; 256] = {
+    let mut classes = [0; 256];
+    let mut count = 1;
+    while count < classes.len() {
+        classes[count] = match count {
+            ..=3 => count as u8 - 1,
+            4..=7 => 3,
+            8..=15 => 4,
+            16..=31 => 5,
+            32..=127 => 6,
+            _ => 7,
+        };
+        count += 1;
+    }
+    classes
+};
 
 /// An input that is worth changing.
 #[derive(Clone, Debug)]
@@ -70,7 +79,9 @@ impl Pool {
     /// One more input.
     pub fn add(&mut self, entry: Entry) {
         self.entries.push(entry);
-        self.until_weighed = self.until_weighed.min(WEIGH_AFTER_NEWS);
+        // The more there are, the longer it takes.
+        let wait = WEIGH_AFTER_NEWS.max(self.entries.len() as u32);
+        self.until_weighed = self.until_weighed.min(wait);
     }
 
     /// An execution had these features.
@@ -103,9 +114,13 @@ impl Pool {
     fn weigh(&mut self) {
         const NOBODY: u32 = u32::MAX;
         let mut stands_for = vec![NOBODY; self.executions.len()];
+        let mut reached = Vec::new();
         for (at, entry) in (0_u32..).zip(&self.entries) {
             for feature in &entry.features {
                 let best = &mut stands_for[*feature as usize];
+                if *best == NOBODY {
+                    reached.push(*feature);
+                }
                 let is_better = self
                     .entries
                     .get(*best as usize)
@@ -116,9 +131,10 @@ impl Pool {
             }
         }
         let mut weights = vec![0.0_f64; self.entries.len()];
-        for (feature, at) in stands_for.iter().enumerate() {
-            if let Some(weight) = weights.get_mut(*at as usize) {
-                let executions = f64::from(self.executions[feature].max(1));
+        for feature in reached {
+            let at = stands_for[feature as usize];
+            if let Some(weight) = weights.get_mut(at as usize) {
+                let executions = f64::from(self.executions[feature as usize].max(1));
                 *weight = weight.max(1.0 / executions.sqrt());
             }
         }
@@ -141,11 +157,13 @@ impl Pool {
                 (entry, parts)
             })
             .collect();
-        let mut covered = std::collections::BTreeSet::new();
+        let parts_end =
+            left.iter().filter_map(|(_, parts)| parts.last()).max().map_or(0, |last| *last as usize + 1);
+        let mut is_covered = vec![false; parts_end];
         let mut chosen = Vec::new();
         loop {
             for (_, parts) in &mut left {
-                parts.retain(|part| !covered.contains(part));
+                parts.retain(|part| !is_covered[*part as usize]);
             }
             left.retain(|(_, parts)| !parts.is_empty());
             // The most that is new for its bytes.
@@ -156,7 +174,7 @@ impl Pool {
             });
             let Some((best, _)) = best else { break };
             let (entry, parts) = left.swap_remove(best);
-            covered.extend(parts);
+            parts.iter().for_each(|part| is_covered[*part as usize] = true);
             chosen.push(entry);
         }
         chosen.sort_by(|one, other| (one.input.len(), &one.input).cmp(&(other.input.len(), &other.input)));

@@ -17,6 +17,8 @@ use crate::random::Random;
 
 /// Numbers that something was compared with, of one input.
 const CONSTANTS_MAX: usize = 256;
+/// Executions after which all counters are looked at, not only those that were ever reached.
+const UNSEEN_MAX: usize = 64;
 /// Executions that shorten one input that reached something new.
 const TRIM_EXECUTIONS_MAX: u64 = 96;
 /// Executions that shorten one that found something.
@@ -72,7 +74,7 @@ impl Outcome {
 
 /// A search in one target.
 pub struct Search<'a, C> {
-    target: &'a Target,
+    target: &'static Target,
     coverage: C,
     random: Random,
     pool: Pool,
@@ -84,12 +86,14 @@ pub struct Search<'a, C> {
     witness: &'a mut dyn FnMut(u64, &[u8]),
     features: Vec<Feature>,
     words: Vec<&'static [u8]>,
+    /// What was executed since all counters were looked at.
+    unseen: Vec<Vec<u8>>,
 }
 
 impl<'a, C: Coverage> Search<'a, C> {
     /// A search that begins with nothing.
     pub fn new(
-        target: &'a Target,
+        target: &'static Target,
         coverage: C,
         seed: u64,
         witness: &'a mut dyn FnMut(u64, &[u8]),
@@ -106,6 +110,7 @@ impl<'a, C: Coverage> Search<'a, C> {
             witness,
             features: Vec::new(),
             words: (target.words)(),
+            unseen: Vec::new(),
         }
     }
 
@@ -113,17 +118,33 @@ impl<'a, C: Coverage> Search<'a, C> {
     pub fn begin_with(&mut self, inputs: impl IntoIterator<Item = Vec<u8>>) {
         for input in inputs {
             self.try_input(input, false);
+            self.look_further(1);
         }
     }
 
     /// Changes and executes until it is long enough.
     pub fn run(&mut self, length: Length) {
+        while !self.run_some(length, u64::MAX) {}
+    }
+
+    /// The same, but for no longer than until so many were executed altogether. Whether it is long enough.
+    pub fn run_some(&mut self, length: Length, until: u64) -> bool {
         if self.pool.entries().is_empty() {
             self.try_input(Vec::new(), false);
         }
-        while !self.is_done(length) {
-            let Some((entry, other)) = self.pool.pick(&mut self.random) else { return };
+        loop {
+            if self.is_done(length) {
+                self.look_further(1);
+                if self.is_done(length) {
+                    return true;
+                }
+            }
+            if self.outcome.executions >= until {
+                return false;
+            }
+            let Some((entry, other)) = self.pool.pick(&mut self.random) else { return true };
             let with = Ingredients {
+                shape: &self.target.shape,
                 words: &self.words,
                 other: &other.input,
                 constants: &entry.constants,
@@ -132,12 +153,31 @@ impl<'a, C: Coverage> Search<'a, C> {
             let mut input = entry.input.clone();
             mutate(&mut input, &with, &mut self.random);
             self.try_input(input, true);
+            self.look_further(UNSEEN_MAX);
         }
+    }
+
+    /// Looks at all counters when enough was executed since the last time. Where something new turns up it is executed again.
+    fn look_further(&mut self, unseen_min: usize) {
+        if self.unseen.len() < unseen_min {
+            return;
+        }
+        while self.coverage.looks_further() {
+            for input in std::mem::take(&mut self.unseen) {
+                self.try_input(input, true);
+            }
+        }
+        self.unseen.clear();
     }
 
     /// What came of it so far.
     pub fn outcome(&self) -> &Outcome {
         &self.outcome
+    }
+
+    /// The inputs that reached something so far.
+    pub fn pool(&self) -> &Pool {
+        &self.pool
     }
 
     /// What came of it, the inputs that reached something, and by counter the classes that were seen, a bit each.
@@ -262,6 +302,7 @@ impl<'a, C: Coverage> Search<'a, C> {
     fn execute(&mut self, input: &[u8], watches: bool) -> Result<(), Broke> {
         self.outcome.executions += 1;
         (self.witness)(self.outcome.executions, input);
+        self.unseen.push(input.to_vec());
         mraft_fuzz::memory::reset();
         self.coverage.begin(watches);
         let done = execute(self.target, input);
@@ -325,7 +366,7 @@ fn without(input: &[u8], at: usize, len: usize) -> Vec<u8> {
 mod tests {
     use std::cell::Cell;
 
-    use mraft_fuzz::target::Said;
+    use mraft_fuzz::target::{Said, Shape};
 
     use super::*;
 
@@ -363,6 +404,10 @@ mod tests {
             counted.for_each(|(counter, count)| each(counter, count));
         }
 
+        fn looks_further(&mut self) -> bool {
+            false
+        }
+
         fn constants(&self, _: impl FnMut(u64)) {}
     }
 
@@ -385,6 +430,7 @@ mod tests {
         run: steps,
         seeds: || vec![b"0000".to_vec()],
         words: || vec![b"m", b"r", b"f", b"t"],
+        shape: Shape::Bytes,
         bytes_max: 32,
         cost: 1,
     };

@@ -57,7 +57,7 @@ fn instrumented() -> Result<Instrumented, String> {
     })
 }
 
-fn search(target: &Target, executions: u64, until_found: bool) -> Result<Outcome, String> {
+fn search(target: &'static Target, executions: u64, until_found: bool) -> Result<Outcome, String> {
     let mut deaf = |_: u64, _: &[u8]| ();
     let mut search = Search::new(target, instrumented()?, 7, &mut deaf);
     search.begin_with((target.seeds)());

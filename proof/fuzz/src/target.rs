@@ -18,6 +18,25 @@ impl Said {
     }
 }
 
+/// How an input is built, for mutations that keep to its format. Others do not, whatever is said here.
+#[derive(Clone, Copy, Debug)]
+pub enum Shape {
+    /// Nothing is known of it.
+    Bytes,
+    /// A JSON document, behind whatever comes before its first bracket.
+    Json,
+    /// Settings, one a line: `name = value`.
+    Lines,
+    /// An HTTP request.
+    Request,
+    /// What this makes of the numbers that it draws, each below what it asks for, with the product's encoders.
+    Made(fn(&mut dyn FnMut(usize) -> usize) -> Vec<u8>),
+    /// So many bytes, and this behind them.
+    Behind(usize, &'static Shape),
+    /// Pieces (`targets::pieces`) of these shapes; those behind the last are like it.
+    Pieces(&'static [Shape]),
+}
+
 /// A decoder, with what it is fed and what must hold.
 #[derive(Clone, Copy, Debug)]
 pub struct Target {
@@ -31,6 +50,8 @@ pub struct Target {
     pub seeds: fn() -> Vec<Vec<u8>>,
     /// Words of its language that mutations put in: what chance alone would hardly write.
     pub words: fn() -> Vec<&'static [u8]>,
+    /// How inputs are built.
+    pub shape: Shape,
     /// Longest input.
     pub bytes_max: usize,
     /// What one execution costs, in executions of a cheap target: of `--runs N` it makes N / cost.

@@ -4,7 +4,7 @@
 //! worth nothing.
 
 use crate::memory::bounded;
-use crate::target::{Said, Target};
+use crate::target::{Said, Shape, Target};
 
 /// All of them.
 pub const TOYS: &[Target] = &[
@@ -14,6 +14,7 @@ pub const TOYS: &[Target] = &[
         run: steps,
         seeds: || vec![vec![0; 12]],
         words: Vec::new,
+        shape: Shape::Bytes,
         bytes_max: 64,
         cost: 1,
     },
@@ -23,6 +24,7 @@ pub const TOYS: &[Target] = &[
         run: greedy,
         seeds: || vec![b"\x02\x00\x00\x00ab".to_vec()],
         words: Vec::new,
+        shape: Shape::Bytes,
         bytes_max: 64,
         cost: 1,
     },
@@ -32,6 +34,7 @@ pub const TOYS: &[Target] = &[
         run: lossy,
         seeds: || vec![b"\x01\x07\x00".to_vec()],
         words: Vec::new,
+        shape: Shape::Bytes,
         bytes_max: 64,
         cost: 1,
     },

@@ -7,8 +7,15 @@ pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) ->
     let folded = fold(word);
     candidates
         .into_iter()
-        .map(|candidate| (edits(&folded, &fold(candidate)), candidate))
-        .filter(|(distance, candidate)| *distance <= candidate.len().div_ceil(3).min(EDITS_MAX))
+        .filter_map(|candidate| {
+            let (other, edits_max) = (fold(candidate), candidate.len().div_ceil(3).min(EDITS_MAX));
+            // Each letter that one has more is an edit.
+            let is_near = folded.len().abs_diff(other.len()) <= edits_max;
+            is_near
+                .then(|| edits(&folded, &other))
+                .filter(|distance| *distance <= edits_max)
+                .map(|distance| (distance, candidate))
+        })
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, candidate)| candidate)
 }
@@ -27,8 +34,10 @@ fn fold(word: &str) -> Vec<char> {
 fn edits(from: &[char], to: &[char]) -> usize {
     let mut before: Vec<usize> = Vec::new();
     let mut last: Vec<usize> = (0..=to.len()).collect();
+    let mut next: Vec<usize> = Vec::with_capacity(to.len() + 1);
     for (row, letter) in from.iter().enumerate() {
-        let mut next = vec![row + 1];
+        next.clear();
+        next.push(row + 1);
         for (column, other) in to.iter().enumerate() {
             let replaced = last[column] + usize::from(letter != other);
             let mut best = replaced.min(last[column + 1] + 1).min(next[column] + 1);
@@ -38,7 +47,8 @@ fn edits(from: &[char], to: &[char]) -> usize {
             }
             next.push(best);
         }
-        before = std::mem::replace(&mut last, next);
+        std::mem::swap(&mut before, &mut last);
+        std::mem::swap(&mut last, &mut next);
     }
     last[to.len()]
 }

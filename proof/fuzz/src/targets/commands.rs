@@ -12,7 +12,7 @@ use mraft_kv::value::StoredValue;
 use mraft_kv::{CountingMachine, MemoryKv, MemoryOptions};
 
 use crate::memory::bounded;
-use crate::target::{Said, Target};
+use crate::target::{Said, Shape, Target};
 
 /// What decoding may hold for each byte of its input: an operation of five bytes takes some sixty in memory.
 const BYTES_PER_BYTE: usize = 32;
@@ -24,6 +24,7 @@ pub const COMMAND: Target = Target {
     run: command,
     seeds: command_seeds,
     words: || vec![b"\x01\x01\x01\x00", b"{t}", b"\x00\x03\x04{t}a", b"\x80\x80\x01", b"\x81\x20"],
+    shape: Shape::Bytes,
     bytes_max: 512,
     cost: 8,
 };
@@ -34,6 +35,7 @@ pub const QUERY: Target = Target {
     run: query,
     seeds: query_seeds,
     words: || vec![b"\x01\x02", b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", b"key/", b"\xff\xff"],
+    shape: Shape::Bytes,
     bytes_max: 256,
     cost: 1,
 };
@@ -44,6 +46,7 @@ pub const ANSWERS: Target = Target {
     run: answers,
     seeds: answer_seeds,
     words: || vec![b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", b"\x80\x80\x01", b"\x01\x00\x00"],
+    shape: Shape::Bytes,
     bytes_max: 512,
     cost: 1,
 };

@@ -20,7 +20,7 @@ use mraft_types::DeploymentId;
 use super::pieces::{Scratch, pieces, put_pieces};
 use super::samples;
 use crate::memory::bounded;
-use crate::target::{Said, Target};
+use crate::target::{Said, Shape, Target};
 
 /// What reading may hold for each byte of its input: a value of three bytes takes some hundred in the tables of three layers.
 const BYTES_PER_BYTE: usize = 256;
@@ -33,7 +33,8 @@ pub const CONFIG: Target = Target {
     run,
     seeds,
     words,
-    bytes_max: 1024,
+    shape: Shape::Behind(1, &Shape::Pieces(&[Shape::Lines])),
+    bytes_max: 3072,
     cost: 40,
 };
 

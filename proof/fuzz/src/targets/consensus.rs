@@ -15,13 +15,15 @@
 //! ```
 
 use mraft_raft::{AppendReply, Body, Config, Effect, Event, Life, Message, Raft, ReadBack, Restored};
-use mraft_types::{CondemnedReason, HardState, LogPosition, LogStart, Member, Membership, Payload, Role};
+use mraft_types::{
+    CondemnedReason, Entry, EntryKind, HardState, LogPosition, LogStart, Member, Membership, Payload, Role,
+};
 use mraft_wire::{FRAME_HEADER_BYTES, FrameBuilder, Packet, PacketReader, SnapshotHeader};
 
 use super::messages::push;
 use super::pieces::{pieces, put_pieces};
 use super::samples;
-use crate::target::{Said, Target};
+use crate::target::{Said, Shape, Target};
 
 pub const CONSENSUS: Target = Target {
     name: "consensus",
@@ -42,6 +44,7 @@ pub const CONSENSUS: Target = Target {
             b"\x03\x00\x02\x01\x01",
         ]
     },
+    shape: Shape::Behind(1, &Shape::Pieces(&[Shape::Made(made)])),
     bytes_max: 1024,
     cost: 2,
 };
@@ -312,6 +315,130 @@ fn with_history() -> Restored {
         applied: LogPosition { index: 1001, term: 5 },
         condemned: None,
     }
+}
+
+/// A step that drawn numbers make: mostly a message whose terms and indexes are near those of the replica.
+fn made(draw: &mut dyn FnMut(usize) -> usize) -> Vec<u8> {
+    match draw(16) {
+        0 => vec![1],
+        1 => vec![2, draw(20) as u8, draw(12) as u8],
+        2 => {
+            let life = [0, 1, 7, 0x0102_0304_0506_0708, u64::MAX][draw(5)];
+            let known = if draw(4) == 0 { Vec::new() } else { u64::to_le_bytes(life).to_vec() };
+            [&[3, draw(5) as u8], &known[..]].concat()
+        }
+        3 => {
+            let position = position(draw);
+            let mut start = samples::start(position.index, position.term);
+            if draw(2) == 0 {
+                start.membership = membership(draw);
+            }
+            let (from, to) = (samples::replica(draw(5) as u64), samples::replica(SELF));
+            let mut step = vec![4];
+            SnapshotHeader { from, to, term: term(draw), start, ..samples::snapshot_header() }
+                .encode(&mut step);
+            step
+        }
+        4 => vec![5],
+        5 => b"\x06proposed".to_vec(),
+        6 => said(draw, 7),
+        _ => said(draw, 0),
+    }
+}
+
+/// Messages of one node, or what was read back.
+fn said(draw: &mut dyn FnMut(usize) -> usize, kind: u8) -> Vec<u8> {
+    let node = draw(5) as u8;
+    let (from, to) = (samples::replica(u64::from(node)), samples::replica(SELF));
+    let mut builder = FrameBuilder::new(from.node(), to.node());
+    for _ in 0..=draw(2) {
+        let message = Message { from, to, term: term(draw), body: body(draw) };
+        // Whatever fits no frame was never said.
+        let _ = builder.push_raft(samples_group(), samples::UID, &message);
+    }
+    let frame = builder.finish().unwrap_or_default();
+    let packets = frame.get(FRAME_HEADER_BYTES + 16..).unwrap_or_default();
+    if kind == 0 { [&[kind, node], packets].concat() } else { [&[kind], packets].concat() }
+}
+
+fn term(draw: &mut dyn FnMut(usize) -> usize) -> u64 {
+    [0, 3, 4, 5, 5, 5, 6, 6, 7, 8, 1 << 32, (5 << 32) + 1, (1 << 62) - 1, 1 << 62, u64::MAX][draw(15)]
+}
+
+fn index(draw: &mut dyn FnMut(usize) -> usize) -> u64 {
+    match draw(8) {
+        0 => [0, 1, 998, 1099, 1100, 1101, (1 << 62) - 1, 1 << 62, u64::MAX][draw(9)],
+        _ => START.index - 1 + draw(9) as u64,
+    }
+}
+
+fn position(draw: &mut dyn FnMut(usize) -> usize) -> LogPosition {
+    LogPosition { index: index(draw), term: term(draw) }
+}
+
+fn body(draw: &mut dyn FnMut(usize) -> usize) -> Body {
+    let round = |draw: &mut dyn FnMut(usize) -> usize| [0, 1, 2, 3, u64::MAX][draw(5)];
+    match draw(16) {
+        0 => Body::PreVote { last: position(draw) },
+        1 => Body::PreVoteReply { granted: draw(3) > 0 },
+        2 => Body::Vote { last: position(draw), transfer: draw(2) == 0 },
+        3 => Body::VoteReply { granted: draw(3) > 0 },
+        4..=7 => {
+            // Mostly what fits.
+            let (index, term) = match draw(5) {
+                0 => (index(draw), term(draw)),
+                1 => (START.index, START.term),
+                number => (START.index + number as u64, START.term + 1),
+            };
+            let entries =
+                (1..=draw(4) as u64).map(|number| entry(index.saturating_add(number), draw)).collect();
+            let (commit, matched) = (self::index(draw), self::index(draw));
+            Body::Append { prev: LogPosition { index, term }, entries, commit, matched }
+        }
+        8 => Body::AppendReply(AppendReply::Accepted { matched: index(draw) }),
+        9 => Body::AppendReply(AppendReply::Rejected { prev: index(draw), hint: position(draw) }),
+        10 => Body::Heartbeat { commit: index(draw), matched: index(draw), round: round(draw) },
+        11 => Body::HeartbeatReply { round: round(draw) },
+        12 => Body::Quiesce { last: index(draw), life: [0, 7, 8][draw(3)], number: round(draw) },
+        13 => Body::QuiesceReply { number: round(draw), agreed: draw(2) == 0 },
+        14 => Body::TimeoutNow,
+        _ => Body::Removed { change_index: index(draw) },
+    }
+}
+
+fn entry(index: u64, draw: &mut dyn FnMut(usize) -> usize) -> Entry {
+    let term = if draw(4) == 0 { term(draw) } else { START.term + 1 + draw(2) as u64 };
+    match draw(4) {
+        0 => samples::entry(index, term, EntryKind::Empty, b""),
+        1 => {
+            let mut payload = Vec::new();
+            membership(draw).encode(&mut payload);
+            samples::entry(index, term, EntryKind::Membership, &payload)
+        }
+        _ => samples::entry(index, term, EntryKind::Commands, b"command"),
+    }
+}
+
+/// One in which this replica has any role, or none.
+fn membership(draw: &mut dyn FnMut(usize) -> usize) -> Membership {
+    let roles = [Role::Voter, Role::Voter, Role::Learner, Role::Observer, Role::Witness];
+    let mut membership = Membership { change_index: index(draw), ..samples::membership(1) };
+    for (id, address) in [(1, "n1:1"), (2, "n2:1"), (3, "n3:1")] {
+        match draw(8) {
+            0 => _ = membership.members.remove(&samples::replica(id)),
+            _ => {
+                let member = Member { role: roles[draw(roles.len())], raft_address: address.to_owned() };
+                membership.members.insert(samples::replica(id), member);
+            }
+        }
+    }
+    if draw(4) == 0 {
+        membership.removed.insert(samples::node(SELF), draw(3) as u16);
+    }
+    if draw(6) == 0 {
+        membership.retired_nodes.insert(samples::node(draw(4) as u64));
+    }
+    membership
 }
 
 fn seeds() -> Vec<Vec<u8>> {

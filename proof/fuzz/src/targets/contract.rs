@@ -18,7 +18,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use super::pieces::names_in;
 use super::samples;
 use crate::memory::bounded;
-use crate::target::{Said, Target};
+use crate::target::{Said, Shape, Target};
 
 /// What reading may hold for each byte of its input: a member of a list of two bytes takes some hundred in memory.
 const BYTES_PER_BYTE: usize = 128;
@@ -34,7 +34,8 @@ pub const CONTRACT: Target = Target {
         words.extend(WORDS);
         words
     },
-    bytes_max: 768,
+    shape: Shape::Behind(1, &Shape::Json),
+    bytes_max: 1536,
     cost: 2,
 };
 

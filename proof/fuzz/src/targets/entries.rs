@@ -10,7 +10,7 @@ use mraft_types::{Membership, MembershipChange, ReplicaId, Role};
 
 use super::samples;
 use crate::memory::bounded;
-use crate::target::{Said, Target};
+use crate::target::{Said, Shape, Target};
 
 /// What decoding may hold for each byte of its input: a node id of eight bytes takes a place in a tree.
 const BYTES_PER_BYTE: usize = 32;
@@ -24,6 +24,7 @@ pub const MEMBERSHIP: Target = Target {
     words: || {
         vec![b"\x0d10.0.0.1:13890", b"\x01\x00\x00\x00\x00\x00\x00\x00", b"\x00\x00\x00\x00\x00\x00\xff\xff"]
     },
+    shape: Shape::Bytes,
     bytes_max: 512,
     cost: 1,
 };
@@ -34,6 +35,7 @@ pub const PACKED_ENTRY: Target = Target {
     run: packed_entry,
     seeds: packed_entry_seeds,
     words: || vec![b"\xff\xff", b"\x00\xff\xff\x00\x00\x00", b"\xff\xff\xff\xff\x0f"],
+    shape: Shape::Bytes,
     bytes_max: 512,
     cost: 1,
 };

@@ -17,7 +17,7 @@ use mraft_wire::{
 use super::messages::push;
 use super::samples;
 use crate::memory::bounded;
-use crate::target::{Said, Target};
+use crate::target::{Said, Shape, Target};
 
 pub const FRAMES: Target = Target {
     name: "frames",
@@ -32,6 +32,7 @@ pub const FRAMES: Target = Target {
             b"\xec\xff\x7f\x00",
         ]
     },
+    shape: Shape::Bytes,
     bytes_max: 1024,
     cost: 1,
 };

@@ -31,7 +31,7 @@ use tokio::runtime::Runtime;
 
 use super::samples;
 use crate::memory::bounded;
-use crate::target::{Said, Target};
+use crate::target::{Said, Shape, Target};
 
 pub const HTTP: Target = Target {
     name: "http",
@@ -111,6 +111,7 @@ pub const HTTP: Target = Target {
             b"-1",
         ]
     },
+    shape: Shape::Behind(1, &Shape::Request),
     bytes_max: 1024,
     cost: 4,
 };

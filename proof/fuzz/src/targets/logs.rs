@@ -19,12 +19,13 @@ use mraft_logstore::{
     GroupWrite, LogError, LogKey, LogOptions, LogStore, Mark, Recovered, SegmentLog, inspect,
 };
 use mraft_raft::{Config, Raft, Restored};
+use mraft_types::codec::Writer;
 use mraft_types::{CondemnedReason, Entry, EntryKind, GroupId, HardState, Payload};
 
 use super::pieces::{disk_with, pieces, put_file, put_pieces, put_small_file, raw_file, small_file};
 use super::samples;
 use crate::memory::bounded;
-use crate::target::{Said, Target};
+use crate::target::{Said, Shape, Target};
 
 pub const LOG: Target = Target {
     name: "log",
@@ -45,6 +46,10 @@ pub const LOG: Target = Target {
             b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01",
         ]
     },
+    shape: Shape::Behind(
+        1,
+        &Shape::Pieces(&[Shape::Bytes, Shape::Pieces(&[Shape::Made(made_header), Shape::Made(made_batch)])]),
+    ),
     bytes_max: 2048,
     cost: 50,
 };
@@ -315,6 +320,107 @@ fn input_of(disk: &MemoryDisk, mode: u8) -> Vec<u8> {
     let mut input = vec![mode];
     put_pieces(&mut input, &parts);
     input
+}
+
+/// A segment's header that drawn numbers make, by the document alone; checksums are made right later.
+fn made_header(draw: &mut dyn FnMut(usize) -> usize) -> Vec<u8> {
+    let mut header = b"mraftseg".to_vec();
+    header.put_u32(2);
+    header.put_u32(BLOCK_BYTES as u32);
+    header.put_u64(SEGMENT_BYTES as u64);
+    let (number, first) = (1 + draw(4), 1 + draw(8));
+    let (salt, durable, oldest) = (draw(3), first.saturating_sub(1 + draw(3)), draw(number + 1));
+    for field in [number, salt, first, durable, oldest] {
+        header.put_u64(field as u64);
+    }
+    header.put_u32(0);
+    header.put_u64(draw(3) as u64);
+    header.put_u32(0);
+    header
+}
+
+/// A batch with its records, in the same way: salt, lengths and checksums are made right later.
+fn made_batch(draw: &mut dyn FnMut(usize) -> usize) -> Vec<u8> {
+    let free = if draw(4) == 0 { draw(4) as u8 } else { 0 };
+    let is_seal = draw(8) == 0;
+    let slots = if is_seal { Vec::new() } else { [vec![0], vec![1], vec![0, 1]][draw(3)].clone() };
+    let (mut rows, mut records) = (Vec::new(), Vec::new());
+    for slot in &slots {
+        let (count, first) = (1 + draw(2) as u64, 1 + draw(6) as u64);
+        rows.put_u32(*slot);
+        rows.put_u32(count as u32);
+        rows.put_u64(first);
+        for sequence in first..first + count {
+            let body = made_record(*slot, sequence, draw);
+            records.put_u32(body.len() as u32);
+            records.put_u32(0);
+            records.put_raw(&body);
+        }
+    }
+    let seq = 1 + draw(8);
+    let mut batch = vec![free];
+    batch.put_raw(b"mrb1");
+    batch.put_raw(&[1, u8::from(is_seal), 0, 0]);
+    batch.put_u32(0);
+    batch.put_u32(slots.len() as u32);
+    batch.put_u64(0);
+    for field in [seq, seq.saturating_sub(1 + draw(3)), draw(3)] {
+        batch.put_u64(field as u64);
+    }
+    batch.put_raw(&[0; 16]);
+    [batch, rows, records].concat()
+}
+
+fn made_record(slot: u32, sequence: u64, draw: &mut dyn FnMut(usize) -> usize) -> Vec<u8> {
+    let (has_vote, has_state, is_reset) = (draw(2), draw(3) / 2, draw(8) / 7);
+    let (is_part, is_last) = if draw(4) == 0 { (1, draw(2)) } else { (0, 0) };
+    let mut body = Vec::new();
+    body.put_varint(u64::from(slot));
+    body.put_varint(sequence);
+    body.put_u8((has_vote | has_state << 1 | is_reset << 2 | is_part << 3 | is_last << 4) as u8);
+    body.put_varint(1 + draw(4) as u64);
+    if has_vote == 1 {
+        body.put_u64(samples::replica(1 + draw(3) as u64).get());
+    }
+    body.put_varint(draw(6) as u64);
+    if has_state == 1 {
+        let start = 1 + draw(6) as u64;
+        body.put_varint(start + draw(3) as u64);
+        put_start(&mut body, start, 1 + draw(3) as u64);
+        let installs = draw(4) / 3;
+        body.put_u8(installs as u8);
+        if installs == 1 {
+            put_start(&mut body, start + draw(9) as u64, 1 + draw(3) as u64);
+            body.put_u64(draw(9) as u64);
+        }
+        body.put_u8([0, 0, 0, 1, 2, 3][draw(6)]);
+    }
+    if is_part == 1 {
+        body.put_varint(1 + draw(3) as u64);
+    }
+    let entries = draw(4);
+    body.put_varint(entries as u64);
+    if entries > 0 {
+        body.put_varint(1 + draw(8) as u64);
+    }
+    for _ in 0..entries {
+        body.put_varint(1 + draw(4) as u64);
+        match draw(4) {
+            0 => {
+                body.put_u8(EntryKind::Membership as u8);
+                body.put_bytes(&samples::membership_payload(draw(9) as u64));
+            }
+            1 => body.put_raw(&[EntryKind::Empty as u8, 0]),
+            _ => body.put_raw(&[EntryKind::Commands as u8, 1, b'c']),
+        }
+    }
+    body
+}
+
+fn put_start(body: &mut Vec<u8>, index: u64, term: u64) {
+    body.put_varint(index);
+    body.put_varint(term);
+    samples::membership(1).encode(body);
 }
 
 fn key(group: u64) -> LogKey {

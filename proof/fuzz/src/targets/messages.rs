@@ -11,7 +11,7 @@ use mraft_wire::{
 
 use super::samples;
 use crate::memory::bounded;
-use crate::target::{Said, Target};
+use crate::target::{Said, Shape, Target};
 
 /// What decoding may hold for each byte of its input: an entry of three bytes takes some sixty in memory, and a payload of its own.
 const BYTES_PER_BYTE: usize = 48;
@@ -35,6 +35,7 @@ pub const PACKETS: Target = Target {
             b"\xff\xff\x03",
         ]
     },
+    shape: Shape::Bytes,
     bytes_max: 768,
     cost: 1,
 };
@@ -45,6 +46,7 @@ pub const HELLO: Target = Target {
     run: hello,
     seeds: hello_seeds,
     words: || vec![b"nhid-1", b"nhid-2", b"\x00\x80", b"\x01\x00\x00\x00\x00\x00\x00\x00"],
+    shape: Shape::Bytes,
     bytes_max: 1024,
     cost: 1,
 };
@@ -55,6 +57,7 @@ pub const SNAPSHOT_STREAM: Target = Target {
     run: snapshot_stream,
     seeds: snapshot_seeds,
     words: Vec::new,
+    shape: Shape::Bytes,
     bytes_max: 1024,
     cost: 1,
 };

@@ -17,7 +17,7 @@ use mraft_wire::RequestKind;
 use super::pieces::{disk_with, names_in, put_file, raw_file};
 use super::samples;
 use crate::memory::bounded;
-use crate::target::{Said, Target};
+use crate::target::{Said, Shape, Target};
 
 /// What reading may hold for each byte of its input, its bytes written anew included.
 const BYTES_PER_BYTE: usize = 64;
@@ -31,6 +31,7 @@ pub const GROUP_META: Target = Target {
     run: group_meta,
     seeds: meta_seeds,
     words: || vec![b"\x00\x00\xff\x3f", b"\x01\x00\x00\x00\x00\x00\x00\x00"],
+    shape: Shape::Bytes,
     bytes_max: 512,
     cost: 1,
 };
@@ -52,6 +53,7 @@ pub const NODE_FILES: Target = Target {
             b"kv",
         ]
     },
+    shape: Shape::Bytes,
     bytes_max: 768,
     cost: 1,
 };
@@ -66,6 +68,7 @@ pub const QUESTIONS: Target = Target {
         words.extend(QUESTION_WORDS);
         words
     },
+    shape: Shape::Behind(1, &Shape::Json),
     bytes_max: 512,
     cost: 1,
 };

@@ -16,7 +16,7 @@ use xxhash_rust::xxh3::Xxh3;
 
 use super::pieces::{disk_with, pieces, put_file, put_pieces, put_small_file, raw_file, small_file};
 use crate::memory::bounded;
-use crate::target::{Said, Target};
+use crate::target::{Said, Shape, Target};
 
 /// What reading may hold for each byte of its input: each key and value is kept, once on the disk in memory and once or twice beside it.
 const BYTES_PER_BYTE: usize = 64;
@@ -28,6 +28,7 @@ pub const KV_SNAPSHOT: Target = Target {
     run: snapshot,
     seeds: snapshot_seeds,
     words: || vec![b"\x01\x01", b"\x02\x02\x10a\x0b\x01\x00\x00", b"\x03\x00", b"\x10", b"\x01\x00\x01"],
+    shape: Shape::Behind(1, &Shape::Pieces(&[Shape::Bytes])),
     bytes_max: 768,
     cost: 2,
 };
@@ -38,6 +39,7 @@ pub const KV_FILES: Target = Target {
     run: files,
     seeds: file_seeds,
     words: || vec![b"mraftmem", b"mraftkvp", b"mraftcnt", b"\x01\x02", b"\x01\x01", b"\x10"],
+    shape: Shape::Behind(1, &Shape::Pieces(&[Shape::Bytes])),
     bytes_max: 768,
     cost: 4,
 };

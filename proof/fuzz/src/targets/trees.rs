@@ -15,7 +15,7 @@ use xxhash_rust::xxh3::xxh3_128;
 use super::pieces::{Scratch, disk_with, pieces, put_file, put_pieces};
 use super::stores::{seal, snapshots};
 use crate::memory::bounded;
-use crate::target::{Said, Target};
+use crate::target::{Said, Shape, Target};
 
 pub const KV_TREE: Target = Target {
     name: "kv-tree",
@@ -23,6 +23,7 @@ pub const KV_TREE: Target = Target {
     run: tree,
     seeds: tree_seeds,
     words: || vec![b"SFA!\x01\x00", b"TOC!", b"tables", b"\x01\x00\x00\x00", b"\xff\xff\xff\xff"],
+    shape: Shape::Behind(1, &Shape::Pieces(&[Shape::Bytes])),
     bytes_max: 768,
     cost: 4,
 };
@@ -33,6 +34,7 @@ pub const KV_STORE: Target = Target {
     run: store,
     seeds: || snapshots(0),
     words: || vec![b"\x01\x01", b"\x02\x02\x10a\x0b\x01\x00\x00", b"\x03\x00", b"\x10", b"\x01\x00\x01"],
+    shape: Shape::Behind(1, &Shape::Pieces(&[Shape::Bytes])),
     bytes_max: 768,
     cost: 40,
 };

@@ -1,39 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! From one input another: what a damaged disk, a broken peer or a thinking enemy might make of it.
+//! Changes of bytes, by somebody who knows nothing of their format but its words and numbers.
 
+use super::Ingredients;
 use crate::random::Random;
 
-/// What a mutation may use beside the input itself.
-#[derive(Clone, Copy, Debug)]
-pub struct Ingredients<'a> {
-    /// Words of the target's language.
-    pub words: &'a [&'a [u8]],
-    /// Another input that is worth something.
-    pub other: &'a [u8],
-    /// Numbers that something was compared with when the input was executed.
-    pub constants: &'a [u64],
-    /// Longest input.
-    pub bytes_max: usize,
-}
-
-/// Mutations of one input, one upon the other, at most.
-const STACKED_MAX: usize = 6;
 /// Longest piece that is inserted, repeated or removed.
 const PIECE_BYTES_MAX: usize = 64;
 
-/// Changes the input.
-pub fn mutate(input: &mut Vec<u8>, with: &Ingredients<'_>, random: &mut Random) {
-    // Mostly few: what many changes do together is hardly ever better than what the best of them does alone.
-    let stacked_max = 1 + random.below(STACKED_MAX);
-    let stacked = 1 + random.below(stacked_max);
-    for _ in 0..stacked {
-        once(input, with, random);
-    }
-    input.truncate(with.bytes_max);
-}
-
-fn once(input: &mut Vec<u8>, with: &Ingredients<'_>, random: &mut Random) {
+/// Makes one change.
+pub fn once(input: &mut Vec<u8>, with: &Ingredients<'_>, random: &mut Random) {
     if input.is_empty() {
         return insert(input, 0, &noise(random));
     }
@@ -209,28 +185,6 @@ fn varint(mut number: u64) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_seed_makes_the_same_inputs_and_none_is_too_long() {
-        let inputs = |seed| {
-            let mut random = Random::new(seed);
-            let with = Ingredients {
-                words: &[b"word"],
-                other: b"something else",
-                constants: &[0x1234],
-                bytes_max: 40,
-            };
-            let mut input = b"an input of some length".to_vec();
-            let made = |_| {
-                mutate(&mut input, &with, &mut random);
-                assert!(input.len() <= 40);
-                input.clone()
-            };
-            (0..2000).map(made).collect::<Vec<_>>()
-        };
-        assert_eq!(inputs(1), inputs(1));
-        assert_ne!(inputs(1), inputs(2));
-    }
 
     #[test]
     fn a_constant_is_put_in_whatever_form_it_may_have() {
