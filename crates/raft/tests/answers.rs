@@ -56,6 +56,23 @@ fn entries_in_memory_are_those_of_the_log_up_to_the_bytes_that_are_wanted() {
 }
 
 #[test]
+fn t2_what_is_in_memory_and_what_is_not_applied_is_weighed() {
+    let mut group = led_group();
+    group.node_mut(replica(1)).apply_held = true;
+    propose(&mut group, replica(1), "one");
+    propose(&mut group, replica(1), "three");
+    let weigh = |group: &Group| {
+        let raft = group.raft(replica(1)).expect("it runs");
+        (raft.cached_bytes(), raft.unapplied_bytes())
+    };
+    let weights: Vec<usize> = group.node(replica(1)).disk.entries.iter().map(Entry::cost_bytes).collect();
+    assert_eq!(weigh(&group), (weights.iter().sum(), weights[1..].iter().sum()), "the first is applied");
+    group.node_mut(replica(1)).apply_held = false;
+    group.poll(replica(1));
+    assert_eq!(weigh(&group), (weights.iter().sum(), 0));
+}
+
+#[test]
 fn whom_leadership_is_handed_to_is_known_until_it_is_decided() {
     let mut group = led_group();
     let handing = |group: &Group, id| group.raft(id).expect("it runs").transfer_in_progress();
