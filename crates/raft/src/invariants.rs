@@ -185,9 +185,23 @@ mod tests {
                     peer(raft).next = 100;
                 }),
                 ("a peer waits for no snapshot", |raft| peer(raft).state = crate::progress::State::Snapshot),
+                ("something behind the next entry is on its way", |raft| in_flight(raft, &[99])),
+                ("what is acknowledged is on its way", |raft| in_flight(raft, &[0])),
+                ("the same is on its way twice", |raft| {
+                    peer(raft).next += 2;
+                    in_flight(raft, &[1, 1]);
+                }),
                 ("a log that is not sound", |raft| raft.log.reset(LogStart::default())),
             ],
         );
+    }
+
+    /// Appends to the peer are on their way, each up to so many entries behind what it has.
+    fn in_flight(raft: &mut Raft, ends: &[u64]) {
+        let peer = peer(raft);
+        let mut pipeline = crate::progress::Pipeline::default();
+        ends.iter().for_each(|end| pipeline.sent(peer.matched + end, 10));
+        peer.state = crate::progress::State::Replicate(pipeline);
     }
 
     #[test]

@@ -5,8 +5,8 @@
 
 #![allow(clippy::expect_used, reason = "a test that cannot go on should stop")]
 
-use mraft_raft::{Effect, Event, Ignored, PeerState, ProposeRefused};
-use mraft_types::{Entry, LogPosition, LogStart, ReplicaId, Role};
+use mraft_raft::{AppendReply, Body, Effect, Event, Ignored, Message, PeerState, ProposeRefused};
+use mraft_types::{Entry, EntryKind, LogPosition, LogStart, ReplicaId, Role};
 
 mod support;
 
@@ -53,6 +53,23 @@ fn entries_in_memory_are_those_of_the_log_up_to_the_bytes_that_are_wanted() {
         assert_eq!(taken(0), Some(1), "never none");
         assert_eq!(raft.entries(1, 5, usize::MAX), None, "the log begins behind 1");
     }
+}
+
+#[test]
+fn t2_what_is_in_memory_and_what_is_not_applied_is_weighed() {
+    let mut group = led_group();
+    group.node_mut(replica(1)).apply_held = true;
+    propose(&mut group, replica(1), "one");
+    propose(&mut group, replica(1), "three");
+    let weigh = |group: &Group| {
+        let raft = group.raft(replica(1)).expect("it runs");
+        (raft.cached_bytes(), raft.unapplied_bytes())
+    };
+    let weights: Vec<usize> = group.node(replica(1)).disk.entries.iter().map(Entry::cost_bytes).collect();
+    assert_eq!(weigh(&group), (weights.iter().sum(), weights[1..].iter().sum()), "the first is applied");
+    group.node_mut(replica(1)).apply_held = false;
+    group.poll(replica(1));
+    assert_eq!(weigh(&group), (weights.iter().sum(), 0));
 }
 
 #[test]
@@ -131,4 +148,33 @@ fn numbers_of_writes_can_begin_anew_and_nothing_else_changes() {
         _ => None,
     });
     assert_eq!(written, Some(3));
+}
+
+#[test]
+fn an_append_is_taken_only_behind_the_entry_that_it_names() {
+    let mut group = led_group();
+    let follower = group.raft(replica(2)).expect("it runs");
+    let (committed, before) = (follower.commit(), follower.last_index());
+    group.raft_mut(replica(1)).expect("it runs").propose("nobody else has it".into()).expect("it leads");
+    group.poll(replica(1));
+    let to_two = group.wire.iter().position(|message| message.to == replica(2)).expect("it is sent");
+    group.deliver_at(to_two);
+    let own = group.raft(replica(2)).expect("it runs").last_index();
+    assert_eq!(own, before + 1);
+    // Replica 3 leads the next term, and another entry stands there in its log.
+    let term = 3;
+    let append = |prev_term| {
+        let entry = Entry { index: own + 1, term, kind: EntryKind::Commands, payload: "behind it".into() };
+        let prev = LogPosition { index: own, term: prev_term };
+        let body = Body::Append { prev, entries: vec![entry], commit: committed, matched: 0 };
+        Event::Received(Message { from: replica(3), to: replica(2), term, body })
+    };
+    group.wire.clear();
+    group.step(replica(2), append(term));
+    assert_eq!(group.raft(replica(2)).expect("it runs").last_index(), own, "nothing is taken");
+    let hint = LogPosition { index: own, term: term - 1 };
+    let said: Vec<Body> = group.wire.iter().map(|message| message.body.clone()).collect();
+    assert_eq!(said, [Body::AppendReply(AppendReply::Rejected { prev: own, hint })]);
+    group.step(replica(2), append(term - 1));
+    assert_eq!(group.raft(replica(2)).expect("it runs").last_index(), own + 1, "behind its own entry it is");
 }

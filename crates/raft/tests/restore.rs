@@ -4,7 +4,7 @@
 
 #![allow(clippy::expect_used, reason = "a test that cannot go on should stop")]
 
-use mraft_raft::{Config, Effect, Event, Life, Raft, Restored};
+use mraft_raft::{Config, Effect, Event, Life, Raft, RestoreError, Restored};
 use mraft_types::{
     CondemnedReason, HardState, LogPosition, LogStart, Member, Membership, NodeId, ReplicaId, Role,
 };
@@ -95,4 +95,25 @@ fn d9_a_condemned_replica_stays_condemned_and_never_campaigns() {
     }
     assert_eq!(raft.life(), Life::Condemned);
     assert!(!effects.iter().any(|effect| matches!(effect, Effect::Send(_))), "{effects:?}");
+}
+
+#[test]
+fn numbers_that_no_log_reaches_are_refused_wherever_they_stand() {
+    for value in [(1 << 62) + 1, u64::MAX] {
+        let sets: [fn(&mut Restored, u64); 7] = [
+            |restored, value| restored.start.position.index = value,
+            |restored, value| restored.start.position.term = value,
+            |restored, value| restored.last_index = value,
+            |restored, value| restored.hard_state.term = value,
+            |restored, value| restored.hard_state.commit = value,
+            |restored, value| restored.applied.index = value,
+            |restored, value| restored.applied.term = value,
+        ];
+        for (at, set) in sets.into_iter().enumerate() {
+            let mut restored = whole();
+            set(&mut restored, value);
+            let refused = Raft::new(config(), restored).err();
+            assert_eq!(refused, Some(RestoreError::TooLarge(value)), "number {at}");
+        }
+    }
 }
