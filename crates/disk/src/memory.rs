@@ -245,8 +245,8 @@ impl MemoryDisk {
     }
 
     /// The next write below a directory gets lost although it succeeds, or goes so many bytes off. Should the power go or the process end
-    /// before anything else is durable there, it was only late: a disk that loses the very last write cannot be found out. What a new file
-    /// begins with is left alone.
+    /// before anything else but zeros is durable there, in a file of the same kind, it was only late: a disk that loses the very last write
+    /// cannot be found out. What a new file begins with is left alone.
     pub fn stray_next_write(&self, directory: PathBuf, off_bytes: Option<u64>) {
         self.lock().stray = Some(Stray { directory, off_bytes, made: None });
     }
@@ -258,7 +258,7 @@ impl MemoryDisk {
         state.contents.get(inode).map(|content| content.current.clone())
     }
 
-    /// Where the last write to a file began and ended.
+    /// Where the last write to a file began and ended; zeros do not count.
     pub fn last_write(&self, path: &Path) -> Option<(u64, u64)> {
         self.lock().last_writes.get(path).copied()
     }
@@ -637,7 +637,9 @@ impl MemoryFile {
         if state.faults.writes_fail {
             return Err(eio());
         }
-        state.last_writes.insert(self.path.clone(), (offset, offset + bytes.len() as u64));
+        if bytes.iter().any(|byte| *byte != 0) {
+            state.last_writes.insert(self.path.clone(), (offset, offset + bytes.len() as u64));
+        }
         let mut offset = offset;
         let is_there = state.contents.get(&self.inode).map_or(0, |content| content.current.len() as u64);
         if let Some(stray) = &mut state.stray
@@ -718,9 +720,10 @@ impl File for MemoryFile {
                 }
                 let is_behind = |stray: &mut Stray| {
                     let last = state.last_writes.get(&self.path).copied();
-                    let made = stray.made.as_ref();
-                    made.is_some_and(|(path, _, offset, _)| {
-                        *path != self.path || last.is_some_and(|(from, _)| from != *offset)
+                    let made =
+                        stray.made.as_ref().filter(|(path, ..)| path.extension() == self.path.extension());
+                    made.zip(last).is_some_and(|((path, _, offset, _), (from, _))| {
+                        *path != self.path || from != *offset
                     })
                 };
                 if wrote {

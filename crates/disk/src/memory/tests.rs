@@ -139,3 +139,34 @@ fn a_disk_that_lied_loses_all_of_it_or_makes_it_true() {
         assert_eq!(read(&disk, new), keeps.then(Vec::new));
     }
 }
+
+#[test]
+fn a_write_that_went_astray_is_only_late_until_something_else_is_durable() {
+    // What is written and synced behind the stray write, and whether that shows that it is lost.
+    let behind: [(&str, &[u8], bool); 4] = [
+        ("/log/two.log", &[0; 4096], false),
+        ("/log/list", b"a list", false),
+        ("/log/two.log", b"more", true),
+        ("/log/one.log", b"more", true),
+    ];
+    for (path, bytes, is_lost) in behind {
+        let disk = MemoryDisk::new();
+        let open = |path: &str| disk.open(Path::new(path), Open::Create).expect("no fault");
+        disk.create_dir_all(Path::new("/log")).expect("no fault");
+        let file = open("/log/one.log");
+        file.prefill(16_384).expect("room");
+        file.sync_data().expect("no fault");
+        let other = open(path);
+        disk.sync_dir(Path::new("/log")).expect("no fault");
+        disk.sync_dir(Path::new("/")).expect("no fault");
+        disk.stray_next_write("/log".into(), None);
+        file.write_all_at(b"lost?", 0).expect("it says");
+        file.sync_data().expect("it says");
+        other.write_all_at(bytes, 8_192).expect("room");
+        other.sync_data().expect("no fault");
+        disk.kill();
+        let found =
+            crate::read_file(&disk, Path::new("/log/one.log"), 1 << 20).expect("no fault").expect("there");
+        assert_eq!(!found.starts_with(b"lost?"), is_lost, "{path} {bytes:?}");
+    }
+}
