@@ -63,11 +63,12 @@ impl World {
         found
     }
 
-    /// Notes a membership that somebody goes by, and forgets those that are older than the one before it.
+    /// Notes a membership that somebody goes by, and keeps the newest ones: whoever catches up goes by old ones once more.
     pub(super) fn note_membership(&mut self, group: GroupId, membership: &Membership) {
         let known = self.newest_memberships.entry(group).or_default();
         if !known.contains(membership) {
             known.push(membership.clone());
+            known.sort_by_key(|membership| membership.change_index);
             if known.len() > REMEMBERED_MAX {
                 known.remove(0);
             }

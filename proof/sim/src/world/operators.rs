@@ -162,10 +162,11 @@ impl World {
             || process.not_started.iter().any(|(of, _)| *of == group)
     }
 
-    /// A node that could take another member.
+    /// A node that could take another member. What was hurt before it had one is left out: the atlas counts members.
     fn spare_node(&mut self, membership: &Membership) -> Option<mraft_types::NodeId> {
         let is_spare = |node: &&Node| {
             !node.is_gone
+                && !node.is_hurt
                 && node.outcast.is_none()
                 && membership.replica_on(node.id).is_none()
                 && !membership.retired_nodes.contains(&node.id)
