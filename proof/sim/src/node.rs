@@ -91,6 +91,8 @@ pub struct Node {
     pub installations_given_up: u64,
     /// The disk operation at which the process dies.
     pub crash_at: Option<u64>,
+    /// When its last process ended: whoever waited for that is being told.
+    pub ended_us: u64,
     /// Nobody starts it before this time.
     pub away_until_us: u64,
     /// Its process dies in the middle of its next write to the log.
@@ -232,6 +234,7 @@ impl Node {
             installations_finished: 0,
             installations_given_up: 0,
             crash_at: None,
+            ended_us: 0,
             away_until_us: 0,
             cuts_log: false,
             lie: None,

@@ -241,6 +241,7 @@ impl World {
     pub(super) fn end_process(&mut self, node: usize, power_seed: Option<u64>) {
         let starts = self.nodes[node].process.as_ref().map(|process| process.identity.boot_counter);
         self.nodes[node].end(power_seed);
+        self.nodes[node].ended_us = self.now_us;
         if let Some(starts) = starts
             && self.mix.faults.contains_key(&Fault::OldCopy)
             && self.random.disks.per_mille(COPIED_PER_MILLE)

@@ -244,11 +244,13 @@ impl World {
             return Ok(());
         }
         let Some(at) = self.place_of(asked.node) else { return Ok(()) };
-        // Deadlines are ticks of the process, which may have stood still; and a disk that hangs holds up what is committed.
+        // Deadlines are ticks of the process, which may have stood still; a disk that hangs holds up what is committed, and when a process
+        // ends its clients are being told.
         let late_tick = asked.deadline_tick + ANSWER_SLACK_TICKS;
         let tick = running(&mut self.nodes, at, asked.boot).map_or(u64::MAX, |process| process.tick);
         let slow_until_us = self.nodes[at].slow.map_or(0, |(until_us, _)| until_us);
-        if tick < late_tick || slow_until_us + ANSWER_SLACK_TICKS * TICK_US > self.now_us {
+        let held_until_us = slow_until_us.max(self.nodes[at].ended_us) + ANSWER_SLACK_TICKS * TICK_US;
+        if tick < late_tick || held_until_us > self.now_us {
             self.after(TICK_US, Action::Overdue { client, series, attempt });
             return Ok(());
         }
