@@ -186,16 +186,19 @@ impl World {
                 self.nodes[named].outcast.get_or_insert_with(|| reason.to_string());
             }
         }
-        // The one that speaks sees the numbers of both sides the other way round.
-        let reason = reason.clone().from_other_side();
-        let Some(process) = self.nodes[node].process.as_mut() else { return Ok(()) };
-        if process.identity.is_old_copy(&reason) {
-            let groups: Vec<GroupId> = process.core.engine().group_ids().collect();
-            for group in groups {
-                let event = Event::Condemn { reason: CondemnedReason::OldCopy };
-                process.core.handle(Input::Group(group, event));
+        // Both sides hear of it; the one that spoke sees the numbers the other way round. Who finds that it is an old copy of itself, be it
+        // by what the other one remembers, ends its part.
+        for (at, reason) in [(node, reason.clone().from_other_side()), (by, reason.clone())] {
+            let Some(process) = self.nodes[at].process.as_mut() else { continue };
+            if process.identity.is_old_copy(&reason) {
+                let groups: Vec<GroupId> = process.core.engine().group_ids().collect();
+                for group in groups {
+                    let event = Event::Condemn { reason: CondemnedReason::OldCopy };
+                    process.core.handle(Input::Group(group, event));
+                }
             }
         }
+        self.pump(by)?;
         self.pump(node)
     }
 }
