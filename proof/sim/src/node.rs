@@ -81,6 +81,8 @@ pub struct Node {
     pub frozen_until_us: u64,
     /// How far its wall clock jumped.
     pub jumped_ms: i64,
+    /// Whether it ever did.
+    pub has_jumped: bool,
     /// A copy of its directory, with how often that had been started.
     pub copy: Option<(u64, MemoryDisk)>,
     /// Segments that its logs recycled, over all processes.
@@ -229,6 +231,7 @@ impl Node {
             slow: None,
             frozen_until_us: 0,
             jumped_ms: 0,
+            has_jumped: false,
             copy: None,
             segments_recycled: 0,
             installations_finished: 0,

@@ -381,15 +381,18 @@ impl World {
         true
     }
 
-    /// A wall clock jumps by an hour, if no other one is wrong.
+    /// A wall clock jumps by an hour, if no other one is wrong or ever was: somebody may still go by what that one said.
     fn jump_clock(&mut self) -> bool {
         let is_wild = |own: &Own| own.ahead_ms.unsigned_abs() > SANE_SKEW_MS;
         let is_taken = self.mix.own.iter().any(is_wild) || self.nodes.iter().any(|node| node.jumped_ms != 0);
+        let jumped = self.nodes.iter().position(|node| node.has_jumped);
         let few = self.mix.replicas < 3 || self.mix.faults.contains_key(&Fault::Members);
         if is_taken || few {
             return false;
         }
-        let node = self.random.partitions.index(self.nodes.len());
+        let drawn = self.random.partitions.index(self.nodes.len());
+        let node = jumped.unwrap_or(drawn);
+        self.nodes[node].has_jumped = true;
         let back = self.random.partitions.per_mille(500);
         self.nodes[node].jumped_ms = if back { -WILD_SKEW_MS } else { WILD_SKEW_MS };
         self.say(|| {
@@ -453,6 +456,10 @@ impl World {
             own.cuts_log = false;
             own.frozen_until_us = 0;
             own.slow = None;
+            if let Some(process) = &mut own.process {
+                // What a disk held back is done soon, and not judged by how long that took.
+                process.went_on_us = self.now_us;
+            }
             own.change_faults(|faults| {
                 faults.all_from_operation = None;
                 faults.once_at_operation = None;
