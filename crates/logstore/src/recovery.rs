@@ -174,7 +174,9 @@ impl Recovery {
     /// Lets the held batch count where it stands: for those who only look.
     pub(crate) fn release(&mut self) -> Result<(), LogError> {
         match self.last.take() {
-            Some(held) => self.take(&held.payload, held.address, None).map_err(|error| broken(&held, &error)),
+            Some(held) => check_order(&held, &self.replicas)
+                .and_then(|()| self.take(&held.payload, held.address, None))
+                .map_err(|error| broken(&held, &error)),
             None => Ok(()),
         }
     }
@@ -423,6 +425,7 @@ impl Tracker {
 
     fn take_state(&mut self, state: State, address: Address, cases: &mut Vec<Case>) {
         self.run.truncate_through(state.start.position.index);
+        self.run.cut_behind(state.last_index);
         self.state_address = Some(address);
         let is_covered = self.run.covers(state.start.position.index, state.last_index);
         if self.is_broken && is_covered {
@@ -498,6 +501,7 @@ const NUMBERS_LEFT_MIN: u64 = 1 << 40;
 /// Whether records that are known to be whole can be read, to the last one, follow those before them, and are of the replicas that the
 /// batch's rows name: by these it is decided whether it is written again.
 fn check_records(held: &HeldBatch, replicas: &BTreeMap<u32, Tracker>) -> Result<(), DecodeError> {
+    check_order(held, replicas)?;
     let slots: BTreeSet<u32> = held.rows.iter().map(|row| row.slot).collect();
     // On trial: what they take here does not count yet.
     let known = |slot: &u32| Some((*slot, replicas.get(slot)?.clone()));
@@ -515,6 +519,30 @@ fn check_records(held: &HeldBatch, replicas: &BTreeMap<u32, Tracker>) -> Result<
             tracker.take(head, entries, held.address, len as u64)?;
         }
         rest = &behind[len..];
+    }
+    Ok(())
+}
+
+/// Whether no replica's records end before those that it has already. A batch that is written again has the same ones as before, and
+/// nothing was written in between.
+fn check_order(held: &HeldBatch, replicas: &BTreeMap<u32, Tracker>) -> Result<(), DecodeError> {
+    let mut ends: BTreeMap<u64, u64> = BTreeMap::new();
+    let mut rest = held.payload.as_slice();
+    while !rest.is_empty() {
+        let (len, _) = decode_record_head(rest)?;
+        let behind = &rest[RECORD_HEAD_BYTES..];
+        let body = behind.get(..len).ok_or(DecodeError::Truncated("record.body"))?;
+        let mut reader = Reader::new(body);
+        let (slot, sequence) = (reader.varint("record.slot")?, reader.varint("record.sequence")?);
+        let end = ends.entry(slot).or_default();
+        *end = sequence.max(*end);
+        rest = &behind[len..];
+    }
+    for (slot, end) in ends {
+        let tracker = u32::try_from(slot).ok().and_then(|slot| replicas.get(&slot));
+        if tracker.is_some_and(|tracker| tracker.sequence > end) {
+            return Err(DecodeError::Invalid("record.sequence", end));
+        }
     }
     Ok(())
 }
