@@ -54,7 +54,7 @@ pub(crate) struct HeldBatch {
 }
 
 /// One replica as its records tell it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Tracker {
     pub(crate) key: LogKey,
     pub(crate) hard_state: HardState,
@@ -174,7 +174,9 @@ impl Recovery {
     /// Lets the held batch count where it stands: for those who only look.
     pub(crate) fn release(&mut self) -> Result<(), LogError> {
         match self.last.take() {
-            Some(held) => self.take(&held.payload, held.address, None).map_err(|error| broken(&held, &error)),
+            Some(held) => check_order(&held, &self.replicas)
+                .and_then(|()| self.take(&held.payload, held.address, None))
+                .map_err(|error| broken(&held, &error)),
             None => Ok(()),
         }
     }
@@ -343,12 +345,16 @@ impl Tracker {
         address: Address,
         bytes: u64,
     ) -> Result<Vec<Case>, DecodeError> {
-        Footing::of(self).step(&head, &entries)?;
         let mut cases = Vec::new();
         let is_front = self.is_front();
         if head.sequence <= self.sequence {
             cases.push(Case::Repeated);
             return Ok(cases);
+        }
+        // A log takes none before the start, and a start that is known from before a gap is no later one than the writer's.
+        let first = entries.0.first().map(|(first, ..)| *first).filter(|_| head.part.is_none());
+        if let Some(first) = first.filter(|first| *first <= self.state.start.position.index) {
+            return Err(DecodeError::Invalid("record.first_index", first));
         }
         if head.sequence != self.sequence + 1 {
             if is_front {
@@ -419,6 +425,7 @@ impl Tracker {
 
     fn take_state(&mut self, state: State, address: Address, cases: &mut Vec<Case>) {
         self.run.truncate_through(state.start.position.index);
+        self.run.cut_behind(state.last_index);
         self.state_address = Some(address);
         let is_covered = self.run.covers(state.start.position.index, state.last_index);
         if self.is_broken && is_covered {
@@ -470,48 +477,6 @@ impl Tracker {
     }
 }
 
-/// Where a replica's next record begins: what must be known of it to tell a record that nobody wrote before it counts.
-struct Footing {
-    sequence: u64,
-    start: Index,
-    /// Whatever comes first is not the first that there was.
-    is_front: bool,
-    /// Nothing is missing, so that the start is the one that the record's writer knew.
-    is_sound: bool,
-}
-
-impl Footing {
-    fn of(tracker: &Tracker) -> Footing {
-        let is_front = tracker.is_front();
-        let Tracker { sequence, is_broken, .. } = *tracker;
-        Footing { sequence, start: tracker.state.start.position.index, is_front, is_sound: !is_broken }
-    }
-
-    /// Goes behind a record. Its entries begin behind the start: a log takes no others.
-    fn step(&mut self, head: &Head<State>, entries: &EntriesRead) -> Result<(), DecodeError> {
-        if head.sequence <= self.sequence {
-            return Ok(());
-        }
-        self.is_sound &= self.is_front || head.sequence == self.sequence + 1;
-        self.is_front = false;
-        self.sequence = head.sequence;
-        let start = head.state.as_ref().map(|state| state.start.position.index);
-        if head.part.is_some() {
-            // It may not count, and replaces everything if it does.
-            self.start = self.start.max(start.unwrap_or(0));
-            return Ok(());
-        }
-        match entries.0.first() {
-            Some((first, ..)) if self.is_sound && *first <= self.start => {
-                return Err(DecodeError::Invalid("record.first_index", *first));
-            }
-            _ => {}
-        }
-        self.start = start.unwrap_or(self.start);
-        Ok(())
-    }
-}
-
 /// The list and the segments of a directory, read without touching anything; `None` when there is no log yet.
 pub(crate) fn look(
     disk: &dyn Disk,
@@ -536,9 +501,11 @@ const NUMBERS_LEFT_MIN: u64 = 1 << 40;
 /// Whether records that are known to be whole can be read, to the last one, follow those before them, and are of the replicas that the
 /// batch's rows name: by these it is decided whether it is written again.
 fn check_records(held: &HeldBatch, replicas: &BTreeMap<u32, Tracker>) -> Result<(), DecodeError> {
+    check_order(held, replicas)?;
     let slots: BTreeSet<u32> = held.rows.iter().map(|row| row.slot).collect();
-    let known = |slot: &u32| Some((*slot, Footing::of(replicas.get(slot)?)));
-    let mut footings: BTreeMap<u32, Footing> = slots.iter().filter_map(known).collect();
+    // On trial: what they take here does not count yet.
+    let known = |slot: &u32| Some((*slot, replicas.get(slot)?.clone()));
+    let mut trackers: BTreeMap<u32, Tracker> = slots.iter().filter_map(known).collect();
     let mut rest = held.payload.as_slice();
     while !rest.is_empty() {
         let (len, _) = decode_record_head(rest)?;
@@ -548,10 +515,34 @@ fn check_records(held: &HeldBatch, replicas: &BTreeMap<u32, Tracker>) -> Result<
         if !slots.contains(&head.slot) {
             return Err(DecodeError::Invalid("record.slot", u64::from(head.slot)));
         }
-        if let Some(footing) = footings.get_mut(&head.slot) {
-            footing.step(&head, &entries)?;
+        if let Some(tracker) = trackers.get_mut(&head.slot) {
+            tracker.take(head, entries, held.address, len as u64)?;
         }
         rest = &behind[len..];
+    }
+    Ok(())
+}
+
+/// Whether no replica's records end before those that it has already. A batch that is written again has the same ones as before, and
+/// nothing was written in between.
+fn check_order(held: &HeldBatch, replicas: &BTreeMap<u32, Tracker>) -> Result<(), DecodeError> {
+    let mut ends: BTreeMap<u64, u64> = BTreeMap::new();
+    let mut rest = held.payload.as_slice();
+    while !rest.is_empty() {
+        let (len, _) = decode_record_head(rest)?;
+        let behind = &rest[RECORD_HEAD_BYTES..];
+        let body = behind.get(..len).ok_or(DecodeError::Truncated("record.body"))?;
+        let mut reader = Reader::new(body);
+        let (slot, sequence) = (reader.varint("record.slot")?, reader.varint("record.sequence")?);
+        let end = ends.entry(slot).or_default();
+        *end = sequence.max(*end);
+        rest = &behind[len..];
+    }
+    for (slot, end) in ends {
+        let tracker = u32::try_from(slot).ok().and_then(|slot| replicas.get(&slot));
+        if tracker.is_some_and(|tracker| tracker.sequence > end) {
+            return Err(DecodeError::Invalid("record.sequence", end));
+        }
     }
     Ok(())
 }
