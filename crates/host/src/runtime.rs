@@ -546,7 +546,10 @@ fn log_thread(shared: &Shared, mut log: LogWorker, segments_target: u64) {
     let mut pressed_at = 0;
     let mut has_more_to_tidy = false;
     loop {
-        let retry_after = log.waits().then_some(if has_more_to_tidy { Duration::ZERO } else { FULL_RETRY });
+        let retry_after = match (has_more_to_tidy, log.waits()) {
+            (true, _) => Some(Duration::ZERO),
+            (false, waits) => waits.then_some(FULL_RETRY),
+        };
         let open = shared.log.receive(&mut jobs, seal_after.or(retry_after));
         if jobs.is_empty() && seal_after.is_some() {
             let (health, is_sealed) = shared.touching.log_touches(|| log.seal());
@@ -557,7 +560,10 @@ fn log_thread(shared: &Shared, mut log: LogWorker, segments_target: u64) {
             if !open {
                 return;
             }
-            continue;
+            // An idle log goes on giving room back, a step at each seal's time.
+            if !has_more_to_tidy {
+                continue;
+            }
         }
         let began = shared.started.elapsed();
         let (health, run) = shared.touching.log_writes(|| log.run(jobs.drain(..), &mut done));

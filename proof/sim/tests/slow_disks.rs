@@ -27,9 +27,8 @@ fn with_slow_leader(seed: u64, for_us: u64, patience: Patience) -> Report {
         replicas: 3,
         own: drawn.own[..3].to_vec(),
         groups: 1,
-        // Few, so that the log of a disk that does nothing for long stays small: an idle log gives room back slowly.
-        clients: 2,
-        think_us_max: 300_000,
+        clients: 4,
+        think_us_max: 50_000,
         disk_us_max: 6_000,
         safety_us: 45 * SECOND_US,
         faults: BTreeMap::new(),

@@ -351,11 +351,11 @@ impl World {
     fn wait_for_log_idle(&mut self, node: usize, boot: u64, seal_after_us: u64) {
         let Some(process) = running(&mut self.nodes, node, boot) else { return };
         let run = process.log_runs;
-        let wait = match (process.log_seal_due, process.log.waits()) {
-            (true, _) => seal_after_us,
-            (false, true) if process.log_more_to_tidy => 1,
-            (false, true) => FULL_RETRY_US,
-            (false, false) => return,
+        let wait = match (process.log_seal_due, process.log_more_to_tidy, process.log.waits()) {
+            (true, ..) => seal_after_us,
+            (false, true, _) => 1,
+            (false, false, true) => FULL_RETRY_US,
+            (false, false, false) => return,
         };
         self.after(wait, Action::LogIdle { node, boot, run });
     }
@@ -375,7 +375,7 @@ impl World {
             self.log_health(node, health)?;
         }
         let Some(process) = running(&mut self.nodes, node, boot) else { return Ok(()) };
-        if process.log.waits() {
+        if process.log.waits() || process.log_more_to_tidy {
             process.log_busy = true;
             return self.log_done(node, boot);
         }
