@@ -8,7 +8,7 @@ use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::support::{
     Dev, Guarded, answer, done, ended, free_base_port, http, is_running, mraft, open, run, signal, skipped,
@@ -170,14 +170,27 @@ fn a_node_logs_json_into_its_files_and_to_what_is_no_terminal() {
     }
 }
 
+/// Kills the process whose id is in this file: with SIGHUP ignored, the end of its terminal does not end it.
+struct ByPid(PathBuf);
+
+impl Drop for ByPid {
+    fn drop(&mut self) {
+        let pid = fs::read_to_string(&self.0).ok().and_then(|pid| Pid::from_raw(pid.trim().parse().ok()?));
+        // One that has ended by itself is gone.
+        pid.into_iter().for_each(|pid| _ = kill_process(pid, Signal::KILL));
+    }
+}
+
 #[test]
 fn a_node_logs_text_to_a_terminal() {
     let lone = Lone::new("");
     let log = lone.directory.path().join("terminal");
     let mut script = Command::new("script");
+    let pid = lone.directory.path().join("pid");
     // Runs the node on a terminal of its own and copies what appears there.
     let node = format!(
-        "{} node --config {}",
+        "echo $$ > {}; exec {} node --config {}",
+        pid.display(),
         env!("CARGO_BIN_EXE_mraft"),
         lone.directory.path().join("node.toml").display()
     );
@@ -188,6 +201,7 @@ fn a_node_logs_text_to_a_terminal() {
         return;
     };
     let _terminal = Guarded(child);
+    let _node = ByPid(pid);
     wait_until("the terminal shows it", || {
         fs::read_to_string(&log).is_ok_and(|text| text.contains("the node is up"))
     });
