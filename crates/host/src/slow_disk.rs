@@ -100,7 +100,8 @@ pub struct Led<'a> {
     pub members: &'a Membership,
 }
 
-/// Which groups' leadership was moved away, and when.
+/// Which groups' leadership was moved away, when, by the caller's monotonic clock in milliseconds, and in which term. One entry per group
+/// that this node ever led on a slow disk.
 #[derive(Clone, Debug, Default)]
 pub struct Moves(BTreeMap<GroupId, (u64, Term)>);
 

@@ -110,6 +110,20 @@ struct Play {
 }
 
 impl Play {
+    /// Eight batches' worth of a quiet replica, of which the first part is carried, and so many more.
+    fn while_carrying(more: u64) -> Play {
+        let mut play = Play::new();
+        for first in (2..=121).step_by(10) {
+            play.log.write(&[append(QUIET, first..=first + 9, 1, 900)]).expect("legal");
+        }
+        let mut steps = 0;
+        while steps <= more {
+            steps += u64::from(play.go_on());
+            assert!(play.next < 1_000, "nothing is carried");
+        }
+        play
+    }
+
     fn new() -> Play {
         let disk = MemoryDisk::new();
         let mut log = support::open(&disk, 1).expect("opens");
@@ -166,16 +180,7 @@ fn l5_what_is_overwritten_while_it_is_being_carried_stays_overwritten() {
     let (mut carried, mut interrupted) = (0, 0);
     for pause in 0..4 {
         for truncates in [false, true] {
-            let mut play = Play::new();
-            for first in (2..=121).step_by(10) {
-                play.log.write(&[append(QUIET, first..=first + 9, 1, 900)]).expect("legal");
-            }
-            // Until the first parts are written, and a few more.
-            let mut steps = 0;
-            while steps <= pause {
-                steps += u64::from(play.go_on());
-                assert!(play.next < 1_000, "nothing is carried");
-            }
+            let mut play = Play::while_carrying(pause);
             let kept = if truncates {
                 play.log.write(&[mark(QUIET, 1, 121, Mark::Truncate(start(60, 1)))]).expect("legal");
                 Kept { start: 60, entries: append(QUIET, 61..=121, 1, 900).entries }
@@ -213,15 +218,7 @@ fn l5_what_is_overwritten_while_it_is_being_carried_stays_overwritten() {
 fn l5_a_checkpoint_that_a_restart_interrupted_is_begun_anew_and_counts() {
     let (mut carried, mut interrupted) = (0, 0);
     for pause in 0..4 {
-        let mut play = Play::new();
-        for first in (2..=121).step_by(10) {
-            play.log.write(&[append(QUIET, first..=first + 9, 1, 900)]).expect("legal");
-        }
-        let mut steps = 0;
-        while steps <= pause {
-            steps += u64::from(play.go_on());
-            assert!(play.next < 1_000, "nothing is carried");
-        }
+        let mut play = Play::while_carrying(pause);
         let seen = inspect(&play.disk, Path::new(support::DIRECTORY)).expect("readable");
         interrupted += u64::from(seen.cases.contains_key(&Case::IncompleteCheckpoint));
         // The replica writes nothing in between: the first part of the new checkpoint follows a part of the old one.

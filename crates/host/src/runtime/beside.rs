@@ -61,7 +61,7 @@ pub(super) fn ticker(shared: &Shared, pace: &Pace) {
             std::thread::sleep(wait);
         }
         next = (next + every).max(Instant::now());
-        if pauses.stood_still(shared.now().monotonic_ms) {
+        if pauses.stood_still(millis(shared.started.elapsed())) {
             shared.touching.goes_on();
         }
         let tick = shared.tick.fetch_add(1, Ordering::Relaxed) + 1;
