@@ -21,7 +21,7 @@ fn main() -> ExitCode {
         _ => None,
     };
     let Some(bound) = bound else {
-        eprintln!("usage: mraft-faults --minutes N | --rounds N");
+        eprintln!("usage: mraft-faults --minutes N | --rounds N, N at least 1; not {:?}", words.join(" "));
         return ExitCode::from(2);
     };
     match endurance::run(bound) {

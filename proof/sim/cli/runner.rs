@@ -271,6 +271,11 @@ fn find_planted(name: Option<&str>, options: &Options) -> ExitCode {
 
     let bugs: Vec<Bug> =
         Bug::ALL.iter().copied().filter(|bug| name.is_none_or(|name| bug.name() == name)).collect();
+    if bugs.is_empty() {
+        let names: Vec<&str> = Bug::ALL.iter().map(|bug| bug.name()).collect();
+        eprintln!("no such bug; known are {}", names.join(", "));
+        return ExitCode::from(2);
+    }
     if options.is_known {
         return find_known(&bugs, options);
     }
@@ -281,11 +286,6 @@ fn find_planted(name: Option<&str>, options: &Options) -> ExitCode {
     if let (true, [bug]) = (options.minimise, &bugs[..]) {
         mraft_types::planted::plant(Some(*bug));
         return find_least(options.from, options.width, &options.changes);
-    }
-    if bugs.is_empty() {
-        let names: Vec<&str> = Bug::ALL.iter().map(|bug| bug.name()).collect();
-        eprintln!("no such bug; known are {}", names.join(", "));
-        return ExitCode::from(2);
     }
     let mut is_ok = true;
     say("| bug | rule | what is wrong | seeds | first | promise |\n|---|---|---|---:|---:|---|");
