@@ -24,6 +24,7 @@ mod options;
 mod reader;
 mod record;
 mod recovery;
+mod repeats;
 mod replica;
 mod replicas;
 mod run;

@@ -154,6 +154,10 @@ pub(crate) fn decode_body(
     let slot = reader.varint("record.slot")?;
     let slot = u32::try_from(slot).map_err(|_| DecodeError::Invalid("record.slot", slot))?;
     let sequence = number(&mut reader, "record.sequence")?;
+    if sequence == 0 {
+        // The first one is 1; 0 is before it.
+        return Err(DecodeError::Invalid("record.sequence", 0));
+    }
     let flags = reader.u8("record.flags")?;
     if flags & !FLAGS_KNOWN != 0 {
         return Err(DecodeError::Unknown("record.flags", u64::from(flags)));
@@ -348,7 +352,8 @@ mod tests {
         assert_eq!(body(&|_, _| ()), Ok(()));
         assert_eq!(body(&|head, _| head.sequence = NUMBER_MAX), Ok(()));
         type Change = fn(&mut Head<State>, &mut Vec<Entry>);
-        let changes: [Change; 8] = [
+        let changes: [Change; 9] = [
+            |head, _| head.sequence = 0,
             |head, _| head.sequence = NUMBER_MAX + 1,
             |head, _| head.hard_state.term = u64::MAX,
             |head, _| head.hard_state.commit = u64::MAX,

@@ -18,6 +18,7 @@ use crate::batch::{BatchHeader, BatchKind, Row};
 use crate::cases::Case;
 use crate::index::Address;
 use crate::record::{Head, NUMBER_MAX, RECORD_HEAD_BYTES, Salt, State, decode_body, decode_record_head};
+use crate::repeats::{LastBatch, slot_and_sequence};
 use crate::replicas::ReplicaList;
 use crate::run::Run;
 use crate::scan::{Directory, Headerless, Listener, UsedSegment, Walked, numbers, walk};
@@ -43,6 +44,8 @@ pub(crate) struct Recovery {
     pub(crate) walked: BTreeMap<u64, Walked>,
     /// The last batch, if it is one of records.
     pub(crate) last: Option<HeldBatch>,
+    /// The one before it that has records.
+    before: LastBatch,
 }
 
 /// A batch whose records do not count yet.
@@ -121,9 +124,10 @@ impl Recovery {
         if list.is_used && directory.uses.is_empty() && !recovery.cases.contains_key(&Case::LostHeader) {
             recovery.lost(Case::NoSegments, recovery.highest_seq + 1)?;
         }
-        if let Some(held) = &recovery.last {
+        if let Some(held) = recovery.last.take() {
             // It counts only when it is written again, and by then the log was touched.
-            check_records(held, &recovery.replicas).map_err(|error| broken(held, &error))?;
+            recovery.check_records(&held).map_err(|error| broken(&held, &error))?;
+            recovery.last = Some(held);
         }
         if recovery.highest_seq > NUMBER_MAX - NUMBERS_LEFT_MIN {
             let reason = format!("holds batches up to {}; no log gets there", recovery.highest_seq);
@@ -173,12 +177,12 @@ impl Recovery {
 
     /// Lets the held batch count where it stands: for those who only look.
     pub(crate) fn release(&mut self) -> Result<(), LogError> {
-        match self.last.take() {
-            Some(held) => check_order(&held, &self.replicas)
-                .and_then(|()| self.take(&held.payload, held.address, None))
-                .map_err(|error| broken(&held, &error)),
-            None => Ok(()),
-        }
+        let Some(held) = self.last.take() else { return Ok(()) };
+        self.check_order(&held)
+            .and_then(|()| self.take(&held.payload, held.address, None))
+            .map_err(|error| broken(&held, &error))?;
+        self.before = LastBatch::whole(held.payload);
+        Ok(())
     }
 
     /// Takes records that are known to be whole, or, with a salt, those that are. `address` is that of the first byte.
@@ -194,6 +198,9 @@ impl Recovery {
                 return if check.is_some() { Ok(()) } else { Err(DecodeError::Truncated("record.body")) };
             };
             if check.is_none_or(|salt| salt.checksum(body) == crc) {
+                if check.is_some() {
+                    self.check_repeated(body)?;
+                }
                 self.take_record(body, address + at as u64)?;
             }
             at = body_at + len;
@@ -210,6 +217,63 @@ impl Recovery {
         };
         cases.into_iter().for_each(|case| self.count(case));
         Ok(())
+    }
+
+    /// Whether records that are known to be whole can be read, to the last one, follow those before them, and are of the replicas that
+    /// the batch's rows name: by these it is decided whether it is written again.
+    fn check_records(&mut self, held: &HeldBatch) -> Result<(), DecodeError> {
+        self.check_order(held)?;
+        let slots: BTreeSet<u32> = held.rows.iter().map(|row| row.slot).collect();
+        // On trial: what they take here does not count yet.
+        let known = |slot: &u32| Some((*slot, self.replicas.get(slot)?.clone()));
+        let mut trackers: BTreeMap<u32, Tracker> = slots.iter().filter_map(known).collect();
+        let mut rest = held.payload.as_slice();
+        while !rest.is_empty() {
+            let (body, behind) = next_body(rest)?;
+            let (head, entries) = read_entries(body)?;
+            if !slots.contains(&head.slot) {
+                return Err(DecodeError::Invalid("record.slot", u64::from(head.slot)));
+            }
+            if let Some(tracker) = trackers.get_mut(&head.slot) {
+                tracker.take(head, entries, held.address, body.len() as u64)?;
+            }
+            rest = behind;
+        }
+        Ok(())
+    }
+
+    /// Whether each replica's records are numbered upwards, and either follow those that it has or are the same ones once more: a batch
+    /// that is written again has all of them, and nothing was written in between.
+    fn check_order(&mut self, held: &HeldBatch) -> Result<(), DecodeError> {
+        let mut ends: BTreeMap<u64, u64> = BTreeMap::new();
+        let mut rest = held.payload.as_slice();
+        while !rest.is_empty() {
+            let (body, behind) = next_body(rest)?;
+            let (slot, sequence) = slot_and_sequence(body)?;
+            if ends.insert(slot, sequence).is_some_and(|before| before >= sequence) {
+                return Err(DecodeError::Invalid("record.sequence", sequence));
+            }
+            self.check_repeated(body)?;
+            rest = behind;
+        }
+        match ends.into_iter().find(|(slot, end)| self.has_taken(*slot).is_some_and(|taken| taken > *end)) {
+            Some((_, end)) => Err(DecodeError::Invalid("record.sequence", end)),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether a record that passes for a repetition is one.
+    fn check_repeated(&mut self, body: &[u8]) -> Result<(), DecodeError> {
+        let (slot, sequence) = slot_and_sequence(body)?;
+        match self.has_taken(slot).is_some_and(|taken| taken >= sequence) {
+            true => self.before.check(slot, sequence, body),
+            false => Ok(()),
+        }
+    }
+
+    /// The number of the last record that counts for a replica.
+    fn has_taken(&self, slot: u64) -> Option<u64> {
+        u32::try_from(slot).ok().and_then(|slot| self.replicas.get(&slot)).map(|tracker| tracker.sequence)
     }
 
     /// Ends the reading: judges every replica. Answers the slots of those that lost something.
@@ -283,11 +347,14 @@ impl Listener for Recovery {
         }
         let address = segment.header.use_number * segment.header.segment_bytes + at;
         self.take(payload, address, Some(segment.header.salt))
-            .map_err(|error| refused(&segment.path, error.to_string()))
+            .map_err(|error| refused(&segment.path, error.to_string()))?;
+        self.before = LastBatch::damaged(payload, segment.header.salt);
+        Ok(())
     }
 
     fn lost(&mut self, case: Case, through_seq: u64) -> Result<(), LogError> {
         self.release()?;
+        self.before.is_followed_by_loss();
         self.count(case);
         self.highest_seq = self.highest_seq.max(through_seq);
         for tracker in self.replicas.values_mut().filter(|tracker| tracker.added_seq < through_seq) {
@@ -352,19 +419,17 @@ impl Tracker {
             return Ok(cases);
         }
         // A log takes none before the start, and a start that is known from before a gap is no later one than the writer's.
-        let first = entries.0.first().map(|(first, ..)| *first).filter(|_| head.part.is_none());
-        if let Some(first) = first.filter(|first| *first <= self.state.start.position.index) {
-            return Err(DecodeError::Invalid("record.first_index", first));
+        if let Some((first, ..)) =
+            entries.0.first().filter(|(first, ..)| *first <= self.state.start.position.index)
+        {
+            return Err(DecodeError::Invalid("record.first_index", *first));
         }
         if head.sequence != self.sequence + 1 {
             if is_front {
                 cases.push(Case::RecycledFront);
             } else {
                 cases.push(Case::Gap);
-                self.is_broken = true;
-                let mut run = std::mem::take(&mut self.run);
-                run.cut_behind(self.hard_state.commit);
-                self.before_gap.get_or_insert(run);
+                self.break_off();
             }
             self.checkpoint = None;
         } else if self.is_unsure {
@@ -395,6 +460,12 @@ impl Tracker {
             entries.append_to(&mut run, address);
             match head.state {
                 Some(state) if part.is_last => {
+                    if run.first().is_some_and(|first| first <= state.start.position.index) {
+                        // No log wrote it. Where parts before it are gone that is not seen: it must not decide whether a log opens.
+                        cases.push(Case::IncompleteCheckpoint);
+                        self.break_off();
+                        return Ok(cases);
+                    }
                     self.run = run;
                     self.take_state(state, address, &mut cases);
                 }
@@ -416,6 +487,14 @@ impl Tracker {
             self.take_state(state, address, &mut cases);
         }
         Ok(cases)
+    }
+
+    /// Something is missing: what was committed before is all that is certain.
+    fn break_off(&mut self) {
+        self.is_broken = true;
+        let mut run = std::mem::take(&mut self.run);
+        run.cut_behind(self.hard_state.commit);
+        self.before_gap.get_or_insert(run);
     }
 
     /// Whether nothing of it was read yet, and nothing says that there was something.
@@ -498,53 +577,10 @@ pub(crate) fn look(
 /// Batches that can still be numbered when a log is opened: what it writes must be readable the next time. More than anybody writes.
 const NUMBERS_LEFT_MIN: u64 = 1 << 40;
 
-/// Whether records that are known to be whole can be read, to the last one, follow those before them, and are of the replicas that the
-/// batch's rows name: by these it is decided whether it is written again.
-fn check_records(held: &HeldBatch, replicas: &BTreeMap<u32, Tracker>) -> Result<(), DecodeError> {
-    check_order(held, replicas)?;
-    let slots: BTreeSet<u32> = held.rows.iter().map(|row| row.slot).collect();
-    // On trial: what they take here does not count yet.
-    let known = |slot: &u32| Some((*slot, replicas.get(slot)?.clone()));
-    let mut trackers: BTreeMap<u32, Tracker> = slots.iter().filter_map(known).collect();
-    let mut rest = held.payload.as_slice();
-    while !rest.is_empty() {
-        let (len, _) = decode_record_head(rest)?;
-        let behind = &rest[RECORD_HEAD_BYTES..];
-        let body = behind.get(..len).ok_or(DecodeError::Truncated("record.body"))?;
-        let (head, entries) = read_entries(body)?;
-        if !slots.contains(&head.slot) {
-            return Err(DecodeError::Invalid("record.slot", u64::from(head.slot)));
-        }
-        if let Some(tracker) = trackers.get_mut(&head.slot) {
-            tracker.take(head, entries, held.address, len as u64)?;
-        }
-        rest = &behind[len..];
-    }
-    Ok(())
-}
-
-/// Whether no replica's records end before those that it has already. A batch that is written again has the same ones as before, and
-/// nothing was written in between.
-fn check_order(held: &HeldBatch, replicas: &BTreeMap<u32, Tracker>) -> Result<(), DecodeError> {
-    let mut ends: BTreeMap<u64, u64> = BTreeMap::new();
-    let mut rest = held.payload.as_slice();
-    while !rest.is_empty() {
-        let (len, _) = decode_record_head(rest)?;
-        let behind = &rest[RECORD_HEAD_BYTES..];
-        let body = behind.get(..len).ok_or(DecodeError::Truncated("record.body"))?;
-        let mut reader = Reader::new(body);
-        let (slot, sequence) = (reader.varint("record.slot")?, reader.varint("record.sequence")?);
-        let end = ends.entry(slot).or_default();
-        *end = sequence.max(*end);
-        rest = &behind[len..];
-    }
-    for (slot, end) in ends {
-        let tracker = u32::try_from(slot).ok().and_then(|slot| replicas.get(&slot));
-        if tracker.is_some_and(|tracker| tracker.sequence > end) {
-            return Err(DecodeError::Invalid("record.sequence", end));
-        }
-    }
-    Ok(())
+/// The body at the front of records that are known to be whole, and what follows it.
+fn next_body(records: &[u8]) -> Result<(&[u8], &[u8]), DecodeError> {
+    let (len, _) = decode_record_head(records)?;
+    records[RECORD_HEAD_BYTES..].split_at_checked(len).ok_or(DecodeError::Truncated("record.body"))
 }
 
 /// What a record says, and its entries.

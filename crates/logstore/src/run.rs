@@ -17,6 +17,11 @@ pub(crate) struct Run {
 }
 
 impl Run {
+    /// Index of the first entry.
+    pub(crate) fn first(&self) -> Option<Index> {
+        self.range.map(|(first, _)| first)
+    }
+
     /// Index of the last entry.
     pub(crate) fn last(&self) -> Option<Index> {
         self.range.map(|(_, last)| last)

@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use mraft_disk::{Disk, MemoryDisk};
 use mraft_logstore::{
-    Case, GroupWrite, LogError, LogKey, LogOptions, LogStore, Mark, Recovered, SegmentLog, inspect,
+    GroupWrite, LogError, LogKey, LogOptions, LogStore, Mark, Recovered, SegmentLog, inspect,
 };
 use mraft_raft::{Config, Raft, Restored};
 use mraft_types::codec::Writer;
@@ -94,9 +94,6 @@ fn run(input: &[u8]) -> Said {
         }
         Err(_) => false,
     };
-    // Only a batch that was written again repeats records, with the bytes that they had. One that says something else under their
-    // numbers is passed over as well, and counts as soon as the first one is no longer needed: not mended (`hostile-bytes.md`).
-    let repeats = looked_at.as_ref().is_ok_and(|inspection| inspection.cases.contains_key(&Case::Repeated));
     match looked_at {
         Ok(inspection) => {
             let seen: Vec<Recovered> =
@@ -110,7 +107,7 @@ fn run(input: &[u8]) -> Said {
         restore(replica);
     }
     let states = recovered.iter().map(|replica| replica.hard_state.term.max(replica.last_index));
-    if repeats || has_end || states.into_iter().any(|number| number > NUMBER_MAX) {
+    if has_end || states.into_iter().any(|number| number > NUMBER_MAX) {
         // Nobody counts on from the end of all numbers.
         return Said::Read;
     }
