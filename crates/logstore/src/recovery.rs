@@ -19,7 +19,7 @@ use crate::cases::Case;
 use crate::index::Address;
 use crate::record::{Head, NUMBER_MAX, RECORD_HEAD_BYTES, Salt, State, decode_body, decode_record_head};
 use crate::repeats::{LastBatch, slot_and_sequence};
-use crate::replicas::ReplicaList;
+use crate::replicas::{Listed, ReplicaList};
 use crate::run::Run;
 use crate::scan::{Directory, Headerless, Listener, UsedSegment, Walked, numbers, walk};
 use crate::segment::refused;
@@ -87,13 +87,7 @@ impl Recovery {
     pub(crate) fn read(list: &ReplicaList, directory: &Directory) -> Result<Recovery, LogError> {
         let mut recovery = Recovery::default();
         for (key, listed) in &list.replicas {
-            let state = State {
-                last_index: listed.start.position.index,
-                start: listed.start.clone(),
-                ..State::default()
-            };
-            let tracker = Tracker::new(*key, listed.hard_state, state, listed.added_seq);
-            recovery.replicas.insert(listed.slot, tracker);
+            recovery.replicas.insert(listed.slot, Tracker::new(*key, listed));
             recovery.highest_seq = recovery.highest_seq.max(listed.added_seq);
         }
         directory.cases.iter().for_each(|case| recovery.count(*case));
@@ -126,7 +120,7 @@ impl Recovery {
         }
         if let Some(held) = recovery.last.take() {
             // It counts only when it is written again, and by then the log was touched.
-            recovery.check_records(&held).map_err(|error| broken(&held, &error))?;
+            recovery.check_records(&held, list).map_err(|error| broken(&held, &error))?;
             recovery.last = Some(held);
         }
         if recovery.highest_seq > NUMBER_MAX - NUMBERS_LEFT_MIN {
@@ -220,22 +214,28 @@ impl Recovery {
     }
 
     /// Whether records that are known to be whole can be read, to the last one, follow those before them, and are of the replicas that
-    /// the batch's rows name: by these it is decided whether it is written again.
-    fn check_records(&mut self, held: &HeldBatch) -> Result<(), DecodeError> {
+    /// the batch's rows name: by these it is decided whether it is written again. Also by itself: all before it may be gone by the next
+    /// opening.
+    fn check_records(&mut self, held: &HeldBatch, list: &ReplicaList) -> Result<(), DecodeError> {
         self.check_order(held)?;
         let slots: BTreeSet<u32> = held.rows.iter().map(|row| row.slot).collect();
         // On trial: what they take here does not count yet.
         let known = |slot: &u32| Some((*slot, self.replicas.get(slot)?.clone()));
-        let mut trackers: BTreeMap<u32, Tracker> = slots.iter().filter_map(known).collect();
+        let mut behind_others: BTreeMap<u32, Tracker> = slots.iter().filter_map(known).collect();
+        let listed = list.replicas.iter().filter(|(_, listed)| slots.contains(&listed.slot));
+        let mut alone: BTreeMap<u32, Tracker> =
+            listed.map(|(key, listed)| (listed.slot, Tracker::new(*key, listed))).collect();
         let mut rest = held.payload.as_slice();
         while !rest.is_empty() {
             let (body, behind) = next_body(rest)?;
-            let (head, entries) = read_entries(body)?;
-            if !slots.contains(&head.slot) {
-                return Err(DecodeError::Invalid("record.slot", u64::from(head.slot)));
-            }
-            if let Some(tracker) = trackers.get_mut(&head.slot) {
-                tracker.take(head, entries, held.address, body.len() as u64)?;
+            for trackers in [&mut behind_others, &mut alone] {
+                let (head, entries) = read_entries(body)?;
+                if !slots.contains(&head.slot) {
+                    return Err(DecodeError::Invalid("record.slot", u64::from(head.slot)));
+                }
+                if let Some(tracker) = trackers.get_mut(&head.slot) {
+                    tracker.take(head, entries, held.address, body.len() as u64)?;
+                }
             }
             rest = behind;
         }
@@ -386,17 +386,19 @@ impl EntriesRead {
 }
 
 impl Tracker {
-    fn new(key: LogKey, hard_state: HardState, state: State, added_seq: u64) -> Tracker {
+    /// Of a replica of which only the list is known yet.
+    fn new(key: LogKey, listed: &Listed) -> Tracker {
+        let (last_index, start) = (listed.start.position.index, listed.start.clone());
         Tracker {
             key,
-            hard_state,
-            state,
+            hard_state: listed.hard_state,
+            state: State { last_index, start, ..State::default() },
             sequence: 0,
             run: Run::default(),
             state_address: None,
             last_address: None,
             entry_bytes: 0,
-            added_seq,
+            added_seq: listed.added_seq,
             is_broken: false,
             is_unsure: false,
             lost_sequence: 0,
@@ -424,7 +426,8 @@ impl Tracker {
         {
             return Err(DecodeError::Invalid("record.first_index", *first));
         }
-        if head.sequence != self.sequence + 1 {
+        let is_next = head.sequence == self.sequence + 1;
+        if !is_next {
             if is_front {
                 cases.push(Case::RecycledFront);
             } else {
@@ -449,12 +452,16 @@ impl Tracker {
             let (expected, mut run) = match before.filter(|_| part.number != 1) {
                 Some((number, run)) => (number + 1, run),
                 // The parts before it may have been recycled, when a later truncation made them unneeded.
-                None if is_front => (part.number, Run::default()),
+                None if is_front && !is_next => (part.number, Run::default()),
                 None => (1, Run::default()),
             };
             if part.number != expected {
                 // The parts before it are on the other side of a gap; without them it says nothing.
                 cases.push(Case::IncompleteCheckpoint);
+                if is_next {
+                    // There is no gap: no log wrote it. The next opening may find nothing before it and believe it.
+                    self.break_off();
+                }
                 return Ok(cases);
             }
             entries.append_to(&mut run, address);
