@@ -420,11 +420,11 @@ impl Tracker {
             cases.push(Case::Repeated);
             return Ok(cases);
         }
-        // A log takes none before the start, and a start that is known from before a gap is no later one than the writer's.
-        if let Some((first, ..)) =
-            entries.0.first().filter(|(first, ..)| *first <= self.state.start.position.index)
-        {
-            return Err(DecodeError::Invalid("record.first_index", *first));
+        // A log takes none before the start, and a start that is known from before a gap is no later one than the writer's. A checkpoint
+        // has a start of its own.
+        let first = entries.0.first().map(|(first, ..)| *first).filter(|_| head.part.is_none());
+        if let Some(first) = first.filter(|first| *first <= self.state.start.position.index) {
+            return Err(DecodeError::Invalid("record.first_index", first));
         }
         let is_next = head.sequence == self.sequence + 1;
         if !is_next {
