@@ -208,14 +208,15 @@ impl<'a, C: Coverage> Search<'a, C> {
             return;
         }
         let at = self.outcome.executions;
-        self.outcome.last_feature_at = at;
-        if news.iter().any(|feature| self.seen[(feature / CLASSES) as usize] == 0) {
-            self.outcome.last_counter_at = at;
-        }
         let input = if may_be_trimmed { self.trimmed(input, &news) } else { input };
-        // Constants are noted on the way, and what the shorter one reaches besides is taken, too.
-        if self.execute(&input, true).is_err() {
+        // Constants are noted on the way, and what the shorter one reaches besides is taken, too. What is not reached once more was no
+        // work of the input: libraries tidy up now and then, whatever is executed.
+        if self.execute(&input, true).is_err() || self.news().is_empty() {
             return;
+        }
+        self.outcome.last_feature_at = at;
+        if self.features.iter().any(|feature| self.seen[(feature / CLASSES) as usize] == 0) {
+            self.outcome.last_counter_at = at;
         }
         let mut constants = BTreeSet::new();
         self.coverage.constants(|constant| _ = constants.insert(constant));
@@ -462,6 +463,32 @@ mod tests {
         let (blind, _) = searched(1, true, 100_000);
         assert!(blind.findings.is_empty());
         assert_eq!((seeing.counters, blind.counters), (5, 1));
+    }
+
+    /// Reaches a branch every thousandth time, whatever it is fed with.
+    fn tidies_up(_: &[u8]) -> Said {
+        thread_local! {
+            static TIMES: Cell<u32> = const { Cell::new(0) };
+        }
+        TIMES.set(TIMES.get() + 1);
+        hit(0);
+        if TIMES.get().is_multiple_of(1000) {
+            hit(1);
+        }
+        Said::Read
+    }
+
+    #[test]
+    fn what_no_input_reaches_is_nothing_new() {
+        static TIDY: Target = Target { name: "tidy", run: tidies_up, ..STEPS };
+        quiet_panics();
+        let mut deaf = |_: u64, _: &[u8]| ();
+        let mut search = Search::new(&TIDY, ByHand { is_blind: false }, 6, &mut deaf);
+        search.begin_with((TIDY.seeds)());
+        search.run(Length { executions: 10_000, until_quiet: None });
+        let (outcome, pool, _) = search.finish();
+        assert_eq!((outcome.counters, pool.entries().len()), (1, 1));
+        assert!(outcome.last_feature_at < 100, "{outcome:?}");
     }
 
     #[test]
