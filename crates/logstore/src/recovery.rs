@@ -354,7 +354,7 @@ impl Listener for Recovery {
 
     fn lost(&mut self, case: Case, through_seq: u64) -> Result<(), LogError> {
         self.release()?;
-        self.before.is_followed_by_loss();
+        self.before.note_loss();
         self.count(case);
         self.highest_seq = self.highest_seq.max(through_seq);
         for tracker in self.replicas.values_mut().filter(|tracker| tracker.added_seq < through_seq) {

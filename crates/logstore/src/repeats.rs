@@ -36,7 +36,8 @@ impl LastBatch {
         LastBatch { payload: payload.to_vec(), damaged: Some(salt), ..LastBatch::default() }
     }
 
-    pub(crate) fn is_followed_by_loss(&mut self) {
+    /// Something behind it is lost.
+    pub(crate) fn note_loss(&mut self) {
         self.is_followed_by_loss = true;
     }
 
@@ -124,7 +125,7 @@ mod tests {
         assert!(told(&mut before, 5, 2).is_err(), "of this one it is known what it said");
 
         let mut before = LastBatch::whole(record(5, 1));
-        before.is_followed_by_loss();
+        before.note_loss();
         assert_eq!(told(&mut before, 4, 1), Ok(()));
         assert!(told(&mut before, 5, 2).is_err());
     }

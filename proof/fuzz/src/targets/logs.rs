@@ -75,13 +75,14 @@ const BYTES_ALWAYS: usize = 6 * SEGMENT_BYTES;
 fn run(input: &[u8]) -> Said {
     let disk = disk_of(input);
     let allowed = BYTES_PER_BYTE * input.len() + BYTES_ALWAYS + SEGMENTS_MAX * 2 * SEGMENT_BYTES;
+    let files = files_of(&disk);
     let looked_at = bounded("a look at a log", allowed, || inspect(disk.as_ref(), Path::new(DIRECTORY)));
-    let files = disk.files();
+    assert!(files_of(&disk) == files, "who only looks has touched something");
     let opened = bounded("a log that opens", allowed, || open(&disk, 1));
     let mut log = match opened {
         Ok(log) => log,
         Err(LogError::Refused { .. }) => {
-            assert_eq!(disk.files(), files, "a log was refused and touched");
+            assert!(files_of(&disk) == files, "a log was refused and touched");
             return Said::Refused;
         }
         Err(error) => panic!("a log on a good disk fails: {error}"),
@@ -130,6 +131,11 @@ fn run(input: &[u8]) -> Said {
         assert_eq!(expected, found, "the second opening finds something else");
     }
     Said::of(recovered.is_empty() || recovered.iter().any(|replica| replica.condemned.is_none()))
+}
+
+/// Every file with what is in it.
+fn files_of(disk: &MemoryDisk) -> Vec<(PathBuf, Option<Vec<u8>>)> {
+    disk.files().into_iter().map(|(path, _)| (path.clone(), disk.peek(&path))).collect()
 }
 
 fn open(disk: &Arc<MemoryDisk>, salt: u64) -> Result<SegmentLog, LogError> {
