@@ -31,6 +31,8 @@ pub enum Shape {
     Request,
     /// What this makes of the numbers that it draws, each below what it asks for, with the product's encoders.
     Made(fn(&mut dyn FnMut(usize) -> usize) -> Vec<u8>),
+    /// Now and then the first, else the second.
+    Either(&'static Shape, &'static Shape),
     /// So many bytes, and this behind them.
     Behind(usize, &'static Shape),
     /// Pieces (`targets::pieces`) of these shapes; those behind the last are like it.

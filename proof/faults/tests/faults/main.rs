@@ -20,6 +20,7 @@ mod long_stop;
 mod partitions;
 mod replacement;
 mod resources;
+mod rolling;
 mod signals;
 mod stages;
 mod weathers;

@@ -8,6 +8,9 @@ use mraft_fuzz::targets::pieces::{pieces, put_pieces};
 use super::{Ingredients, bytes, json, lines, request};
 use crate::random::Random;
 
+/// How often the first of either is taken. Several changes are made to one input, and the first one begins anew.
+const FIRST_ONE_IN: u64 = 8;
+
 /// Makes one change to something of this shape.
 pub fn once(shape: &'static Shape, input: &mut Vec<u8>, with: &Ingredients<'_>, random: &mut Random) {
     match shape {
@@ -17,6 +20,8 @@ pub fn once(shape: &'static Shape, input: &mut Vec<u8>, with: &Ingredients<'_>, 
         Shape::Request => request::once(input, with, random),
         Shape::Made(_) if random.one_in(2) => bytes::once(input, with, random),
         Shape::Made(make) => *input = make(&mut |len| random.below(len)),
+        Shape::Either(first, _) if random.one_in(FIRST_ONE_IN) => once(first, input, with, random),
+        Shape::Either(_, second) => once(second, input, with, random),
         Shape::Behind(len, inner) => behind(*len, inner, input, with, random),
         Shape::Pieces(shapes) => in_pieces(shapes, input, with, random),
     }

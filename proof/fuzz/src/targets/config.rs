@@ -13,7 +13,7 @@ use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
 use mraft_cli::config::{
-    ENVIRONMENT_PREFIX, FlagValue, Inputs, KEYS, KeptIdentity, document, load, parse_duration,
+    ENVIRONMENT_PREFIX, FlagValue, Inputs, KEYS, KeptIdentity, Key, document, load, parse_duration,
 };
 use mraft_types::DeploymentId;
 
@@ -33,8 +33,8 @@ pub const CONFIG: Target = Target {
     run,
     seeds,
     words,
-    shape: Shape::Behind(1, &Shape::Pieces(&[Shape::Lines])),
-    bytes_max: 3072,
+    shape: Shape::Either(&Shape::Made(made), &Shape::Behind(1, &Shape::Pieces(&[Shape::Lines]))),
+    bytes_max: 4096,
     cost: 40,
 };
 
@@ -134,10 +134,73 @@ fn run(input: &[u8]) -> Said {
     Said::of(loaded.is_ok())
 }
 
+/// Sources of a setting in what is made, `NOWHERE` among them.
+const NOWHERE: usize = 0;
+const IN_FILE: usize = 1;
+const IN_ENVIRONMENT: usize = 2;
+const SOURCES: usize = 4;
+
+/// All settings at once, each from some source or none. Up to one of them they are right, and behind it some are wrong as well: whoever
+/// reads them gives up there, and lets go of what the others were.
+fn made(draw: &mut dyn FnMut(usize) -> usize) -> Vec<u8> {
+    let is_json = draw(8) == 0;
+    let wrong_at = draw(KEYS.len() + KEYS.len() / 4);
+    let rarely_wrong = 2 + draw(8);
+    let (mut file, mut others) = (Vec::new(), Vec::new());
+    for (at, key) in KEYS.iter().enumerate() {
+        let is_wrong = at == wrong_at || at > wrong_at && draw(rarely_wrong) == 0;
+        let source = draw(SOURCES);
+        // Who does not say where the node keeps its data says nothing.
+        let source = if at == 0 && !is_wrong { IN_FILE } else { source };
+        let value = if is_wrong { wrong_value(draw) } else { right_value(key, draw) };
+        let plain = value.trim_matches('\'');
+        match source {
+            NOWHERE if !is_wrong => {}
+            NOWHERE | IN_FILE if is_json => {
+                file.push(format!("\"{}\":{}", key.json.unwrap_or(key.name), value.replace('\'', "\"")));
+            }
+            NOWHERE | IN_FILE => file.push(format!("{} = {value}\n", key.name)),
+            IN_ENVIRONMENT if key.is_map => {
+                others.push(format!("{}__0__7={plain}", key.name.to_ascii_uppercase()));
+            }
+            IN_ENVIRONMENT => others.push(format!("{}={plain}", key.name.to_ascii_uppercase())),
+            _ if key.is_map => others.push(format!("-{}.0.7={plain}", key.name)),
+            _ => others.push(format!("-{}={plain}", key.name)),
+        }
+    }
+    let text = if is_json { format!("{{{}}}", file.join(",")) } else { file.concat() };
+    let mut input = vec![u8::from(is_json) | (draw(4) as u8 / 3) << 2];
+    put_pieces(&mut input, &[vec![text], others].concat());
+    input
+}
+
+fn right_value(key: &Key, draw: &mut dyn FnMut(usize) -> usize) -> String {
+    let value = match (key.name, key.kind) {
+        ("initial_members", _) => return "{ 0 = { 7 = 'a:1' } }".to_owned(),
+        ("join", _) => return "{ 0 = { 7 = true } }".to_owned(),
+        (_, "boolean") => return ["true", "false"][draw(2)].to_owned(),
+        _ if !key.default.is_empty() => key.default,
+        (_, "port") => "7",
+        (_, "size") => "1GiB",
+        (_, "node id") => "7",
+        (_, "path") => "/d",
+        (_, "address") => "a:1",
+        _ => "a",
+    };
+    match value.parse::<u64>() {
+        Ok(_) if draw(2) == 0 => value.to_owned(),
+        _ => format!("'{value}'"),
+    }
+}
+
+fn wrong_value(draw: &mut dyn FnMut(usize) -> usize) -> String {
+    ["-1", "[]", "''", "'a b'", "1.5", "99999999999999999999"][draw(6)].to_owned()
+}
+
 /// A file with this text, which the next one replaces.
 fn written(text: &[u8], is_json: bool) -> PathBuf {
     thread_local! {
-        static FILES: [(Scratch, File); 2] = ["toml", "json"].map(made);
+        static FILES: [(Scratch, File); 2] = ["toml", "json"].map(new_file);
     }
     FILES.with(|files| {
         let (scratch, file) = &files[usize::from(is_json)];
@@ -147,7 +210,7 @@ fn written(text: &[u8], is_json: bool) -> PathBuf {
     })
 }
 
-fn made(ending: &str) -> (Scratch, File) {
+fn new_file(ending: &str) -> (Scratch, File) {
     let scratch = Scratch::new(&format!("config.{ending}"));
     match File::options().create(true).truncate(true).write(true).open(scratch.path()) {
         Ok(file) => (scratch, file),
