@@ -7,12 +7,13 @@
 //! ```
 
 use std::cell::RefCell;
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::io;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Instant;
 
 use mraft_api::{
@@ -145,23 +146,36 @@ fn door() -> (Door, Runtime) {
 async fn exchange(door: &Door, request: &[u8]) -> Vec<u8> {
     let wire = Rc::new(RefCell::new(Wire { request: request.to_vec(), ..Wire::default() }));
     let mut connection = pin!(serve_stream(door, Client(Rc::clone(&wire))));
+    let woken = Arc::new(Woken::default());
+    let waker = Waker::from(Arc::clone(&woken));
     let (mut before, mut idle) = ((0, 0), 0);
     while idle < IDLE_TURNS {
-        let ended = poll_fn(|context| Poll::Ready(connection.as_mut().poll(context).is_ready())).await;
-        if ended {
+        if connection.as_mut().poll(&mut Context::from_waker(&waker)).is_ready() {
             return std::mem::take(&mut wire.borrow_mut().answer);
         }
         // What the door has others do is done meanwhile.
         tokio::task::yield_now().await;
         let mut wire = wire.borrow_mut();
         let now = (wire.request.len(), wire.answer.len());
-        idle = if now == before { idle + 1 } else { 0 };
+        // Of what it has read it does a piece a turn, and wakes itself.
+        let goes_on = woken.0.swap(false, Ordering::Relaxed) || now != before;
+        idle = if goes_on { 0 } else { idle + 1 };
         before = now;
         if idle == IDLE_TURNS && !wire.is_ended {
             (wire.is_ended, idle) = (true, 0);
         }
     }
     panic!("a connection stands although its client has gone")
+}
+
+/// Whether the connection asked to be looked at again.
+#[derive(Default)]
+struct Woken(AtomicBool);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// Turns without a byte after which nothing more comes: the node answers at once.
