@@ -139,53 +139,111 @@ const NOWHERE: usize = 0;
 const IN_FILE: usize = 1;
 const IN_ENVIRONMENT: usize = 2;
 const SOURCES: usize = 4;
+/// Groups of a map, and nodes of a group.
+const GROUPS_MAX: usize = 3;
+const NODES_MAX: usize = 24;
 
-/// All settings at once, each from some source or none. Up to one of them they are right, and behind it some are wrong as well: whoever
-/// reads them gives up there, and lets go of what the others were.
-fn made(draw: &mut dyn FnMut(usize) -> usize) -> Vec<u8> {
-    let is_json = draw(8) == 0;
-    let wrong_at = draw(KEYS.len() + KEYS.len() / 4);
-    let rarely_wrong = 2 + draw(8);
-    let (mut file, mut others) = (Vec::new(), Vec::new());
-    for (at, key) in KEYS.iter().enumerate() {
-        let is_wrong = at == wrong_at || at > wrong_at && draw(rarely_wrong) == 0;
-        let source = draw(SOURCES);
-        // Who does not say where the node keeps its data says nothing.
-        let source = if at == 0 && !is_wrong { IN_FILE } else { source };
-        let value = if is_wrong { wrong_value(draw) } else { right_value(key, draw) };
+/// A document, and what comes from elsewhere.
+#[derive(Default)]
+struct Made {
+    is_json: bool,
+    file: Vec<String>,
+    others: Vec<String>,
+}
+
+impl Made {
+    /// Puts a setting where it comes from. `path` is the group and the node in a map.
+    fn put(&mut self, key: &Key, source: usize, path: Option<(usize, u64)>, value: &str) {
         let plain = value.trim_matches('\'');
+        let joined = |name: &str, between: &str| match path {
+            Some((group, node)) => format!("{name}{between}{group}{between}{node}"),
+            None => name.to_owned(),
+        };
         match source {
-            NOWHERE if !is_wrong => {}
-            NOWHERE | IN_FILE if is_json => {
-                file.push(format!("\"{}\":{}", key.json.unwrap_or(key.name), value.replace('\'', "\"")));
+            IN_ENVIRONMENT => {
+                self.others.push(format!("{}={plain}", joined(&key.name.to_ascii_uppercase(), "__")));
             }
-            NOWHERE | IN_FILE => file.push(format!("{} = {value}\n", key.name)),
-            IN_ENVIRONMENT if key.is_map => {
-                others.push(format!("{}__0__7={plain}", key.name.to_ascii_uppercase()));
+            NOWHERE | IN_FILE if self.is_json => {
+                let name = key.json.unwrap_or(key.name);
+                self.file.push(format!("\"{name}\":{}", value.replace('\'', "\"")));
             }
-            IN_ENVIRONMENT => others.push(format!("{}={plain}", key.name.to_ascii_uppercase())),
-            _ if key.is_map => others.push(format!("-{}.0.7={plain}", key.name)),
-            _ => others.push(format!("-{}={plain}", key.name)),
+            NOWHERE | IN_FILE => self.file.push(format!("{} = {value}\n", joined(key.name, "."))),
+            _ => self.others.push(format!("-{}={plain}", joined(key.name, "."))),
         }
     }
+
+    fn put_map(&mut self, key: &Key, source: usize, draw: &mut dyn FnMut(usize) -> usize) {
+        let mut groups = Vec::new();
+        let nodes_max = 1 + draw(NODES_MAX);
+        for group in 0..draw(1 + GROUPS_MAX) {
+            let mut members = Vec::new();
+            for place in 0..draw(1 + nodes_max) as u64 {
+                let node = ((0x0a00_0000 + place) << 16) | 13890;
+                let value = match (key.name, draw(16)) {
+                    (_, 0) => wrong_value(draw),
+                    ("join", _) => ["true", "false"][draw(2)].to_owned(),
+                    (_, 1) => "'a:1'".to_owned(),
+                    _ => format!("'10.0.0.{place}:13890'"),
+                };
+                match self.is_json && matches!(source, NOWHERE | IN_FILE) {
+                    true => members.push(format!("\"{node}\":{value}")),
+                    false => self.put(key, source, Some((group, node)), &value),
+                }
+            }
+            groups.push(format!("\"{group}\":{{{}}}", members.join(",")));
+        }
+        if self.is_json && matches!(source, NOWHERE | IN_FILE) {
+            self.put(key, source, None, &format!("{{{}}}", groups.join(",")));
+        }
+    }
+}
+
+/// All settings at once, each from some source or none. Up to one of them they are right, and behind it some are wrong as well: whoever
+/// reads them gives up there, and lets go of what the others were. Now and then only who and where the node is, and its groups.
+fn made(draw: &mut dyn FnMut(usize) -> usize) -> Vec<u8> {
+    let mut made = Made { is_json: draw(4) == 0, ..Made::default() };
+    let is_about_groups = draw(2) == 0;
+    let wrong_at = if is_about_groups { KEYS.len() } else { draw(KEYS.len() + KEYS.len() / 4) };
+    let rarely_wrong = 2 + draw(8);
+    for (at, key) in KEYS.iter().enumerate() {
+        let is_wrong = at == wrong_at || at > wrong_at && draw(rarely_wrong) == 0;
+        let source = match draw(SOURCES) {
+            // Who does not say where the node keeps its data says nothing.
+            _ if at == 0 && !is_wrong => IN_FILE,
+            _ if is_about_groups && !(key.is_map || key.json.is_some()) => NOWHERE,
+            drawn => drawn,
+        };
+        if is_wrong {
+            made.put(key, source, key.is_map.then_some((0, 7)), &wrong_value(draw));
+        } else if key.is_map {
+            // Another source may have more of it.
+            made.put_map(key, source, draw);
+            if draw(4) == 0 {
+                made.put_map(key, IN_ENVIRONMENT, draw);
+            }
+        } else if source != NOWHERE {
+            made.put(key, source, None, &right_value(key, draw));
+        }
+    }
+    let Made { is_json, file, others } = made;
     let text = if is_json { format!("{{{}}}", file.join(",")) } else { file.concat() };
     let mut input = vec![u8::from(is_json) | (draw(4) as u8 / 3) << 2];
     put_pieces(&mut input, &[vec![text], others].concat());
     input
 }
 
+/// A value that is right by itself; of the node's own addresses and number one that the members know.
 fn right_value(key: &Key, draw: &mut dyn FnMut(usize) -> usize) -> String {
+    let node = ((0x0a00_0000_u64 + draw(4) as u64) << 16 | 13890).to_string();
     let value = match (key.name, key.kind) {
-        ("initial_members", _) => return "{ 0 = { 7 = 'a:1' } }".to_owned(),
-        ("join", _) => return "{ 0 = { 7 = true } }".to_owned(),
         (_, "boolean") => return ["true", "false"][draw(2)].to_owned(),
         _ if !key.default.is_empty() => key.default,
-        (_, "port") => "7",
+        (_, "port") => "13890",
         (_, "size") => "1GiB",
-        (_, "node id") => "7",
+        (_, "node id") => &node,
         (_, "path") => "/d",
-        (_, "address") => "a:1",
-        _ => "a",
+        (_, "address") => "10.0.0.1:13890",
+        _ => "10.0.0.1",
     };
     match value.parse::<u64>() {
         Ok(_) if draw(2) == 0 => value.to_owned(),
@@ -194,7 +252,16 @@ fn right_value(key: &Key, draw: &mut dyn FnMut(usize) -> usize) -> String {
 }
 
 fn wrong_value(draw: &mut dyn FnMut(usize) -> usize) -> String {
-    ["-1", "[]", "''", "'a b'", "1.5", "99999999999999999999"][draw(6)].to_owned()
+    let values = [
+        "-1",
+        "[]",
+        "''",
+        "'a b'",
+        "1.5",
+        "99999999999999999999",
+        "999999999999999999999999999999999999999999",
+    ];
+    values[draw(values.len())].to_owned()
 }
 
 /// A file with this text, which the next one replaces.
@@ -260,4 +327,22 @@ fn seeds() -> Vec<Vec<u8>> {
         seeds.push(seed(0, &[&format!("{least}{}\n", plain.join("\n")), &members]));
     }
     seeds
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_made_is_understood_or_refused() {
+        let mut state = 1_u64;
+        let mut draw = |below: usize| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (state >> 33) as usize % below
+        };
+        let inputs: Vec<Vec<u8>> = (0..2000).map(|_| made(&mut draw)).collect();
+        assert!(inputs.iter().filter(|input| input.len() <= CONFIG.bytes_max).count() > 1800);
+        let read = inputs.iter().filter(|input| run(input) == Said::Read).count();
+        assert!((10..1990).contains(&read), "{read}");
+    }
 }
