@@ -3,8 +3,9 @@
 //! What every node took of the machine over a long run, and whether it took more and more.
 //!
 //! *Quiet* samples are taken between two faults, when everything works again. Faults come in cycles, and each leaves something behind
-//! for a while, so whole cycles are compared: the median over the quiet samples of the first quarter of cycles after the warm-up with
-//! that of the last quarter. Only growth counts.
+//! for a while, so whole cycles are compared: each has the median of its quiet samples, and through those of the cycles after the warm-up
+//! a line is laid whose slope is the median of the slopes between each two of them (Theil 1950, Sen 1968), so that neither end of the run
+//! decides. What it rises by from the first of these cycles to the last one is the drift. Only growth counts.
 //!
 //! What a process takes is judged of the one that survives. The others are young, each of another age in every cycle; of them it is told.
 //! What is on disk outlives processes, so all directories together are judged.
@@ -21,7 +22,7 @@ use crate::vitals::Vitals;
 pub const DRIFT_PERCENT_MAX: f64 = 5.0;
 /// Cycles in which caches of blocks and of open files fill, and the log gets the number of files that it uses in turn.
 pub const WARM_UP_CYCLES: u64 = 4;
-/// With fewer cycles after the warm-up nothing is judged: a quarter of them would be none.
+/// With fewer cycles after the warm-up nothing is judged: a line through less says nothing.
 pub const CYCLES_MIN: u64 = 4;
 
 /// One moment of one node.
@@ -52,9 +53,9 @@ pub struct Curve(pub Vec<Sample>);
 pub struct Drift {
     /// Which figure of whom.
     pub what: String,
-    /// Its median in the first quarter, …
+    /// Where the line through the medians of the cycles begins, …
     pub first: f64,
-    /// … and in the last one.
+    /// … and where it ends.
     pub last: f64,
     /// Whether it must not grow.
     pub is_judged: bool,
@@ -101,17 +102,16 @@ impl Curve {
         if cycles < CYCLES_MIN {
             return Vec::new();
         }
-        let quarter = cycles / 4;
         let mut drifts = Vec::new();
         for (name, figure) in FIGURES {
             for (whose, only) in [("the survivor", Some(survivor)), ("all nodes", None)] {
-                let median_of = |cycles: std::ops::RangeInclusive<u64>| {
-                    median(self.quiet_sums(figure, only, |sample| cycles.contains(&sample.cycle)))
-                };
+                let median_of = |cycle| median(self.quiet_sums(figure, only, |sample| sample.cycle == cycle));
+                let medians: Vec<f64> = (WARM_UP_CYCLES..WARM_UP_CYCLES + cycles).map(median_of).collect();
+                let (first, last) = ends_of_line(&medians);
                 drifts.push(Drift {
                     what: format!("{name} of {whose}"),
-                    first: median_of(WARM_UP_CYCLES..=WARM_UP_CYCLES + quarter - 1),
-                    last: median_of(WARM_UP_CYCLES + cycles - quarter..=WARM_UP_CYCLES + cycles - 1),
+                    first,
+                    last,
                     is_judged: only.is_some() != (name == DISK) && ![FILES, SOCKETS].contains(&name),
                 });
             }
@@ -181,12 +181,27 @@ impl Curve {
     }
 }
 
-fn median(mut numbers: Vec<u64>) -> f64 {
-    numbers.sort_unstable();
+/// Where the line through these numbers begins and ends.
+fn ends_of_line(numbers: &[f64]) -> (f64, f64) {
+    let places: Vec<(f64, f64)> = (0_u32..).map(f64::from).zip(numbers.iter().copied()).collect();
+    let each_two = places.iter().enumerate().flat_map(|(at, left)| {
+        places[at + 1..].iter().map(move |right| (right.1 - left.1) / (right.0 - left.0))
+    });
+    let slope = median_of(each_two.collect());
+    let first = median_of(places.iter().map(|(at, number)| number - slope * at).collect());
+    (first, first + slope * places.last().map_or(0.0, |(at, _)| *at))
+}
+
+fn median(numbers: Vec<u64>) -> f64 {
+    median_of(numbers.into_iter().map(|number| number as f64).collect())
+}
+
+fn median_of(mut numbers: Vec<f64>) -> f64 {
+    numbers.sort_unstable_by(f64::total_cmp);
     match (numbers.len(), numbers.len() / 2) {
         (0, _) => 0.0,
-        (length, middle) if length % 2 == 1 => numbers[middle] as f64,
-        (_, middle) => (numbers[middle - 1] + numbers[middle]) as f64 / 2.0,
+        (length, middle) if length % 2 == 1 => numbers[middle],
+        (_, middle) => (numbers[middle - 1] + numbers[middle]) / 2.0,
     }
 }
 
@@ -233,6 +248,8 @@ mod tests {
         let mut fills = flat.clone();
         fills.0.iter_mut().for_each(|sample| sample.disk_bytes = 100 + 2 * sample.cycle);
         assert_eq!(grown(&fills), ["disk bytes of all nodes"]);
+        let wanders = curve(11, |cycle, _| 1000 + [0, 90, 10, 60][cycle as usize % 4]);
+        assert_eq!(grown(&wanders), Vec::<String>::new());
         let warms_up = curve(11, |cycle, _| if cycle < WARM_UP_CYCLES { 10 } else { 1000 });
         assert_eq!(grown(&warms_up), Vec::<String>::new());
     }

@@ -22,6 +22,7 @@ use crate::kinds::signals::{How, Signalled, Who};
 use crate::kinds::{self, greedy};
 use crate::load::{Load, Size};
 use crate::namespaces::{self, Network};
+use crate::node::Node;
 use crate::rounds::{self, Done, Pace};
 use crate::skips::skipped;
 use crate::vitals::{Vitals, disk_bytes};
@@ -51,6 +52,11 @@ const PACE: Pace = Pace { writes_per_group: 20, reads_per_node: 3, halt: Duratio
 /// Between a fault and a quiet sample: connections that were left are closed, and memory is given back.
 const SETTLE: Duration = Duration::from_secs(2);
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
+/// Where a node has its log, and the segments that it keeps: its target and two more.
+const LOG_DIRECTORY: &str = "log";
+const LOG_FILES: usize = 6;
+/// Large values after which every log has them.
+const FILLING_WRITES_MAX: usize = 5_000;
 /// The node that is never killed, and which figures of it count alone.
 const SURVIVOR: usize = 0;
 
@@ -81,6 +87,9 @@ pub fn run(bound: Bound) -> Result<()> {
 
 async fn endure(cluster: &mut Cluster, bound: Bound) -> Result<()> {
     greedy::prepare(cluster).await?;
+    if let Bound::Time(_) = bound {
+        fill_logs(cluster).await?;
+    }
     let mut load = Load::start_paced(cluster, SIZE, CLIENT_PAUSE)?;
     load.watch(cluster, 1, Consistency::Linearizable);
     load.probe(cluster).await?;
@@ -115,6 +124,33 @@ async fn endure(cluster: &mut Cluster, bound: Bound) -> Result<()> {
 }
 
 /// All faults in turn, until it is enough.
+/// Gives every log the files that it keeps, as warm-up: a node gets the last one when its log is long for once, which may otherwise be in
+/// the first minute or in the last.
+async fn fill_logs(cluster: &Cluster) -> Result<()> {
+    for number in 0..FILLING_WRITES_MAX {
+        let files: Vec<usize> = cluster.nodes.iter().map(log_files).collect::<Result<_>>()?;
+        if files.iter().all(|files| *files >= LOG_FILES) {
+            return Ok(());
+        }
+        if number % 100 == 0 {
+            say(&format!("logs are filled: {files:?} of {LOG_FILES} files each after {number} large values"));
+        }
+        greedy::write_large(cluster, number).await?;
+    }
+    Err(Failure::new(format_args!(
+        "after {FILLING_WRITES_MAX} large values not every log has {LOG_FILES} files"
+    )))
+}
+
+/// Segments of a node's log.
+fn log_files(node: &Node) -> Result<usize> {
+    let mut count = 0;
+    for file in std::fs::read_dir(node.data().join(LOG_DIRECTORY))? {
+        count += usize::from(file?.path().extension().is_some_and(|extension| extension == "log"));
+    }
+    Ok(count)
+}
+
 async fn in_turn(
     cluster: &mut Cluster,
     load: &Load,

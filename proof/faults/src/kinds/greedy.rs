@@ -68,14 +68,19 @@ const PAUSE: Duration = Duration::from_millis(500);
 
 /// Writes what they will ask for. Keys of theirs are foreign to every history.
 pub async fn prepare(cluster: &Cluster) -> Result<()> {
-    let client = cluster.client(0)?;
     for number in 0..LARGE_VALUES {
-        let key = large(number);
-        wait::until("a large value is written", async || {
-            Ok(client.put(&key, &vec![b'g'; LARGE_BYTES], mraft_api::Condition::None).await?)
-        })
-        .await?;
+        write_large(cluster, number).await?;
     }
+    Ok(())
+}
+
+/// Writes one of the large values.
+pub async fn write_large(cluster: &Cluster, number: usize) -> Result<()> {
+    let (client, key) = (cluster.client(0)?, large(number));
+    wait::until("a large value is written", async || {
+        Ok(client.put(&key, &vec![b'g'; LARGE_BYTES], mraft_api::Condition::None).await?)
+    })
+    .await?;
     Ok(())
 }
 
