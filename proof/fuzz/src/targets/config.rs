@@ -232,11 +232,17 @@ fn made(draw: &mut dyn FnMut(usize) -> usize) -> Vec<u8> {
     input
 }
 
-/// A value that is right by itself; of the node's own addresses and number one that the members know.
+/// A value that is right by itself, mostly; of the node's own addresses and number one that the members know.
 fn right_value(key: &Key, draw: &mut dyn FnMut(usize) -> usize) -> String {
     let node = ((0x0a00_0000_u64 + draw(4) as u64) << 16 | 13890).to_string();
     let value = match (key.name, key.kind) {
+        // Right or not: what belongs together has limits of its own.
+        (_, "whole number" | "size" | "duration" | "port") if draw(4) == 0 => {
+            let (least, most) = (key.range.start().to_string(), key.range.end().to_string());
+            return [least.as_str(), most.as_str(), "0", "1", "13", "4096", "200000000"][draw(7)].to_owned();
+        }
         (_, "boolean") => return ["true", "false"][draw(2)].to_owned(),
+        (_, "string") if draw(4) == 0 && !key.choices.is_empty() => key.choices[draw(key.choices.len())],
         _ if !key.default.is_empty() => key.default,
         (_, "port") => "13890",
         (_, "size") => "1GiB",
