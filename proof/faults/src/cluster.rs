@@ -67,13 +67,8 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Starts a cluster on loopback and waits until it serves.
-    pub async fn start(binary: &Path, shape: Shape) -> Result<Cluster> {
-        Cluster::start_as(Manner::default(), binary, shape).await
-    }
-
-    /// The same in another way.
-    pub async fn start_as(manner: Manner, binary: &Path, shape: Shape) -> Result<Cluster> {
+    /// Starts a cluster and waits until it serves.
+    pub async fn start(manner: Manner, binary: &Path, shape: Shape) -> Result<Cluster> {
         let mut cluster = Cluster::lay_out(manner, binary, shape)?;
         cluster.begin().await?;
         Ok(cluster)

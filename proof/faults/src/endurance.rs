@@ -65,7 +65,7 @@ pub fn run(bound: Bound) -> Result<()> {
     let binary = binary::find()?;
     let scenario = async |ground: Ground| {
         let manner = Manner { ground, has_proxies: true, ..Manner::default() };
-        let mut cluster = Cluster::start_as(manner, &binary, SHAPE).await?;
+        let mut cluster = Cluster::start(manner, &binary, SHAPE).await?;
         let ended = endure(&mut cluster, bound).await;
         ended.map_err(|failure| {
             failure.while_doing(format_args!("{}\n--- the run failed", cluster.last_words()))

@@ -6,11 +6,11 @@
 use std::time::Instant;
 
 use mraft_faults::autopsy::Autopsy;
-use mraft_faults::cluster::{Cluster, Shape};
+use mraft_faults::cluster::{Cluster, Manner, Shape};
 use mraft_faults::counts::{Counts, Kills, say};
 use mraft_faults::failure::{Failure, Result};
 use mraft_faults::load::{Load, Size};
-use mraft_faults::{binary, judge, metrics, wait};
+use mraft_faults::{judge, metrics, wait};
 
 use super::stages;
 
@@ -51,13 +51,7 @@ const CYCLE: [Round; 6] =
 
 #[test]
 fn no_kill_loses_an_acknowledged_write() {
-    super::run(async || {
-        let mut cluster = Cluster::start(&binary::find()?, SHAPE).await?;
-        match scenario(&mut cluster).await {
-            Ok(()) => Ok(()),
-            Err(failure) => Err(super::explained(&mut cluster, failure)),
-        }
-    });
+    super::run_cluster(Manner::default(), SHAPE, scenario);
 }
 
 async fn scenario(cluster: &mut Cluster) -> Result<()> {

@@ -3,11 +3,11 @@
 //! A node that was dead for long: the others have truncated what it lacks, so it comes back by snapshots.
 
 use mraft_faults::autopsy::Autopsy;
-use mraft_faults::cluster::{Cluster, Shape};
+use mraft_faults::cluster::{Cluster, Manner, Shape};
 use mraft_faults::counts::Counts;
 use mraft_faults::failure::Result;
+use mraft_faults::judge;
 use mraft_faults::load::{Load, Size};
-use mraft_faults::{binary, judge};
 
 use super::stages;
 
@@ -23,11 +23,7 @@ const DEAD: usize = 2;
 
 #[test]
 fn a_node_that_was_dead_for_long_comes_back_by_snapshot() {
-    super::run(async || {
-        let mut cluster = Cluster::start(&binary::find()?, SHAPE).await?;
-        let ended = scenario(&mut cluster).await;
-        ended.map_err(|failure| super::explained(&mut cluster, failure))
-    });
+    super::run_cluster(Manner::default(), SHAPE, scenario);
 }
 
 async fn scenario(cluster: &mut Cluster) -> Result<()> {

@@ -27,7 +27,8 @@ mod weathers;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use mraft_faults::cluster::Cluster;
+use mraft_faults::binary;
+use mraft_faults::cluster::{Cluster, Manner, Shape};
 use mraft_faults::failure::{Failure, Result};
 use mraft_faults::ground::Ground;
 use mraft_faults::namespaces::{self, Network};
@@ -49,19 +50,35 @@ fn run(scenario: impl AsyncFnOnce() -> Result<()>) {
     }
 }
 
-/// Runs a scenario whose nodes live in namespaces; says so where there can be none.
-fn run_in_namespaces(nodes: usize, scenario: impl AsyncFnOnce(Ground) -> Result<()> + Send) {
+/// Runs a scenario of a cluster that serves.
+fn run_cluster(manner: Manner, shape: Shape, scenario: impl AsyncFnOnce(&mut Cluster) -> Result<()>) {
+    run(async || in_cluster(manner, shape, scenario).await);
+}
+
+/// The same with nodes that live in namespaces; says so where there can be none.
+fn run_in_namespaces(shape: Shape, scenario: impl AsyncFnOnce(&mut Cluster) -> Result<()> + Send) {
     let _alone = alone();
-    let network = match Network::new(nodes) {
+    let network = match Network::new(shape.nodes) {
         Ok(network) => Arc::new(network),
         Err(why) => return skipped(format_args!("no scenario in network namespaces: {why}")),
     };
     let ended = namespaces::run_as_client(&network, async || {
-        scenario(Ground::Namespaces(Arc::clone(&network))).await
+        let ground = Ground::Namespaces(Arc::clone(&network));
+        in_cluster(Manner { ground, ..Manner::default() }, shape, scenario).await
     });
     if let Err(failure) = ended {
         panic!("{failure}");
     }
+}
+
+async fn in_cluster(
+    manner: Manner,
+    shape: Shape,
+    scenario: impl AsyncFnOnce(&mut Cluster) -> Result<()>,
+) -> Result<()> {
+    let mut cluster = Cluster::start(manner, &binary::find()?, shape).await?;
+    let ended = scenario(&mut cluster).await;
+    ended.map_err(|failure| explained(&mut cluster, failure))
 }
 
 /// The failure together with what the nodes said last.

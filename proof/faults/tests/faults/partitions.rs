@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use mraft_api::Consistency;
-use mraft_faults::cluster::{Cluster, Manner, Shape};
+use mraft_faults::cluster::{Cluster, Shape};
 use mraft_faults::counts::{Counts, say};
 use mraft_faults::failure::{Failure, Result};
 use mraft_faults::fault::Fault;
@@ -14,7 +14,7 @@ use mraft_faults::load::{Load, Size};
 use mraft_faults::partition::Cuts;
 use mraft_faults::rounds::{self, Done, Pace};
 use mraft_faults::skips::skipped;
-use mraft_faults::{binary, judge, report, wait};
+use mraft_faults::{judge, report, wait};
 use mraft_history::linearizability;
 
 const NODES: usize = 5;
@@ -30,12 +30,7 @@ const PACE: Pace = Pace { writes_per_group: 50, reads_per_node: 3, halt: Duratio
 
 #[test]
 fn no_partition_shows_anything_old_or_loses_anything() {
-    super::run_in_namespaces(NODES, async |ground| {
-        let mut cluster =
-            Cluster::start_as(Manner { ground, ..Manner::default() }, &binary::find()?, SHAPE).await?;
-        let ended = scenario(&mut cluster).await;
-        ended.map_err(|failure| super::explained(&mut cluster, failure))
-    });
+    super::run_in_namespaces(SHAPE, scenario);
 }
 
 /// So many election timeouts last cuts that are to show that terms do not grow: a storm has one in one or two of them.
@@ -82,12 +77,7 @@ async fn knows_what_it_cannot_reach(cluster: &Cluster, cuts: &Cuts) -> Result<()
 /// The same, with readers that take what a node has: it shows that the judge would see a node that answers with what is no longer true.
 #[test]
 fn a_node_that_answers_with_what_is_old_would_be_found_out() {
-    super::run_in_namespaces(SMALL.nodes, async |ground| {
-        let mut cluster =
-            Cluster::start_as(Manner { ground, ..Manner::default() }, &binary::find()?, SMALL).await?;
-        let ended = stale_scenario(&mut cluster).await;
-        ended.map_err(|failure| super::explained(&mut cluster, failure))
-    });
+    super::run_in_namespaces(SMALL, stale_scenario);
 }
 
 const SMALL: Shape = Shape { nodes: 3, groups: 2, ..SHAPE };

@@ -2,11 +2,11 @@
 
 //! A node that is gone for good is replaced with the commands that an operator has, while clients go on.
 
-use mraft_faults::cluster::{Cluster, Shape};
+use mraft_faults::cluster::{Cluster, Manner, Shape};
 use mraft_faults::counts::Counts;
 use mraft_faults::failure::Result;
 use mraft_faults::load::{Load, Size};
-use mraft_faults::{binary, judge, operator, wait};
+use mraft_faults::{judge, operator, wait};
 
 use super::stages;
 
@@ -22,11 +22,7 @@ const DEAD: usize = 0;
 
 #[test]
 fn a_node_that_is_gone_for_good_is_replaced() {
-    super::run(async || {
-        let mut cluster = Cluster::start(&binary::find()?, SHAPE).await?;
-        let ended = scenario(&mut cluster).await;
-        ended.map_err(|failure| super::explained(&mut cluster, failure))
-    });
+    super::run_cluster(Manner::default(), SHAPE, scenario);
 }
 
 async fn scenario(cluster: &mut Cluster) -> Result<()> {

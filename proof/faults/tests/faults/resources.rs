@@ -16,7 +16,7 @@ use mraft_faults::load::{Load, Size};
 use mraft_faults::rounds::{self, Done, Pace};
 use mraft_faults::skips::skipped;
 use mraft_faults::vitals::{self, Peaks};
-use mraft_faults::{binary, judge, report};
+use mraft_faults::{judge, report};
 
 const NODES: usize = 3;
 const SHAPE: Shape = Shape {
@@ -39,22 +39,16 @@ const TERMS_MAX: u64 = 6;
 
 #[test]
 fn a_node_that_is_short_of_something_refuses_and_recovers() {
-    super::run(async || {
-        let manner = Manner { data_bytes_max: Some(DATA_BYTES_MAX), ..Manner::default() };
-        let mut cluster = Cluster::start_as(manner, &binary::find()?, SHAPE).await?;
-        let ended = scenario(&mut cluster).await;
-        ended.map_err(|failure| super::explained(&mut cluster, failure))
-    });
+    super::run_cluster(Manner { data_bytes_max: Some(DATA_BYTES_MAX), ..Manner::default() }, SHAPE, scenario);
 }
 
 #[test]
 fn a_node_with_few_descriptors_keeps_what_it_needs_itself() {
-    super::run(async || {
-        let manner = Manner { descriptors_max: Some(DESCRIPTORS_MAX), ..Manner::default() };
-        let mut cluster = Cluster::start_as(manner, &binary::find()?, SHAPE).await?;
-        let ended = few_descriptors(&mut cluster).await;
-        ended.map_err(|failure| super::explained(&mut cluster, failure))
-    });
+    super::run_cluster(
+        Manner { descriptors_max: Some(DESCRIPTORS_MAX), ..Manner::default() },
+        SHAPE,
+        few_descriptors,
+    );
 }
 
 /// Nodes of which the kernel says that they have this limit.

@@ -3,11 +3,11 @@
 //! All nodes are restarted, one after the other, as for an upgrade: told to stop, they hand over their leaders, finish what they have
 //! begun and end; started again, they come back. Clients go on, and none of them is told less than whether its write was done.
 
-use mraft_faults::cluster::{Cluster, Shape};
+use mraft_faults::cluster::{Cluster, Manner, Shape};
 use mraft_faults::counts::Counts;
 use mraft_faults::failure::Result;
+use mraft_faults::judge;
 use mraft_faults::load::{Load, Size};
-use mraft_faults::{binary, judge};
 use mraft_history::Outcome;
 
 use super::stages;
@@ -25,11 +25,7 @@ const WRITES_PER_STEP: u64 = 500;
 
 #[test]
 fn a_rolling_restart_fails_no_write() {
-    super::run(async || {
-        let mut cluster = Cluster::start(&binary::find()?, SHAPE).await?;
-        let ended = scenario(&mut cluster).await;
-        ended.map_err(|failure| super::explained(&mut cluster, failure))
-    });
+    super::run_cluster(Manner::default(), SHAPE, scenario);
 }
 
 async fn scenario(cluster: &mut Cluster) -> Result<()> {

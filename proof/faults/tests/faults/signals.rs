@@ -5,13 +5,13 @@
 use std::time::Duration;
 
 use mraft_api::Consistency;
-use mraft_faults::cluster::{Cluster, Shape};
+use mraft_faults::cluster::{Cluster, Manner, Shape};
 use mraft_faults::counts::Counts;
 use mraft_faults::failure::Result;
 use mraft_faults::kinds::signals::Signalled;
 use mraft_faults::load::{Load, Size};
 use mraft_faults::rounds::{self, Done, Pace};
-use mraft_faults::{binary, judge, report};
+use mraft_faults::{judge, report};
 
 const NODES: usize = 5;
 const SHAPE: Shape = Shape {
@@ -26,11 +26,7 @@ const PACE: Pace = Pace { writes_per_group: 50, reads_per_node: 3, halt: Duratio
 
 #[test]
 fn no_signal_shows_anything_old_or_loses_anything() {
-    super::run(async || {
-        let mut cluster = Cluster::start(&binary::find()?, SHAPE).await?;
-        let ended = scenario(&mut cluster).await;
-        ended.map_err(|failure| super::explained(&mut cluster, failure))
-    });
+    super::run_cluster(Manner::default(), SHAPE, scenario);
 }
 
 async fn scenario(cluster: &mut Cluster) -> Result<()> {

@@ -13,7 +13,7 @@ use mraft_faults::kinds::weathers::Weathered;
 use mraft_faults::load::{Load, Size};
 use mraft_faults::proxy::Harm;
 use mraft_faults::rounds::{self, Done, Pace};
-use mraft_faults::{binary, judge, metrics, report, wait};
+use mraft_faults::{judge, metrics, report, wait};
 
 const NODES: usize = 3;
 const SHAPE: Shape = Shape {
@@ -28,12 +28,7 @@ const PACE: Pace = Pace { writes_per_group: 50, reads_per_node: 3, halt: Duratio
 
 #[test]
 fn no_weather_shows_anything_old_or_loses_anything() {
-    super::run(async || {
-        let manner = Manner { has_proxies: true, ..Manner::default() };
-        let mut cluster = Cluster::start_as(manner, &binary::find()?, SHAPE).await?;
-        let ended = scenario(&mut cluster).await;
-        ended.map_err(|failure| super::explained(&mut cluster, failure))
-    });
+    super::run_cluster(Manner { has_proxies: true, ..Manner::default() }, SHAPE, scenario);
 }
 
 async fn scenario(cluster: &mut Cluster) -> Result<()> {
