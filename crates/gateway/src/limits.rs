@@ -41,6 +41,9 @@ pub struct Limits {
     /// Bytes of one request's head, which is also the read buffer of a connection. A key of 4 KiB may be 12 KiB escaped, twice in a
     /// scan.
     pub head_bytes_max: usize,
+    /// How long a connection on which nothing is asked stays when the door is told to stop, at most half of the grace: longer than a busy
+    /// client takes to ask again, so that hardly anybody asks a door that has just closed.
+    pub linger: Duration,
     /// How long a connection may take to send the head of its next request: what a slow or idle client can hold a connection for.
     pub head_timeout: Duration,
     /// How long a connection may take nothing of its answer: what a client that does not read can hold memory for.
@@ -64,6 +67,7 @@ impl Default for Limits {
             connection_bytes_max: 256 << 20,
             headers_max: 64,
             head_bytes_max: 64 << 10,
+            linger: Duration::from_millis(500),
             head_timeout: Duration::from_secs(30),
             write_timeout: Duration::from_secs(30),
             tls_accept_timeout: Duration::from_secs(5),

@@ -3,8 +3,10 @@
 //! The listener: accepts, bounds, drains.
 //!
 //! A connection costs a task, a socket and two buffers, and ends when it does not send a request's head in time, whether it was never
-//! going to (slow on purpose) or was only idle. When the door is told to stop it accepts nobody any more, lets every connection finish
-//! the request that it is in, and closes; what is not finished after the grace is cut off.
+//! going to (slow on purpose) or was only idle. When the door is told to stop it accepts nobody any more and lets every connection finish
+//! the request that it is in. Who has a connection and nothing to ask may be about to: closing it then would leave a client that asks at
+//! this very moment without an answer, not knowing what became of its write. So such a connection stays for a moment ([`crate::Limits::linger`]), and the answer to
+//! what comes by then says that it was the last (`connection: close`, RFC 9112 §9.6). What is not finished after the grace is cut off.
 //!
 //! A panic in a connection's task is handed on to whoever awaits [`serve`] (rule T4): the door does not go on with what it cannot
 //! explain.
@@ -17,6 +19,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::http::{HeaderValue, header};
 use axum::response::IntoResponse;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -66,28 +69,35 @@ pub async fn serve(
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let acceptor = tls.map(|tls| TlsAcceptor::from(tls.0));
     let (stopping, told_to_stop) = watch::channel(());
+    let told_to_stop = ToldToStop { by: told_to_stop, linger: door.shared.limits.linger.min(grace / 2) };
     let mut connections = JoinSet::new();
     let mut stop = pin!(stop);
+    // Decided here, so that those who are turned away do not pile up before their tasks run.
+    let take_in = |stream, connections: &mut JoinSet<()>| match door.admit() {
+        Ok(admitted) => {
+            let (acceptor, door) = (acceptor.clone(), door.clone());
+            connections.spawn(connection(stream, acceptor, door, admitted, told_to_stop.clone()));
+        }
+        Err(refused) if acceptor.is_none() => turn_away(stream, refused),
+        Err(_) => {}
+    };
     loop {
         tokio::select! {
             () = &mut stop => break,
             Some(ended) = connections.join_next() => hand_on_panic(ended),
             accepted = listener.accept() => match accepted {
-                // Decided here, so that those who are turned away do not pile up before their tasks run.
-                Ok((stream, _)) => match door.admit() {
-                    Ok(admitted) => {
-                        let (acceptor, door) = (acceptor.clone(), door.clone());
-                        connections.spawn(connection(stream, acceptor, door, admitted, told_to_stop.clone()));
-                    }
-                    Err(refused) if acceptor.is_none() => turn_away(stream, refused),
-                    Err(_) => {}
-                },
+                Ok((stream, _)) => take_in(stream, &mut connections),
                 Err(error) => {
                     tracing::warn!(%error, "a connection could not be accepted");
                     sleep(ACCEPT_PAUSE).await;
                 }
             },
         }
+    }
+    // Those who wait to be accepted may have asked already; there are not more of them.
+    for _ in 0..BACKLOG_MAX {
+        let Ok(Ok((stream, _))) = timeout(Duration::ZERO, listener.accept()).await else { break };
+        take_in(stream, &mut connections);
     }
     drop(listener);
     drop(stopping);
@@ -105,6 +115,24 @@ pub async fn serve(
     Ok(Drained { open, cut_off })
 }
 
+/// Whether a door was told to stop, and how long a connection stays then that is idle.
+#[derive(Clone, Debug)]
+struct ToldToStop {
+    /// The other end is dropped then.
+    by: watch::Receiver<()>,
+    linger: Duration,
+}
+
+impl ToldToStop {
+    fn is(&self) -> bool {
+        self.by.has_changed().is_err()
+    }
+
+    async fn told(&mut self) {
+        while self.by.changed().await.is_ok() {}
+    }
+}
+
 /// After a failed accept, which mostly means that the process has no descriptors left: until some connections have ended.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -113,7 +141,7 @@ async fn connection(
     acceptor: Option<TlsAcceptor>,
     door: Door,
     admitted: Admitted,
-    told_to_stop: watch::Receiver<()>,
+    told_to_stop: ToldToStop,
 ) {
     let meter = admitted.meter;
     // Answers are small and each is waited for.
@@ -139,20 +167,27 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let Ok(admitted) = door.admit() else { return };
-    let (_never, told_to_stop) = watch::channel(());
-    exchange(stream, door, &admitted.meter, told_to_stop).await;
+    let (_never, by) = watch::channel(());
+    exchange(stream, door, &admitted.meter, ToldToStop { by, linger: Duration::ZERO }).await;
 }
 
-async fn exchange<S>(stream: S, door: &Door, meter: &Arc<Meter>, mut told_to_stop: watch::Receiver<()>)
+async fn exchange<S>(stream: S, door: &Door, meter: &Arc<Meter>, mut told_to_stop: ToldToStop)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let limits = &door.shared.limits;
-    let service = service_fn(|request| async move {
-        meter.head_is_complete();
-        let response = door.answer(request).await;
-        meter.is_answered();
-        Ok::<_, Infallible>(response)
+    let stopping = told_to_stop.clone();
+    let service = service_fn(|request| {
+        let stopping = &stopping;
+        async move {
+            meter.head_is_complete();
+            let mut response = door.answer(request).await;
+            meter.is_answered();
+            if stopping.is() {
+                response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
+            Ok::<_, Infallible>(response)
+        }
     });
     let stream = Metered::new(stream, Arc::clone(meter), limits.write_timeout);
     let mut connection = pin!(
@@ -166,9 +201,14 @@ where
             .writev(true)
             .serve_connection(TokioIo::new(stream), service)
     );
+    let linger = told_to_stop.linger;
+    let told_and_idle = async {
+        told_to_stop.told().await;
+        sleep(linger).await;
+    };
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
-        _ = told_to_stop.changed() => {
+        () = told_and_idle => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use mraft_api::{Client, ClientConfig, ClientError, Condition, Consistency};
 use mraft_gateway::{Drained, Limits, ServerTls, listen};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::harness::{door, door_with, house, rest};
 
@@ -83,7 +83,7 @@ async fn a_head_that_does_not_come_ends_the_connection() {
 
 #[tokio::test]
 async fn a_request_in_flight_is_finished_when_the_door_stops() {
-    let house = Arc::new(door().await);
+    let house = Arc::new(door_with(Limits { linger: Duration::ZERO, ..Limits::default() }).await);
     house.node.hold();
     let mut idle = house.connect().await;
     let flying = {
@@ -98,7 +98,7 @@ async fn a_request_in_flight_is_finished_when_the_door_stops() {
     let node = Arc::clone(&house.node);
     let address = house.address;
     let stopped = Arc::into_inner(house).expect("the only one left").stop();
-    assert_eq!(rest(&mut idle).await, "", "idle connections are closed at once");
+    assert_eq!(rest(&mut idle).await, "", "an idle connection is closed when its time is over");
     assert!(!flying.is_finished());
     while tokio::net::TcpStream::connect(address).await.is_ok() {
         tokio::task::yield_now().await;
@@ -107,6 +107,31 @@ async fn a_request_in_flight_is_finished_when_the_door_stops() {
     assert!(flying.await.expect("no panic").is_ok());
     let drained = stopped.await.expect("no panic").expect("no error");
     assert_eq!(drained.cut_off, 0);
+}
+
+#[tokio::test]
+async fn who_asks_a_door_that_was_told_to_stop_is_answered_for_the_last_time() {
+    let house = door_with(Limits { linger: Duration::from_secs(3600), ..Limits::default() }).await;
+    let (address, node) = (house.address, Arc::clone(&house.node));
+    let mut idle = house.connect().await;
+    let ask = b"PUT /v1/kv/a HTTP/1.1\r\nhost: door\r\ncontent-length: 1\r\n\r\nv";
+    idle.write_all(ask).await.expect("sent");
+    let mut first = [0; 12];
+    idle.read_exact(&mut first).await.expect("an answer");
+    assert_eq!(&first, b"HTTP/1.1 200");
+    let mut waits = house.connect().await;
+    let stopped = house.stop();
+    while tokio::net::TcpStream::connect(address).await.is_ok() {
+        tokio::task::yield_now().await;
+    }
+    for stream in [&mut idle, &mut waits] {
+        stream.write_all(ask).await.expect("sent");
+        let answers = rest(stream).await;
+        assert_eq!(answers.matches("HTTP/1.1 200").count(), 1, "{answers}");
+        assert!(answers.contains("connection: close"), "{answers}");
+    }
+    assert_eq!(node.asked().len(), 3);
+    assert_eq!(stopped.await.expect("no panic").expect("no error").cut_off, 0);
 }
 
 #[tokio::test]
