@@ -19,7 +19,7 @@ use mraft::identity::{self, Identity};
 use mraft::meta::GroupMeta;
 use mraft_api::{Condition, Consistency};
 use mraft_disk::RealDisk;
-use mraft_faults::cluster::{Cluster, Shape};
+use mraft_faults::cluster::{Cluster, Manner, Shape};
 use mraft_faults::failure::{Failure, Result};
 use mraft_faults::{binary, wait};
 use mraft_fuzz::corpus;
@@ -78,7 +78,7 @@ fn conversation_with_everything_but(harm: Option<Harm>) -> Result<String> {
             compaction_overhead: 1_000,
             snapshot_bytes_per_second: 1 << 20,
         };
-        let mut cluster = Cluster::start(&binary::find()?, shape).await?;
+        let mut cluster = Cluster::start(Manner::default(), &binary::find()?, shape).await?;
         let done = attacked(&mut cluster, harm).await;
         done.map_err(|failure| failure.while_doing(cluster.last_words()))
     })
