@@ -5,7 +5,8 @@
 //! A data directory gets a random instance id when it is made. The same identity lies in the data directory and in the WAL directory
 //! (which may be one and the same): they belong together, and one without the other is not this node. Each start counts up a boot
 //! counter and draws a nonce, first in the WAL, then in the data directory, so that a crash between the two leaves the WAL one ahead,
-//! and two copies of one directory that both ran show equal counters with different nonces.
+//! and two copies of one directory that both ran show equal counters with different nonces. The last starts stay in the identity, each with
+//! how far the log went that it found: peers that remember one of them tell by it whether this directory went through it (rule M7).
 //!
 //! The identity remembers where the WAL is, as an absolute path: a restart that names no WAL directory uses that one. Another path is
 //! this node's WAL only if this node's identity is in it (it was moved); an empty log under a node that had one would let it vote twice.
@@ -20,15 +21,15 @@ use mraft_disk::{Disk, atomic};
 use mraft_types::codec::{DecodeError, Reader, Writer};
 use mraft_types::limits::ADDRESS_BYTES_MAX;
 use mraft_types::{DeploymentId, InstanceId, NodeId};
-use mraft_wire::HelloRefused;
+use mraft_wire::{HelloRefused, Start, Starts};
 
 use crate::error::HostError;
 use crate::files;
 
 const IDENTITY_MAGIC: [u8; 8] = *b"mraftidn";
 const IDENTITY_FILE: &str = "identity";
-/// Version 1 did not say where the log is.
-const IDENTITY_VERSION: u8 = 2;
+/// Version 1 did not say where the log is, version 2 not which starts there were.
+const IDENTITY_VERSION: u8 = 3;
 const IDENTITY_BYTES_MAX: usize = 8192;
 /// The longest path that Linux takes.
 const PATH_BYTES_MAX: usize = 4096;
@@ -56,12 +57,19 @@ pub struct Identity {
     pub created: bool,
     /// Where the log of this node is.
     pub log: LogPlace,
+    /// The last starts, this one included.
+    pub starts: Starts,
 }
 
 impl Identity {
-    /// Whether a peer that refuses this node does so because this very directory is an old copy of itself (rule M7).
+    /// Whether a peer that refuses this node does so because this very directory lacks what was done in its name (rule M7).
     pub fn is_old_copy(&self, reason: &HelloRefused) -> bool {
-        matches!(reason, HelloRefused::OldCopy { node, now, .. } if *node == self.node && now.0 == self.boot_counter)
+        let (refused, boot) = match reason {
+            HelloRefused::OldCopy { node, now, .. } => (node, now.0),
+            HelloRefused::Forked { node, boot_counter, .. } => (node, *boot_counter),
+            _ => return false,
+        };
+        *refused == self.node && boot == self.boot_counter
     }
 }
 
@@ -123,20 +131,22 @@ pub(crate) fn wal_directory(
 }
 
 /// Checks both directories against the claim and against each other, and counts the start. `fresh` supplies an instance id and a
-/// nonce. The caller holds the directories' locks.
+/// nonce, `found_seq` is how far the log goes. The caller holds the directories' locks.
 pub fn boot(
     disk: &dyn Disk,
     data: &Path,
     wal: &Path,
     claim: &Claim,
     fresh: (InstanceId, u64),
+    found_seq: u64,
 ) -> Result<Identity, HostError> {
-    let next = decide(disk, data, wal, claim, fresh)?;
+    let mut next = decide(disk, data, wal, claim, fresh)?;
+    next.starts.begin(Start { boot_nonce: next.boot_nonce, found_seq });
     write(disk, data, wal, &next)?;
     Ok(next)
 }
 
-/// Everything that [`boot`] checks, and what it would write; changes nothing.
+/// Everything that [`boot`] checks, and what it would write but for how this start found the log; changes nothing.
 pub fn decide(
     disk: &dyn Disk,
     data: &Path,
@@ -165,6 +175,7 @@ pub fn decide(
         format_level: NODE_FORMAT_LEVEL,
         created: false,
         log: LogPlace::of(data, wal),
+        starts: Starts::default(),
     };
     let together = |in_data, in_wal| together(in_data, in_wal, nonce, LogPlace::of(data, wal));
     match (in_data, in_wal) {
@@ -325,7 +336,12 @@ fn latest(in_data: Identity, in_wal: Identity) -> Result<Identity, HostError> {
             ),
         });
     }
-    Ok(Identity { boot_counter: in_wal.boot_counter, boot_nonce: in_wal.boot_nonce, ..in_data })
+    Ok(Identity {
+        boot_counter: in_wal.boot_counter,
+        boot_nonce: in_wal.boot_nonce,
+        starts: in_wal.starts,
+        ..in_data
+    })
 }
 
 /// What a node's two directories say together, for whoever repairs it while it is stopped; the WAL directory may be gone with its log.
@@ -354,8 +370,8 @@ pub(crate) fn of_stopped(disk: &dyn Disk, data: &Path, wal: &Path) -> Result<Ide
     latest(in_data, in_wal)
 }
 
-/// Counts the starts of a stopped node on from `boot_counter`, as if it had been started so often. The pair of directories is that of one
-/// start at every moment.
+/// Counts the starts of a stopped node on from `boot_counter`, as if it had been started so often; which starts there were is forgotten.
+/// The pair of directories is that of one start at every moment.
 pub(crate) fn raise(
     disk: &dyn Disk,
     data: &Path,
@@ -365,7 +381,7 @@ pub(crate) fn raise(
 ) -> Result<(), HostError> {
     let identity = Identity { log: LogPlace::of(data, wal), ..identity.clone() };
     write(disk, data, wal, &identity)?;
-    write(disk, data, wal, &Identity { boot_counter, ..identity })
+    write(disk, data, wal, &Identity { boot_counter, starts: Starts::default(), ..identity })
 }
 
 fn differ(in_data: &Identity, in_wal: &Identity) -> HostError {
@@ -440,6 +456,9 @@ fn encode(identity: &Identity) -> Vec<u8> {
             out.put_bytes(wal.as_os_str().as_bytes());
         }
     }
+    let mut starts = Vec::new();
+    identity.starts.encode(&mut starts);
+    out.put_bytes(&starts);
     out
 }
 
@@ -465,10 +484,18 @@ fn decode(bytes: &[u8]) -> Result<Identity, DecodeError> {
             other => return Err(DecodeError::Invalid("identity.created", u64::from(other))),
         },
         log: if version == 1 { LogPlace::Unknown } else { decode_place(&mut reader)? },
+        starts: if version < 3 {
+            Starts::default()
+        } else {
+            Starts::decode(reader.bytes("identity.starts", STARTS_BYTES_MAX)?, "identity.starts")?
+        },
     };
     reader.finish()?;
     Ok(identity)
 }
+
+/// Above what [`Starts::decode`] takes.
+const STARTS_BYTES_MAX: usize = 4096;
 
 const LOG_UNKNOWN: u8 = 0;
 const LOG_WITH_DATA: u8 = 1;

@@ -4,7 +4,7 @@
 //! simulator opens its nodes with this.
 //!
 //! 1. [`claim`]: whose directory it is, and that its log is where it belongs; nothing is touched.
-//! 2. [`open`]: the start is counted, the list of groups and the log are read and compared.
+//! 2. [`open`]: the log is read, the start is counted with how far the log goes, and list of groups and log are compared.
 //! 3. [`recover`]: the list learns which replicas the log lost, the log learns of those that a crash left unfinished, and each replica is
 //!    put together from what both say and what its state machine has.
 //! 4. [`finish_removals`]: what removed replicas left on the disk goes.
@@ -15,7 +15,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use mraft_disk::Disk;
-use mraft_logstore::{LogOptions, LogStore, Recovered, SegmentLog};
+use mraft_logstore::{FoundLog, LogOptions, LogStore, Recovered, SegmentLog};
 use mraft_types::{CondemnedReason, GroupId, InstanceId};
 
 use crate::error::HostError;
@@ -61,7 +61,9 @@ pub fn claim(
     Ok(())
 }
 
-/// Counts the start, and reads the list of groups and the log. The caller holds the directories' locks.
+/// Reads the log, counts the start, and reads the list of groups. The caller holds the directories' locks.
+///
+/// The start is counted before the log is written to: what the start before left is known for good then (rule M7).
 pub fn open(
     disk: &Arc<dyn Disk>,
     data: &Path,
@@ -70,11 +72,12 @@ pub fn open(
     fresh: (InstanceId, u64),
     options: LogOptions,
 ) -> Result<Opened, HostError> {
-    let identity = identity::boot(disk.as_ref(), data, wal, claim, fresh)?;
-    let registry = Registry::open(Arc::clone(disk), data)?;
     let directory = log_directory(wal);
-    let log = SegmentLog::open(Arc::clone(disk), &directory, options)
-        .map_err(|error| HostError::opening_log(&directory, error))?;
+    let failed = |error| HostError::opening_log(&directory, error);
+    let found = FoundLog::look(Arc::clone(disk), &directory, options).map_err(failed)?;
+    let identity = identity::boot(disk.as_ref(), data, wal, claim, fresh, found.last_batch_seq())?;
+    let registry = Registry::open(Arc::clone(disk), data)?;
+    let log = SegmentLog::open_found(found).map_err(failed)?;
     registry.check_against(&log.recovered())?;
     Ok(Opened { identity, registry, log })
 }

@@ -84,7 +84,7 @@ impl PeerTable {
         durable_seq: u64,
         topology: TopologyStamp,
     ) -> Hello {
-        let Identity { deployment, node, instance, boot_counter, boot_nonce, raft_address, .. } =
+        let Identity { deployment, node, instance, boot_counter, boot_nonce, raft_address, starts, .. } =
             identity.clone();
         Hello {
             versions: VersionRange { min: WIRE_VERSION, max: WIRE_VERSION },
@@ -101,6 +101,7 @@ impl PeerTable {
             topology,
             raft_address,
             instances: self.instances(),
+            starts,
             fields: Vec::new(),
         }
     }

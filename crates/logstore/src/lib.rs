@@ -37,6 +37,7 @@ mod writer;
 pub use cases::Case;
 pub use inspect::{InspectedReplica, InspectedSegment, Inspection, inspect};
 pub use memory::MemoryLog;
+pub use opening::FoundLog;
 pub use options::LogOptions;
 pub use replicas::{forget_lost_log, is_log};
 pub use segment::{Fill, Filled};

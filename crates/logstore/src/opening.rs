@@ -6,7 +6,7 @@
 //! before is written again, and replicas that lost something are marked, durably.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use mraft_disk::{Disk, Open};
@@ -26,9 +26,19 @@ use crate::writer::SegmentLog;
 use crate::{LogError, LogKey};
 use mraft_types::planted;
 
-impl SegmentLog {
-    /// Opens or creates the log in a directory, and recovers what it holds. When it is refused, nothing was touched.
-    pub fn open(disk: Arc<dyn Disk>, directory: &Path, options: LogOptions) -> Result<SegmentLog, LogError> {
+/// A log that was read, or a place for one, and not touched yet.
+pub struct FoundLog {
+    disk: Arc<dyn Disk>,
+    directory: PathBuf,
+    options: LogOptions,
+    list: Option<ReplicaList>,
+    files: Directory,
+    recovery: Recovery,
+}
+
+impl FoundLog {
+    /// Reads the log of a directory, if there is one. When it is refused, nothing was touched.
+    pub fn look(disk: Arc<dyn Disk>, directory: &Path, options: LogOptions) -> Result<FoundLog, LogError> {
         options.validate()?;
         let (list, files, recovery) = look(disk.as_ref(), directory, Some(options.segment_bytes))?;
         if recovery.cases.contains_key(&Case::NoSegments) {
@@ -36,6 +46,25 @@ impl SegmentLog {
                           (is a disk not mounted?), or see `mraft repair accept-loss`";
             return Err(refused(&list_path(directory), reason.to_owned()));
         }
+        Ok(FoundLog { disk, directory: directory.to_owned(), options, list, files, recovery })
+    }
+
+    /// How far it goes: the number of the last batch in it, 0 for none.
+    pub fn last_batch_seq(&self) -> u64 {
+        self.recovery.highest_seq
+    }
+}
+
+impl SegmentLog {
+    /// Opens or creates the log in a directory, and recovers what it holds. When it is refused, nothing was touched.
+    pub fn open(disk: Arc<dyn Disk>, directory: &Path, options: LogOptions) -> Result<SegmentLog, LogError> {
+        SegmentLog::open_found(FoundLog::look(disk, directory, options)?)
+    }
+
+    /// Opens or creates the log that was found. Its directory was this process's alone since.
+    pub fn open_found(found: FoundLog) -> Result<SegmentLog, LogError> {
+        let FoundLog { disk, directory, options, list, files, recovery } = found;
+        let directory = directory.as_path();
         disk.create_dir_all(directory).map_err(LogError::Failed)?;
         let list = own_list(disk.as_ref(), directory, list)?;
         let space = own_files(disk, directory, &files, &recovery, &options)?;

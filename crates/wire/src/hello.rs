@@ -15,6 +15,7 @@ use mraft_types::{DeploymentId, InstanceId, NodeId};
 
 use crate::fields::{flag, node};
 use crate::refusal::HelloRefused;
+use crate::starts::{START_BYTES, STARTS_MAX, Starts, check_boot};
 
 /// The wire version that this build writes: what `docs/formats/wire.md` describes.
 pub const WIRE_VERSION: u16 = 1;
@@ -118,7 +119,9 @@ pub struct Hello {
     pub raft_address: String,
     /// Its whole table of nodes and their directories (rule M6), at most [`INSTANCES_MAX`] rows.
     pub instances: BTreeMap<NodeId, InstanceId>,
-    /// Fields of later builds; this one sends none.
+    /// The last starts of its directory (rule M7); a build that did not keep them says none.
+    pub starts: Starts,
+    /// Fields of later builds; this one sends none of its own.
     pub fields: Vec<HelloField>,
 }
 
@@ -270,29 +273,6 @@ fn check_instances_of_both(ours: &Hello, theirs: &Hello) -> Result<(), HelloRefu
     }
 }
 
-/// Rules M6 and M7: the same boot is never compared with itself, because a hello may arrive after beats that were sent
-/// later; a later boot continues where the remembered one was, in counter and in durable_seq.
-///
-/// Less durable is told before the same counter is: a copy that is one start old counts up to the counter of that start. Whoever lacks
-/// what was promised in this directory's name must not vote again, whether the other one still runs or not; a clone that lacks nothing
-/// may be the original.
-fn check_boot(hello: &Hello, record: &PeerRecord) -> Result<(), HelloRefused> {
-    if (hello.boot_counter, hello.boot_nonce) == (record.boot_counter, record.boot_nonce) {
-        return Ok(());
-    }
-    if hello.boot_counter < record.boot_counter || hello.durable_seq < record.durable_seq {
-        return Err(HelloRefused::OldCopy {
-            node: hello.node,
-            remembered: (record.boot_counter, record.durable_seq),
-            now: (hello.boot_counter, hello.durable_seq),
-        });
-    }
-    if hello.boot_counter == record.boot_counter {
-        return Err(HelloRefused::Clone { node: hello.node, boot_counter: hello.boot_counter });
-    }
-    Ok(())
-}
-
 type Merged = (BTreeMap<NodeId, InstanceId>, Vec<(NodeId, InstanceId, InstanceId)>);
 
 fn merge_instances(ours: &Hello, theirs: &Hello) -> Merged {
@@ -349,10 +329,17 @@ impl Hello {
             out.put_u64(node.get());
             out.put_raw(&instance.0);
         }
-        out.put_varint(self.fields.len().min(FIELDS_MAX) as u64);
-        for field in self.fields.iter().take(FIELDS_MAX) {
-            out.put_u16(field.number);
-            out.put_bytes(&field.content[..field.content.len().min(FIELD_BYTES_MAX)]);
+        let mut starts = Vec::new();
+        self.starts.encode(&mut starts);
+        let own = (!starts.is_empty()).then_some((FIELD_STARTS, starts.as_slice()));
+        let later = self.fields.iter().filter(|field| field.number > FIELD_STARTS);
+        let later =
+            later.map(|field| (field.number, &field.content[..field.content.len().min(FIELD_BYTES_MAX)]));
+        let fields: Vec<(u16, &[u8])> = own.into_iter().chain(later).take(FIELDS_MAX).collect();
+        out.put_varint(fields.len() as u64);
+        for (number, content) in fields {
+            out.put_u16(number);
+            out.put_bytes(content);
         }
     }
 
@@ -406,14 +393,20 @@ impl Hello {
             }
             instances.insert(row, id);
         }
-        let mut fields: Vec<HelloField> = Vec::new();
+        let (mut starts, mut fields) = (Starts::default(), Vec::new());
+        let mut next_number = FIELD_STARTS;
         for _ in 0..reader.bounded("hello.fields", FIELDS_MAX)? {
             let number = reader.u16("hello.field.number")?;
-            if fields.last().is_some_and(|last| last.number >= number) {
+            if number < next_number {
                 return Err(DecodeError::Invalid("hello.field.number", u64::from(number)));
             }
-            let content = reader.bytes("hello.field.content", FIELD_BYTES_MAX)?.to_vec();
-            fields.push(HelloField { number, content });
+            next_number = number.saturating_add(1);
+            let content = reader.bytes("hello.field.content", FIELD_BYTES_MAX)?;
+            if number == FIELD_STARTS {
+                starts = Starts::decode(content, "hello.starts")?;
+            } else {
+                fields.push(HelloField { number, content: content.to_vec() });
+            }
         }
         Ok(Hello {
             versions,
@@ -430,6 +423,7 @@ impl Hello {
             topology,
             raft_address,
             instances,
+            starts,
             fields,
         })
     }
@@ -499,11 +493,14 @@ pub(crate) fn range<'a, T: Copy + Ord + Into<u64>>(
     if min > max { Err(DecodeError::Invalid(field, min.into())) } else { Ok(VersionRange { min, max }) }
 }
 
+/// [`Hello::starts`].
+const FIELD_STARTS: u16 = 1;
 const FIELD_REQUIRED: u16 = 0x8000;
 const FIELDS_MAX: usize = 64;
 const FIELD_BYTES_MAX: usize = 512;
 const NODE_HOST_ID_BYTES_MAX: usize = 64;
 
+const _: () = assert!(STARTS_MAX * START_BYTES <= FIELD_BYTES_MAX);
 // A hello with everything at its bound fits.
 const _: () = assert!(
     INSTANCES_MAX * 24

@@ -19,6 +19,7 @@ mod message;
 pub mod packet;
 pub mod refusal;
 pub mod snapshot;
+pub mod starts;
 
 pub use fields::HELD_TIMES_SIZE_MAX;
 pub use frame::{FRAME_HEADER_BYTES, Frame, FrameError, FrameKind, FrameReader, encode_frame};
@@ -32,6 +33,7 @@ pub use snapshot::{
     SNAPSHOT_CHUNK_BYTES_MAX, SNAPSHOT_CHUNK_BYTES_TARGET, SNAPSHOT_META_BYTES_MAX, SnapshotChunk,
     SnapshotEnd, SnapshotHeader, SnapshotReply, SnapshotSum, StreamError,
 };
+pub use starts::{STARTS_MAX, Start, Starts};
 
 /// Why bytes from a peer were refused; names the field as `docs/formats/wire.md` does.
 pub use mraft_types::codec::DecodeError;

@@ -66,11 +66,13 @@ pub enum HelloRefused {
         /// Its instance, there.
         theirs: InstanceId,
     },
-    /// Two processes run on copies of one directory, and this one lacks nothing that is known of the other (rule M6).
-    Clone {
+    /// The node's directory did not go through a start that is remembered of it: an old copy, or another process runs on a copy (rule M7).
+    Forked {
         /// The node.
         node: NodeId,
-        /// The counter that both have.
+        /// The number of the start that is remembered; the directory has none of that number yet, or another one.
+        remembered_boot: u64,
+        /// Its boot counter now.
         boot_counter: u64,
     },
     /// The node runs on an old copy of its directory: less is durable than it once said (rule M7). The boot counters may be the same.
@@ -79,7 +81,7 @@ pub enum HelloRefused {
         node: NodeId,
         /// Boot counter and durable_seq that are remembered of it.
         remembered: (u64, u64),
-        /// Boot counter and durable_seq that it says now.
+        /// Boot counter that it says now, and how far its log goes: at the end of the remembered boot, if it can tell.
         now: (u64, u64),
     },
     /// The node's instance is in dispute until an operator clears it (rule M6).
@@ -139,17 +141,18 @@ impl fmt::Display for HelloRefused {
                      remove node {node} from its groups, then start with another node id or Raft port, or clear the conflict on every other node"
                 )
             }
-            HelloRefused::Clone { node, boot_counter } => {
+            HelloRefused::Forked { node, remembered_boot, boot_counter } => {
                 write!(
                     f,
-                    "node {node} was started twice with boot counter {boot_counter}: a copy of its directory runs elsewhere"
+                    "node {node} runs on a directory, at boot {boot_counter}, that was not part of the boot {remembered_boot} that is \
+                     remembered: it is an old copy, or another process runs on a copy of it"
                 )
             }
             HelloRefused::OldCopy { node, remembered, now } => {
                 write!(
                     f,
-                    "node {node} runs on an old copy of its directory: boot {} with durable_seq {} is remembered, boot {} with durable_seq {} \
-                     speaks",
+                    "node {node} runs on an old copy of its directory: boot {} with durable_seq {} is remembered, boot {} that speaks goes on \
+                     from durable_seq {}",
                     remembered.0, remembered.1, now.0, now.1
                 )?;
                 if remembered.0 == now.0 {
@@ -229,9 +232,10 @@ impl HelloRefused {
                 out.put_raw(&ours.0);
                 out.put_raw(&theirs.0);
             }
-            HelloRefused::Clone { node, boot_counter } => {
-                out.put_u64(node.get());
-                out.put_u64(*boot_counter);
+            HelloRefused::Forked { node, remembered_boot, boot_counter } => {
+                for value in [node.get(), *remembered_boot, *boot_counter] {
+                    out.put_u64(value);
+                }
             }
             HelloRefused::OldCopy { node, remembered, now } => {
                 for value in [node.get(), remembered.0, remembered.1, now.0, now.1] {
@@ -276,10 +280,6 @@ impl HelloRefused {
                 ours: InstanceId(reader_ref.id128("refusal.ours")?),
                 theirs: InstanceId(reader_ref.id128("refusal.theirs")?),
             },
-            8 => HelloRefused::Clone {
-                node: node(reader_ref, "refusal.node")?,
-                boot_counter: reader_ref.u64("refusal.boot_counter")?,
-            },
             9 => HelloRefused::OldCopy {
                 node: node(reader_ref, "refusal.node")?,
                 remembered: (reader_ref.u64("refusal.remembered")?, reader_ref.u64("refusal.remembered")?),
@@ -292,6 +292,11 @@ impl HelloRefused {
             14 => HelloRefused::TooManyConnections { limit: reader_ref.u64("refusal.limit")? },
             15 => HelloRefused::ShuttingDown,
             CODE_OTHER => HelloRefused::Other(text.to_owned()),
+            17 => HelloRefused::Forked {
+                node: node(reader_ref, "refusal.node")?,
+                remembered_boot: reader_ref.u64("refusal.boot_counter")?,
+                boot_counter: reader_ref.u64("refusal.boot_counter")?,
+            },
             _ => return Ok(HelloRefused::Other(text.to_owned())),
         };
         reader.finish()?;
@@ -307,7 +312,6 @@ impl HelloRefused {
             HelloRefused::AnotherNodeAnswered { .. } => 5,
             HelloRefused::SameNode { .. } => 6,
             HelloRefused::Instance { .. } => 7,
-            HelloRefused::Clone { .. } => 8,
             HelloRefused::OldCopy { .. } => 9,
             HelloRefused::Conflicting { .. } => 10,
             HelloRefused::UnknownNode { .. } => 11,
@@ -316,6 +320,7 @@ impl HelloRefused {
             HelloRefused::TooManyConnections { .. } => 14,
             HelloRefused::ShuttingDown => 15,
             HelloRefused::Other(_) => CODE_OTHER,
+            HelloRefused::Forked { .. } => 17,
         }
     }
 }

@@ -10,8 +10,8 @@ use std::collections::BTreeSet;
 
 use mraft_types::{DeploymentId, InstanceId};
 use mraft_wire::{
-    Accepted, Expected, Hello, HelloConfirm, HelloField, HelloRefused, HelloReply, PeerRecord,
-    TopologyRelation, TopologyStamp, VersionRange, check,
+    Accepted, Expected, Hello, HelloConfirm, HelloField, HelloRefused, HelloReply, PeerRecord, STARTS_MAX,
+    Start, Starts, TopologyRelation, TopologyStamp, VersionRange, check,
 };
 use support::{full_hello, hello, instances, node, refusals};
 
@@ -88,12 +88,63 @@ fn m6_tables_are_merged_and_a_dispute_about_a_third_node_is_reported() {
 
 #[test]
 fn m6_two_processes_on_copies_of_one_directory_are_told_apart() {
-    let clone = Err(HelloRefused::Clone { node: node(2), boot_counter: 4 });
+    let forked = Err(HelloRefused::Forked { node: node(2), remembered_boot: 4, boot_counter: 4 });
     for durable_seq in [0, 99, 100] {
         let record = PeerRecord { boot_nonce: 1, durable_seq, ..hello(2, 1).record() };
         let expected = Expected { record: Some(record), ..Expected::default() };
-        assert_eq!(check(&hello(1, 2), &hello(2, 1), &expected), clone, "it lacks nothing that is known");
+        assert_eq!(check(&hello(1, 2), &hello(2, 1), &expected), forked, "the log goes as far as is known");
     }
+}
+
+/// Node 2 at boot 4 with a log up to 100, after starts of which the latest comes first: nonce and how far its log went.
+fn started(starts: &[(u64, u64)]) -> Hello {
+    let mut hello = hello(2, 1);
+    for (boot_nonce, found_seq) in starts.iter().rev() {
+        hello.starts.begin(Start { boot_nonce: *boot_nonce, found_seq: *found_seq });
+    }
+    hello
+}
+
+#[test]
+fn m7_a_copy_from_before_a_start_is_told_at_every_later_start() {
+    let record = PeerRecord { boot_counter: 2, boot_nonce: 22, durable_seq: 50 };
+    let judge = |starts: &[(u64, u64)]| {
+        check(&hello(1, 2), &started(starts), &Expected { record: Some(record), ..Expected::default() })
+    };
+    assert!(judge(&[(44, 90), (33, 50), (22, 40)]).is_ok(), "the same directory, two starts later");
+    let forked = Err(HelloRefused::Forked { node: node(2), remembered_boot: 2, boot_counter: 4 });
+    assert_eq!(judge(&[(44, 90), (33, 60), (23, 40)]), forked, "another second start");
+    assert!(judge(&[(44, 90), (33, 60)]).is_ok(), "it cannot tell its second start");
+    assert!(judge(&[]).is_ok(), "it can tell none");
+}
+
+#[test]
+fn m7_a_copy_from_within_a_start_is_told_at_every_later_start() {
+    let record = PeerRecord { boot_counter: 2, boot_nonce: 22, durable_seq: 50 };
+    let judge = |starts: &[(u64, u64)]| {
+        check(&hello(1, 2), &started(starts), &Expected { record: Some(record), ..Expected::default() })
+    };
+    let old = Err(HelloRefused::OldCopy { node: node(2), remembered: (2, 50), now: (4, 49) });
+    assert_eq!(judge(&[(44, 90), (33, 49), (22, 40)]), old, "what the second start left is less than it had");
+    assert_eq!(judge(&[(44, 90), (33, 49)]), old);
+    let told = Hello { record_of_receiver: Some(record), ..hello(1, 2) };
+    let old = HelloRefused::OldCopy { node: node(2), remembered: (2, 50), now: (4, 49) };
+    let own = started(&[(44, 90), (33, 49), (22, 40)]);
+    assert_eq!(check(&own, &told, &Expected::default()), Err(old), "the node itself hears it");
+}
+
+#[test]
+fn m7_as_many_starts_are_told_as_are_kept() {
+    let all: Vec<(u64, u64)> = (0..STARTS_MAX as u64 + 1).map(|start| (start, 100 - start)).collect();
+    let starts = started(&all).starts;
+    assert_eq!(starts.ago(STARTS_MAX as u64 - 1), Some(Start { boot_nonce: 31, found_seq: 69 }));
+    assert_eq!(starts.ago(STARTS_MAX as u64), None);
+    let mut bytes = Vec::new();
+    starts.encode(&mut bytes);
+    assert_eq!(Starts::decode(&bytes, "starts"), Ok(starts));
+    assert!(Starts::decode(&bytes[1..], "starts").is_err(), "part of a start");
+    bytes.extend([0; 16]);
+    assert!(Starts::decode(&bytes, "starts").is_err(), "one too many");
 }
 
 #[test]

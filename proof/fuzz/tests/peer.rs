@@ -197,6 +197,7 @@ impl Stranger {
             topology: TopologyStamp::default(),
             raft_address,
             instances: [(node, instance)].into(),
+            starts: Default::default(),
             fields: Vec::new(),
         }
     }

@@ -23,7 +23,7 @@ fn fresh(number: u8) -> (InstanceId, u64) {
 /// A start with a WAL directory of its own, as far as the identity goes.
 fn start(disk: &MemoryDisk, number: u8) -> Result<Identity, HostError> {
     let (data, wal) = (Path::new(DATA), Path::new(WAL));
-    let mut identity = boot(disk, data, wal, &claim(), fresh(number))?;
+    let mut identity = boot(disk, data, wal, &claim(), fresh(number), 10 * u64::from(number))?;
     mark_created(disk, data, wal, &mut identity)?;
     Ok(identity)
 }
@@ -86,13 +86,57 @@ fn t3_an_identity_comes_back_from_its_bytes_and_never_from_cut_ones() {
 
 #[test]
 fn t3_an_identity_of_version_1_does_not_say_where_the_log_is() {
-    let identity = Identity { log: LogPlace::Unknown, ..in_directory(&started(1), DATA) };
+    let unsaid = Identity { starts: Starts::default(), ..in_directory(&started(1), DATA) };
+    let identity = Identity { log: LogPlace::Unknown, ..unsaid };
     let mut bytes = encode(&identity);
-    bytes.pop();
+    bytes.truncate(bytes.len() - 2);
     bytes[0] = 1;
     assert_eq!(decode(&bytes), Ok(identity));
     bytes[0] = IDENTITY_VERSION + 1;
     assert!(matches!(decode(&bytes), Err(DecodeError::Unknown(..))));
+}
+
+#[test]
+fn t3_an_identity_of_version_2_does_not_say_which_starts_there_were() {
+    let disk = started(2);
+    let identity = Identity { starts: Starts::default(), ..in_directory(&disk, DATA) };
+    let mut bytes = encode(&identity);
+    assert_eq!(bytes.pop(), Some(0), "no starts");
+    bytes[0] = 2;
+    assert_eq!(decode(&bytes), Ok(identity));
+    for directory in [DATA, WAL] {
+        files::replace(&disk, &path(Path::new(directory)), IDENTITY_MAGIC, &bytes).expect("no fault");
+    }
+    let third = start(&disk, 3).expect("its own directories");
+    assert_eq!(third.starts.ago(0), Some(Start { boot_nonce: 3, found_seq: 30 }));
+    assert_eq!((third.boot_counter, third.starts.ago(1)), (3, None));
+}
+
+#[test]
+fn m7_each_start_is_kept_with_how_far_the_log_went() {
+    let disk = started(3);
+    let starts = in_directory(&disk, DATA).starts;
+    let expected = [3, 2, 1].map(|number| Some(Start { boot_nonce: number, found_seq: 10 * number }));
+    assert_eq!([0, 1, 2].map(|ago| starts.ago(ago)), expected);
+    assert_eq!(in_directory(&disk, WAL).starts, starts);
+    let (data, wal) = (Path::new(DATA), Path::new(WAL));
+    let identity = in_directory(&disk, DATA);
+    raise(&disk, data, wal, &identity, 1 << 20).expect("written");
+    assert!(
+        in_directory(&disk, DATA).starts.is_empty(),
+        "what an accepted loss gave up tells nobody anything"
+    );
+}
+
+#[test]
+fn m7_a_start_that_got_no_further_than_the_wal_is_one() {
+    let disk = started(2);
+    let before = in_directory(&disk, DATA);
+    start(&disk, 3).expect("its own directories");
+    put(&disk, DATA, &before);
+    let fourth = start(&disk, 4).expect("the WAL is one start ahead");
+    let nonces = [0, 1, 2, 3].map(|ago| fourth.starts.ago(ago).map(|start| start.boot_nonce));
+    assert_eq!((fourth.boot_counter, nonces), (4, [4, 3, 2, 1].map(Some)));
 }
 
 #[test]
@@ -136,7 +180,7 @@ fn m6_a_later_start_that_a_crash_cut_short_goes_on_with_the_same_instance() {
 #[test]
 fn m6_an_identity_that_is_being_created_is_begun_anew() {
     let disk = MemoryDisk::new();
-    boot(&disk, Path::new(DATA), Path::new(WAL), &claim(), fresh(1)).expect("fresh directories");
+    boot(&disk, Path::new(DATA), Path::new(WAL), &claim(), fresh(1), 0).expect("fresh directories");
     let again = start(&disk, 2).expect("begun anew");
     assert_eq!((again.instance, again.boot_counter), (InstanceId([2; 16]), 1));
 }
@@ -201,7 +245,7 @@ fn s3_another_id_address_or_deployment_is_refused_with_both_values() {
         (Claim { raft_address: "10.0.0.8:1".to_owned(), ..claim() }, "10.0.0.7:13890", "says 10.0.0.8:1"),
     ];
     for (other, here, configured) in claims {
-        let error = refusal(&disk, || boot(&disk, Path::new(DATA), Path::new(WAL), &other, fresh(2)));
+        let error = refusal(&disk, || boot(&disk, Path::new(DATA), Path::new(WAL), &other, fresh(2), 0));
         assert!(matches!(error, HostError::Disagrees { .. }), "{error:?}");
         says(&error, &[here, configured, "nothing was changed"]);
     }
@@ -229,7 +273,7 @@ fn m6_a_directory_of_something_else_is_refused_by_what_is_in_it() {
 fn start_with(disk: &MemoryDisk, configured: Option<&str>) -> Result<Identity, HostError> {
     let data = Path::new(DATA);
     let wal = wal_directory(disk, data, configured.map(Path::new))?;
-    let mut identity = boot(disk, data, &wal, &claim(), fresh(9))?;
+    let mut identity = boot(disk, data, &wal, &claim(), fresh(9), 90)?;
     mark_created(disk, data, &wal, &mut identity)?;
     Ok(identity)
 }

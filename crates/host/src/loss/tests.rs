@@ -51,7 +51,7 @@ fn node() -> MemoryDisk {
     let (shared, data) = (Arc::new(disk.clone()) as Arc<dyn Disk>, Path::new(DATA));
     let node = NodeId::new(1).expect("a node id");
     let claim = Claim { deployment: DeploymentId(1), node, raft_address: "h:1".to_owned() };
-    let booted = identity::boot(&disk, data, data, &claim, (InstanceId([7; 16]), 99));
+    let booted = identity::boot(&disk, data, data, &claim, (InstanceId([7; 16]), 99), 0);
     identity::mark_created(&disk, data, data, &mut booted.expect("fresh")).expect("written");
     let mut registry = Registry::open(Arc::clone(&shared), data).expect("none yet");
     registry.put(GROUPS.map(record)).expect("written");

@@ -231,14 +231,14 @@ impl Handler for Door {
     }
 
     fn refused(&self, refusal: &Refusal) {
-        if let HelloRefused::OldCopy { remembered, now, .. } = &refusal.reason
-            && self.identity.is_old_copy(&refusal.reason)
+        if self.identity.is_old_copy(&refusal.reason)
             && let Some(inner) = self.inner.upgrade()
         {
             tracing::error!(
-                by = %refusal.node, remembered_boot = remembered.0, remembered_seq = remembered.1, boot = now.0, seq = now.1,
-                "this directory is an old copy of itself: its replicas forgot what they had promised and are condemned; remove them from \
-                 their groups, clear what each peer knows of this node (mraft node clear-conflict), and add it again"
+                by = %refusal.node,
+                "this directory lacks what was done in its name: its replicas forgot what they had promised and are condemned ({}); remove \
+                 them from their groups, clear what each peer knows of this node (mraft node clear-conflict), and add it again",
+                refusal.reason
             );
             inner.condemn_all(CondemnedReason::OldCopy);
         }

@@ -237,6 +237,7 @@ fn knock(address: &str, from: u64, to: NodeId) -> (TcpStream, HelloReply) {
         // Nobody is there.
         raft_address: "127.0.0.1:1".to_owned(),
         instances: Default::default(),
+        starts: Default::default(),
         fields: Vec::new(),
     };
     let mut socket = TcpStream::connect(address).expect("reachable");

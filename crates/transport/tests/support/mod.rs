@@ -47,6 +47,7 @@ pub fn hello(from: NodeId, to: NodeId, purpose: Purpose) -> Hello {
         topology: TopologyStamp::default(),
         raft_address: "127.0.0.1:1".to_owned(),
         instances: BTreeMap::new(),
+        starts: Default::default(),
         fields: Vec::new(),
     }
 }

@@ -14,7 +14,8 @@ use mraft_types::{
 use mraft_wire::{
     Frame, FrameBuilder, FrameError, FrameKind, FrameReader, Hello, HelloConfirm, HelloField, HelloRefused,
     HelloReply, HostBeat, Packet, PeerRecord, Purpose, PushError, Request, RequestKind, Response,
-    SnapshotChunk, SnapshotHeader, SnapshotReply, SnapshotSum, TopologyStamp, VersionRange, encode_frame,
+    SnapshotChunk, SnapshotHeader, SnapshotReply, SnapshotSum, Start, Starts, TopologyStamp, VersionRange,
+    encode_frame,
 };
 
 pub fn node(id: u64) -> NodeId {
@@ -130,13 +131,18 @@ pub fn hello(from: u64, to: u64) -> Hello {
         topology: TopologyStamp { version: 2, hash: [9; 16] },
         raft_address: "127.0.0.1:13890".to_owned(),
         instances: instances(&[(from, from as u8)]),
+        starts: Default::default(),
         fields: Vec::new(),
     }
 }
 
 /// A hello that uses every optional part.
 pub fn full_hello() -> Hello {
+    let mut starts = Starts::default();
+    starts.begin(Start { boot_nonce: 0x99aa_bbcc_ddee_ff00, found_seq: 59 });
+    starts.begin(Start { boot_nonce: 0x1122_3344_5566_7788, found_seq: 99 });
     Hello {
+        starts,
         record_of_receiver: Some(PeerRecord { boot_counter: 2, boot_nonce: 3, durable_seq: 60 }),
         instances: instances(&[(1, 1), (2, 2), (3, 3)]),
         fields: vec![HelloField { number: 9, content: b"later".to_vec() }],
@@ -160,7 +166,7 @@ pub fn refusals() -> Vec<HelloRefused> {
         HelloRefused::AnotherNodeAnswered { dialed: one, answered: two },
         HelloRefused::SameNode { node: one },
         HelloRefused::Instance { node: one, ours: InstanceId([1; 16]), theirs: InstanceId([2; 16]) },
-        HelloRefused::Clone { node: one, boot_counter: 5 },
+        HelloRefused::Forked { node: one, remembered_boot: 5, boot_counter: 7 },
         HelloRefused::OldCopy { node: one, remembered: (5, 100), now: (6, 90) },
         HelloRefused::Conflicting { node: one },
         HelloRefused::UnknownNode { node: one },

@@ -11,7 +11,7 @@ use mraft_types::{
 };
 use mraft_wire::{
     Hello, HelloField, HelloRefused, HostBeat, Packet, PeerRecord, Purpose, Request, RequestKind, Response,
-    SnapshotHeader, TopologyStamp, VersionRange,
+    SnapshotHeader, Start, Starts, TopologyStamp, VersionRange,
 };
 
 /// A node that there is; 0 is none.
@@ -119,12 +119,17 @@ pub fn hello(from: u64, to: u64) -> Hello {
         topology: TopologyStamp { version: 2, hash: [9; 16] },
         raft_address: "127.0.0.1:13890".to_owned(),
         instances: [(node(from), InstanceId([from as u8; 16]))].into(),
+        starts: Default::default(),
         fields: Vec::new(),
     }
 }
 
 pub fn full_hello(from: u64, to: u64) -> Hello {
+    let mut starts = Starts::default();
+    starts.begin(Start { boot_nonce: 0x99aa_bbcc_ddee_ff00, found_seq: 59 });
+    starts.begin(Start { boot_nonce: 0x1122_3344_5566_7788, found_seq: 99 });
     Hello {
+        starts,
         purpose: Purpose::Snapshot,
         record_of_receiver: Some(PeerRecord { boot_counter: 2, boot_nonce: 3, durable_seq: 60 }),
         instances: (1..4).map(|id| (node(id), InstanceId([id as u8; 16]))).collect(),
@@ -152,7 +157,7 @@ pub fn refusals() -> Vec<HelloRefused> {
         HelloRefused::AnotherNodeAnswered { dialed: one, answered: two },
         HelloRefused::SameNode { node: one },
         HelloRefused::Instance { node: one, ours: InstanceId([1; 16]), theirs: InstanceId([2; 16]) },
-        HelloRefused::Clone { node: one, boot_counter: 5 },
+        HelloRefused::Forked { node: one, remembered_boot: 5, boot_counter: 7 },
         HelloRefused::OldCopy { node: one, remembered: (5, 100), now: (6, 90) },
         HelloRefused::Conflicting { node: one },
         HelloRefused::UnknownNode { node: one },

@@ -169,7 +169,7 @@ impl World {
         self.marks.see(reason);
         let named = match reason {
             HelloRefused::Instance { node, .. }
-            | HelloRefused::Clone { node, .. }
+            | HelloRefused::Forked { node, .. }
             | HelloRefused::OldCopy { node, .. } => self.place_of(*node),
             _ => None,
         };

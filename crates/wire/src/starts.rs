@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! The starts of a directory, and what they say about where it comes from (rule M7).
+//!
+//! Each start draws a nonce and finds a log that goes as far as it goes. A directory keeps both of its last starts, so whoever remembers
+//! one start of a node can tell, many starts later, whether a directory went through that start, and with all that it had at its end.
+//! A copy did not, however often it is started and however much is written to it since.
+
+use mraft_types::NodeId;
+use mraft_types::codec::{DecodeError, Reader, Writer};
+
+use crate::hello::{Hello, PeerRecord};
+use crate::refusal::HelloRefused;
+
+/// Starts that are kept: as many as one field of a hello has room for. Whoever remembers an earlier one goes by the counter and by how
+/// far the log is now.
+pub const STARTS_MAX: usize = 32;
+
+/// Bytes of a start: nonce and number.
+pub(crate) const START_BYTES: usize = 16;
+
+/// One start of a directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Start {
+    /// Drawn at random, for this start alone.
+    pub boot_nonce: u64,
+    /// The number of the last batch that was in the log before this start wrote anything.
+    pub found_seq: u64,
+}
+
+/// The last starts of a directory, at most [`STARTS_MAX`], without a gap. Nothing is known of earlier ones, nor of those before builds
+/// wrote them down.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Starts {
+    /// The latest first.
+    latest: Vec<Start>,
+}
+
+impl Starts {
+    /// The directory was started once more.
+    pub fn begin(&mut self, start: Start) {
+        self.latest.insert(0, start);
+        self.latest.truncate(STARTS_MAX);
+    }
+
+    /// The start that was so many starts ago; 0 is the latest.
+    pub fn ago(&self, starts: u64) -> Option<Start> {
+        self.latest.get(usize::try_from(starts).ok()?).copied()
+    }
+
+    /// Whether nothing is known of any.
+    pub fn is_empty(&self) -> bool {
+        self.latest.is_empty()
+    }
+
+    /// Appends them, the latest first: nonce u64 and found_seq u64 of each.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        for start in &self.latest {
+            out.put_u64(start.boot_nonce);
+            out.put_u64(start.found_seq);
+        }
+    }
+
+    /// Reads what [`Starts::encode`] wrote, to its end; errors name `field`.
+    pub fn decode(bytes: &[u8], field: &'static str) -> Result<Starts, DecodeError> {
+        if bytes.len() > STARTS_MAX * START_BYTES {
+            return Err(DecodeError::Invalid(field, bytes.len() as u64));
+        }
+        let mut reader = Reader::new(bytes);
+        let mut latest = Vec::new();
+        for _ in 0..bytes.len().div_ceil(START_BYTES) {
+            latest.push(Start { boot_nonce: reader.u64(field)?, found_seq: reader.u64(field)? });
+        }
+        Ok(Starts { latest })
+    }
+}
+
+/// Whether the directory that says `hello` is the one that `record` remembers, later on.
+///
+/// The same boot is never compared with itself, because a hello may arrive after beats that were sent later. Less in the log is told
+/// before another start is: it says more. Whoever lacks what was promised in this directory's name, or the whole start in which that may
+/// have been, must not vote again; of two directories that were started with one number, neither knows what the other one promised.
+pub(crate) fn check_boot(hello: &Hello, record: &PeerRecord) -> Result<(), HelloRefused> {
+    if (hello.boot_counter, hello.boot_nonce) == (record.boot_counter, record.boot_nonce) {
+        return Ok(());
+    }
+    let old_copy = |node: NodeId, seq: u64| HelloRefused::OldCopy {
+        node,
+        remembered: (record.boot_counter, record.durable_seq),
+        now: (hello.boot_counter, seq),
+    };
+    let Some(since) = hello.boot_counter.checked_sub(record.boot_counter) else {
+        return Err(old_copy(hello.node, hello.durable_seq));
+    };
+    // What the next start after the remembered one found is what that one left.
+    let left = since.checked_sub(1).and_then(|starts| hello.starts.ago(starts));
+    let seq = left.map_or(hello.durable_seq, |next| next.found_seq.min(hello.durable_seq));
+    if seq < record.durable_seq {
+        return Err(old_copy(hello.node, seq));
+    }
+    let is_another = |start: Start| start.boot_nonce != record.boot_nonce;
+    if since == 0 || hello.starts.ago(since).is_some_and(is_another) {
+        return Err(HelloRefused::Forked {
+            node: hello.node,
+            remembered_boot: record.boot_counter,
+            boot_counter: hello.boot_counter,
+        });
+    }
+    Ok(())
+}
