@@ -67,6 +67,7 @@ impl SegmentLog {
         let directory = directory.as_path();
         disk.create_dir_all(directory).map_err(LogError::Failed)?;
         let list = own_list(disk.as_ref(), directory, list)?;
+        let listed_seq = list.replicas.values().map(|listed| listed.added_seq).max().unwrap_or(0);
         let space = own_files(disk, directory, &files, &recovery, &options)?;
         let newest = files.uses.values().next_back().map(|newest| newest.header);
         let next_use = newest.map_or(1, |newest| newest.use_number + 1);
@@ -83,6 +84,7 @@ impl SegmentLog {
             next_salt: newest.and_then(|newest| newest.next_salt),
             highest_seq: recovery.highest_seq,
             proven_seq: recovery.durable_seq,
+            listed_seq,
             oldest_written: if files.uses.is_empty() { next_use } else { recovery.oldest_use },
             is_sealed: true,
             is_opening: true,

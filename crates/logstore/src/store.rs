@@ -237,7 +237,7 @@ pub trait LogStore: Send {
     /// Writes the seal behind the last batch (rule L3). Harmless to repeat.
     fn seal(&mut self) -> Result<(), LogError>;
 
-    /// The number of the last durable batch (rule M7).
+    /// The number of the last batch that is known to be durable (rule M7). The seal that a process before wrote is not.
     fn durable_seq(&self) -> u64;
 
     /// A handle for reading entries back from other threads.

@@ -46,6 +46,8 @@ pub struct SegmentLog {
     pub(crate) highest_seq: u64,
     /// Everything up to this batch is known to be durable.
     pub(crate) proven_seq: u64,
+    /// The highest number that the list of replicas named when the log was opened: it is durable too.
+    pub(crate) listed_seq: u64,
     /// The oldest use that the last synced batch names.
     pub(crate) oldest_written: u64,
     /// The last batch is a seal.
@@ -611,7 +613,8 @@ impl LogStore for SegmentLog {
     }
 
     fn durable_seq(&self) -> u64 {
-        self.highest_seq
+        // The seal of the process before may only be in a page cache; nothing stands on it, so it is not written again.
+        self.proven_seq.max(self.listed_seq)
     }
 
     fn reader(&self) -> Arc<dyn LogReader> {

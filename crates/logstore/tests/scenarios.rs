@@ -13,6 +13,7 @@ mod support;
 use std::path::Path;
 
 use mraft_disk::MemoryDisk;
+use mraft_disk::memory::Faults;
 use mraft_logstore::{Case, LogStore, Mark, SegmentLog, inspect};
 use mraft_types::{CondemnedReason, Entry, Index};
 use support::{Op, append, apply, content, key, mark, start};
@@ -86,6 +87,26 @@ fn d9_numbers_that_jump_are_remembered_with_the_replica_that_is_added() {
     disk.crash(1);
     let log = support::open(&disk, 2).expect("opens");
     assert!(log.durable_seq() >= (1 << 48) - 1, "{}", log.durable_seq());
+}
+
+/// The seal of a process whose syncs failed is read back from the page cache, and the power takes it.
+#[test]
+fn m7_a_seal_that_is_not_proven_is_found_and_not_told() {
+    let disk = MemoryDisk::new();
+    let mut log = support::open(&disk, 1).expect("opens");
+    apply(&mut log, &Op::Add(vec![BUSY])).expect("legal");
+    let written = log.write(&[append(BUSY, 2..=2, 1, 30)]).expect("legal").batch_seq;
+    disk.set_faults(Faults { syncs_fail: true, ..Faults::default() });
+    assert!(log.seal().is_err());
+    drop(log);
+    disk.set_faults(Faults::default());
+    let found = support::look(&disk, 2).expect("a good log");
+    assert_eq!(found.last_batch_seq(), written + 1);
+    let log = SegmentLog::open_found(found).expect("opens");
+    assert_eq!(log.durable_seq(), written, "no more than the power leaves");
+    drop(log);
+    disk.crash(1);
+    assert_eq!(support::look(&disk, 3).expect("a good log").last_batch_seq(), written);
 }
 
 /// The quiet replica, whose records are carried.

@@ -132,6 +132,7 @@ mod bugs {
         FollowerReadsAtOnce "follower-reads-at-once" "R3" "a follower reads although it has not applied the leader's index";
         SnapshotOldMembers "snapshot-old-members" "M2, matrixone#24966" "a snapshot carries the members of the founding";
         LateForAnother "late-for-another" "M3" "what comes late for a replica reaches the one in its place";
+        StartsIgnored "starts-ignored" "M7" "an old copy is told by its counter and its log alone, and both grow again";
         AbandonedTaken "abandoned-taken" "N1" "an installation passes for finished when the store is at its index, whatever brought it there";
         SwitchedEarly "switched-early" "N1" "a snapshot is switched to before the log knows that it is being installed";
         InstalledEarly "installed-early" "N1" "a snapshot counts as installed before the log says so";

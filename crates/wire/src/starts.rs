@@ -6,8 +6,8 @@
 //! one start of a node can tell, many starts later, whether a directory went through that start, and with all that it had at its end.
 //! A copy did not, however often it is started and however much is written to it since.
 
-use mraft_types::NodeId;
 use mraft_types::codec::{DecodeError, Reader, Writer};
+use mraft_types::{NodeId, planted};
 
 use crate::hello::{Hello, PeerRecord};
 use crate::refusal::HelloRefused;
@@ -45,7 +45,18 @@ impl Starts {
 
     /// The start that was so many starts ago; 0 is the latest.
     pub fn ago(&self, starts: u64) -> Option<Start> {
+        if planted!(StartsIgnored) {
+            return None;
+        }
         self.latest.get(usize::try_from(starts).ok()?).copied()
+    }
+
+    /// The first one that is known.
+    pub fn first(&self) -> Option<Start> {
+        if planted!(StartsIgnored) {
+            return None;
+        }
+        self.latest.last().copied()
     }
 
     /// Whether nothing is known of any.
@@ -92,9 +103,10 @@ pub(crate) fn check_boot(hello: &Hello, record: &PeerRecord) -> Result<(), Hello
     let Some(since) = hello.boot_counter.checked_sub(record.boot_counter) else {
         return Err(old_copy(hello.node, hello.durable_seq));
     };
-    // What the next start after the remembered one found is what that one left.
-    let left = since.checked_sub(1).and_then(|starts| hello.starts.ago(starts));
-    let seq = left.map_or(hello.durable_seq, |next| next.found_seq.min(hello.durable_seq));
+    // What the next start after the remembered one found is what that one left. What is found may be more than what was known to be
+    // durable, and only that is said; so later starts are asked before what is said now.
+    let next = since.checked_sub(1).and_then(|starts| hello.starts.ago(starts).or(hello.starts.first()));
+    let seq = next.map_or(hello.durable_seq, |next| next.found_seq);
     if seq < record.durable_seq {
         return Err(old_copy(hello.node, seq));
     }

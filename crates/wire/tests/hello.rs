@@ -134,6 +134,21 @@ fn m7_a_copy_from_within_a_start_is_told_at_every_later_start() {
 }
 
 #[test]
+fn m7_what_a_start_found_counts_before_what_is_proven_to_be_durable() {
+    let judge = |record: PeerRecord, starts: &[(u64, u64)]| {
+        let theirs = Hello { durable_seq: 49, ..started(starts) };
+        check(&hello(1, 2), &theirs, &Expected { record: Some(record), ..Expected::default() })
+    };
+    let record = PeerRecord { boot_counter: 3, boot_nonce: 33, durable_seq: 50 };
+    assert!(judge(record, &[(44, 50), (33, 40)]).is_ok(), "the seal is there, and not yet proven");
+    assert!(judge(record, &[(44, 49), (33, 40)]).is_err());
+    let earlier = PeerRecord { boot_counter: 1, boot_nonce: 11, durable_seq: 50 };
+    assert!(judge(earlier, &[(44, 60), (33, 50)]).is_ok(), "the earliest that it can tell");
+    assert!(judge(earlier, &[(44, 60), (33, 49)]).is_err());
+    assert!(judge(earlier, &[]).is_err());
+}
+
+#[test]
 fn m7_as_many_starts_are_told_as_are_kept() {
     let all: Vec<(u64, u64)> = (0..STARTS_MAX as u64 + 1).map(|start| (start, 100 - start)).collect();
     let starts = started(&all).starts;

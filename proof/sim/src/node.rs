@@ -75,6 +75,8 @@ pub struct Node {
     pub is_unreadable: bool,
     /// Something happened to its directory that no disk does by itself: what it holds may not be what was written.
     pub is_hurt: bool,
+    /// By place, the directories of nodes that remember a start of this node which its directory did not go through: it is an old copy.
+    pub is_old_for: BTreeMap<usize, InstanceId>,
     /// Until when its disk is slow, and how many times.
     pub slow: Option<(u64, u64)>,
     /// Until when its process stands still, in microseconds of virtual time.
@@ -228,6 +230,7 @@ impl Node {
             outcast: None,
             is_unreadable: false,
             is_hurt: false,
+            is_old_for: BTreeMap::new(),
             slow: None,
             frozen_until_us: 0,
             jumped_ms: 0,

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use mraft_disk::{Disk, MemoryDisk, Open};
 use mraft_logstore::{
-    GroupWrite, LogError, LogKey, LogOptions, LogStore, Mark, MemoryLog, Recovered, SegmentLog,
+    FoundLog, GroupWrite, LogError, LogKey, LogOptions, LogStore, Mark, MemoryLog, Recovered, SegmentLog,
 };
 use mraft_types::{
     CondemnedReason, Entry, EntryKind, GroupId, GroupUid, HardState, Index, LogPosition, LogStart, Member,
@@ -116,6 +116,10 @@ pub fn options_with_salts(salts: Box<dyn FnMut() -> u64 + Send>) -> LogOptions {
 
 pub fn open(disk: &MemoryDisk, salt_seed: u64) -> Result<SegmentLog, LogError> {
     SegmentLog::open(Arc::new(disk.clone()), Path::new(DIRECTORY), options(salt_seed))
+}
+
+pub fn look(disk: &MemoryDisk, salt_seed: u64) -> Result<FoundLog, LogError> {
+    FoundLog::look(Arc::new(disk.clone()), Path::new(DIRECTORY), options(salt_seed))
 }
 
 pub fn bytes_of(disk: &MemoryDisk, path: &Path) -> Vec<u8> {

@@ -79,6 +79,16 @@ impl World {
                 return Ok(Some(true));
             }
         }
+        for (node, by) in [(dialler, dialled), (dialled, dialler)] {
+            let remembers = self.nodes[by].process.as_ref().map(|process| &process.identity.instance);
+            if remembers.is_some_and(|instance| self.nodes[node].is_old_for.get(&by) == Some(instance))
+                && !self.nodes[by].is_hurt
+            {
+                let how =
+                    format!("node {} takes an old copy of node {} for it", self.ids[by], self.ids[node]);
+                return Err(Broken::new(promise::OLD_COPIES_REFUSED, how));
+            }
+        }
         Ok(Some(false))
     }
 

@@ -234,6 +234,7 @@ impl World {
         self.say(|| format!("the directory of node {} is wiped", self.ids[node]));
         self.crash(node, true);
         self.nodes[node].disk = MemoryDisk::new();
+        self.nodes[node].is_old_for.clear();
         self.nodes[node].is_hurt = true;
         true
     }
@@ -247,6 +248,9 @@ impl World {
             return false;
         }
         self.say(|| format!("an old copy of the directory of node {} is put in its place", self.ids[node]));
+        let instance = |at: usize| Some((at, self.nodes[at].process.as_ref()?.identity.instance));
+        self.nodes[node].is_old_for =
+            (0..self.nodes.len()).filter(|at| *at != node).filter_map(instance).collect();
         self.crash(node, true);
         self.nodes[node].disk = copy.fork();
         self.nodes[node].copy = None;
@@ -298,6 +302,8 @@ impl World {
             for other in (0..self.nodes.len()).filter(|at| *at != node) {
                 let table = self.nodes[other].process.as_ref().and_then(|process| process.table.as_ref());
                 let forgotten = table.map_or(Ok(()), |table| table.forget(id));
+                // Whichever directory comes first under this id is taken from here on.
+                self.nodes[node].is_old_for.remove(&other);
                 if self.dies(other) {
                     return Ok(());
                 }
@@ -319,6 +325,7 @@ impl World {
             self.nodes[node].outcast = None;
             self.nodes[node].is_unreadable = false;
             self.nodes[node].is_hurt = false;
+            self.nodes[node].is_old_for.clear();
             self.forget_refusals();
         }
         Ok(())
