@@ -2,10 +2,10 @@
 
 //! What every node took of the machine over a long run, and whether it took more and more.
 //!
-//! *Quiet* samples are taken between two faults, when everything works again. Faults come in cycles, and each leaves something behind
-//! for a while, so whole cycles are compared: each has the median of its quiet samples, and through those of the cycles after the warm-up
-//! a line is laid whose slope is the median of the slopes between each two of them (Theil 1950, Sen 1968), so that neither end of the run
-//! decides. What it rises by from the first of these cycles to the last one is the drift. Only growth counts.
+//! *Quiet* samples are taken between two cycles of faults, when everything works again and has for a while. Whole cycles are compared:
+//! each has the median of the quiet samples at its end, and through those of the cycles after the warm-up a line is laid whose slope is
+//! the median of the slopes between each two of them (Theil 1950, Sen 1968), so that neither end of the run decides. What it rises by from
+//! the first of these cycles to the last one is the drift. Only growth counts.
 //!
 //! What a process takes is judged of the one that survives. The others are young, each of another age in every cycle; of them it is told.
 //! What is on disk outlives processes, so all directories together are judged.

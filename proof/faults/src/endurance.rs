@@ -49,8 +49,10 @@ const SIZE: Size = Size { writers: 40, keys_per_writer: 16, rivals: 10, shared_k
 /// Of each client: what an hour writes down must be judged in the end.
 const CLIENT_PAUSE: Duration = Duration::from_millis(100);
 const PACE: Pace = Pace { writes_per_group: 20, reads_per_node: 3, halt: Duration::from_secs(3) };
-/// Between a fault and a quiet sample: connections that were left are closed, and memory is given back.
-const SETTLE: Duration = Duration::from_secs(2);
+/// Between the last fault of a cycle and its quiet samples, under the same load: connections that were left are closed, and the allocator
+/// gives memory back 10 s after it was freed.
+const SETTLE: Duration = Duration::from_secs(15);
+const QUIET_SAMPLES: u64 = 10;
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
 /// Where a node has its log, and the segments that it keeps: its target and two more.
 const LOG_DIRECTORY: &str = "log";
@@ -123,7 +125,6 @@ async fn endure(cluster: &mut Cluster, bound: Bound) -> Result<()> {
     cluster.stop()
 }
 
-/// All faults in turn, until it is enough.
 /// Gives every log the files that it keeps, as warm-up: a node gets the last one when its log is long for once, which may otherwise be in
 /// the first minute or in the last.
 async fn fill_logs(cluster: &Cluster) -> Result<()> {
@@ -151,6 +152,7 @@ fn log_files(node: &Node) -> Result<usize> {
     Ok(count)
 }
 
+/// All faults in turn, and a rest after each cycle of them, until it is enough.
 async fn in_turn(
     cluster: &mut Cluster,
     load: &Load,
@@ -173,8 +175,13 @@ async fn in_turn(
         let fault = &mut faults[place as usize];
         sampler.begin(cluster, cycle, fault.name());
         rounds::round(cluster, load, &mut **fault, PACE, &[SURVIVOR], done).await?;
-        wait::pass(SETTLE).await;
-        sampler.quiet(cluster)?;
+        if place + 1 == kinds_per_cycle {
+            wait::pass(SETTLE).await;
+            for _ in 0..QUIET_SAMPLES {
+                wait::pass(SAMPLE_INTERVAL).await;
+                sampler.quiet(cluster)?;
+            }
+        }
         let (seconds, writes) = (sampler.began.elapsed().as_secs(), load.writes_acknowledged());
         say(&format!("{seconds:>5} s, cycle {cycle}: {}, {writes} writes", fault.name()));
     }
