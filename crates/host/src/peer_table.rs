@@ -96,7 +96,8 @@ impl PeerTable {
             instance,
             boot_counter,
             boot_nonce,
-            durable_seq,
+            // No less than what was said before this start, of which the last may not be known to be durable any more.
+            durable_seq: durable_seq.max(starts.ago(0).map_or(0, |now| now.found_seq)),
             record_of_receiver: self.record(to),
             topology,
             raft_address,

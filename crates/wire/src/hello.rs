@@ -109,7 +109,7 @@ pub struct Hello {
     pub boot_counter: u64,
     /// Random, fresh with every start.
     pub boot_nonce: u64,
-    /// The number of its last durable log batch (rule M7).
+    /// The number of its last durable log batch, or of the last one that this start found, if that is more (rule M7).
     pub durable_seq: u64,
     /// What it remembers of the receiver (rule M7).
     pub record_of_receiver: Option<PeerRecord>,
@@ -292,11 +292,15 @@ fn merge_instances(ours: &Hello, theirs: &Hello) -> Merged {
 
 impl Hello {
     /// The boot that speaks, as a peer should remember it.
+    ///
+    /// What this start found is not remembered of it: the last of that may only be in a page cache, and a directory that went through this
+    /// start had it.
     pub fn record(&self) -> PeerRecord {
+        let is_proven = self.starts.ago(0).is_none_or(|now| now.found_seq < self.durable_seq);
         PeerRecord {
             boot_counter: self.boot_counter,
             boot_nonce: self.boot_nonce,
-            durable_seq: self.durable_seq,
+            durable_seq: if is_proven { self.durable_seq } else { 0 },
         }
     }
 

@@ -45,17 +45,11 @@ impl Starts {
 
     /// The start that was so many starts ago; 0 is the latest.
     pub fn ago(&self, starts: u64) -> Option<Start> {
-        if planted!(StartsIgnored) {
-            return None;
-        }
         self.latest.get(usize::try_from(starts).ok()?).copied()
     }
 
     /// The first one that is known.
     pub fn first(&self) -> Option<Start> {
-        if planted!(StartsIgnored) {
-            return None;
-        }
         self.latest.last().copied()
     }
 
@@ -103,15 +97,16 @@ pub(crate) fn check_boot(hello: &Hello, record: &PeerRecord) -> Result<(), Hello
     let Some(since) = hello.boot_counter.checked_sub(record.boot_counter) else {
         return Err(old_copy(hello.node, hello.durable_seq));
     };
-    // What the next start after the remembered one found is what that one left. What is found may be more than what was known to be
-    // durable, and only that is said; so later starts are asked before what is said now.
-    let next = since.checked_sub(1).and_then(|starts| hello.starts.ago(starts).or(hello.starts.first()));
+    let unknown = Starts::default();
+    let starts = if planted!(StartsIgnored) { &unknown } else { &hello.starts };
+    // What the next start after the remembered one found is what that one left; later ones found no less.
+    let next = since.checked_sub(1).and_then(|ago| starts.ago(ago).or(starts.first()));
     let seq = next.map_or(hello.durable_seq, |next| next.found_seq);
     if seq < record.durable_seq {
         return Err(old_copy(hello.node, seq));
     }
     let is_another = |start: Start| start.boot_nonce != record.boot_nonce;
-    if since == 0 || hello.starts.ago(since).is_some_and(is_another) {
+    if since == 0 || starts.ago(since).is_some_and(is_another) {
         return Err(HelloRefused::Forked {
             node: hello.node,
             remembered_boot: record.boot_counter,

@@ -134,6 +134,13 @@ fn m7_a_copy_from_within_a_start_is_told_at_every_later_start() {
 }
 
 #[test]
+fn m7_what_a_start_found_is_not_remembered_as_durable() {
+    let found = Hello { durable_seq: 90, ..started(&[(44, 90)]) };
+    assert_eq!(found.record(), PeerRecord { durable_seq: 0, ..hello(2, 1).record() });
+    assert_eq!(started(&[(44, 99)]).record(), hello(2, 1).record(), "it has written since");
+}
+
+#[test]
 fn m7_what_a_start_found_counts_before_what_is_proven_to_be_durable() {
     let judge = |record: PeerRecord, starts: &[(u64, u64)]| {
         let theirs = Hello { durable_seq: 49, ..started(starts) };
