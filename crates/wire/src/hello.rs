@@ -408,6 +408,9 @@ impl Hello {
             let content = reader.bytes("hello.field.content", FIELD_BYTES_MAX)?;
             if number == FIELD_STARTS {
                 starts = Starts::decode(content, "hello.starts")?;
+                if starts.is_empty() {
+                    return Err(DecodeError::Invalid("hello.starts", 0));
+                }
             } else {
                 fields.push(HelloField { number, content: content.to_vec() });
             }

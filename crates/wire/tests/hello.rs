@@ -10,8 +10,8 @@ use std::collections::BTreeSet;
 
 use mraft_types::{DeploymentId, InstanceId};
 use mraft_wire::{
-    Accepted, Expected, Hello, HelloConfirm, HelloField, HelloRefused, HelloReply, PeerRecord, STARTS_MAX,
-    Start, Starts, TopologyRelation, TopologyStamp, VersionRange, check,
+    Accepted, DecodeError, Expected, Hello, HelloConfirm, HelloField, HelloRefused, HelloReply, PeerRecord,
+    STARTS_MAX, Start, Starts, TopologyRelation, TopologyStamp, VersionRange, check,
 };
 use support::{full_hello, hello, instances, node, refusals};
 
@@ -131,6 +131,15 @@ fn m7_a_copy_from_within_a_start_is_told_at_every_later_start() {
     let old = HelloRefused::OldCopy { node: node(2), remembered: (2, 50), now: (4, 49) };
     let own = started(&[(44, 90), (33, 49), (22, 40)]);
     assert_eq!(check(&own, &told, &Expected::default()), Err(old), "the node itself hears it");
+}
+
+#[test]
+fn a_hello_that_says_that_it_says_no_starts_is_no_hello() {
+    let mut bytes = Vec::new();
+    hello(1, 2).encode(&mut bytes);
+    assert_eq!(bytes.pop(), Some(0), "no fields");
+    bytes.extend([1, 1, 0, 0]);
+    assert_eq!(Hello::decode(&bytes), Err(DecodeError::Invalid("hello.starts", 0)));
 }
 
 #[test]
