@@ -21,7 +21,7 @@ use mraft_disk::{Disk, atomic};
 use mraft_types::codec::{DecodeError, Reader, Writer};
 use mraft_types::limits::ADDRESS_BYTES_MAX;
 use mraft_types::{DeploymentId, InstanceId, NodeId};
-use mraft_wire::{HelloRefused, Start, Starts};
+use mraft_wire::{HelloRefused, STARTS_BYTES_MAX, Start, Starts};
 
 use crate::error::HostError;
 use crate::files;
@@ -63,7 +63,7 @@ pub struct Identity {
 
 impl Identity {
     /// Whether a peer that refuses this node does so because this very directory lacks what was done in its name (rule M7).
-    pub fn is_old_copy(&self, reason: &HelloRefused) -> bool {
+    pub fn lacks_what_was_done(&self, reason: &HelloRefused) -> bool {
         let (refused, boot) = match reason {
             HelloRefused::OldCopy { node, now, .. } => (node, now.0),
             HelloRefused::Forked { node, boot_counter, .. } => (node, *boot_counter),
@@ -142,8 +142,38 @@ pub fn boot(
 ) -> Result<Identity, HostError> {
     let mut next = decide(disk, data, wal, claim, fresh)?;
     next.starts.begin(Start { boot_nonce: next.boot_nonce, found_seq });
+    catch_up(disk, data, wal)?;
     write(disk, data, wal, &next)?;
     Ok(next)
+}
+
+/// Counts one more start of a stopped node whose log is about to be written to; `identity` is what its directories say together.
+pub(crate) fn begin(
+    disk: &dyn Disk,
+    data: &Path,
+    wal: &Path,
+    identity: &Identity,
+    nonce: u64,
+    found_seq: u64,
+) -> Result<Identity, HostError> {
+    let boot_counter = identity.boot_counter.saturating_add(1);
+    let mut next =
+        Identity { boot_counter, boot_nonce: nonce, log: LogPlace::of(data, wal), ..identity.clone() };
+    next.starts.begin(Start { boot_nonce: nonce, found_seq });
+    catch_up(disk, data, wal)?;
+    write(disk, data, wal, &next)?;
+    Ok(next)
+}
+
+/// What a start that got no further than the WAL left is told the data directory before the WAL goes on: it may never be two starts ahead.
+fn catch_up(disk: &dyn Disk, data: &Path, wal: &Path) -> Result<(), HostError> {
+    let (Some(in_data), Some(in_wal)) = (read(disk, data)?, read(disk, wal)?) else { return Ok(()) };
+    let start = |of: &Identity| (of.boot_counter, of.boot_nonce);
+    let is_behind = in_data.created && in_wal.created && start(&in_data) != start(&in_wal);
+    if wal == data || !is_behind {
+        return Ok(());
+    }
+    files::replace(disk, &path(data), IDENTITY_MAGIC, &encode(&latest(in_data, in_wal)?))
 }
 
 /// Everything that [`boot`] checks, and what it would write but for how this start found the log; changes nothing.
@@ -484,18 +514,14 @@ fn decode(bytes: &[u8]) -> Result<Identity, DecodeError> {
             other => return Err(DecodeError::Invalid("identity.created", u64::from(other))),
         },
         log: if version == 1 { LogPlace::Unknown } else { decode_place(&mut reader)? },
-        starts: if version < 3 {
-            Starts::default()
-        } else {
-            Starts::decode(reader.bytes("identity.starts", STARTS_BYTES_MAX)?, "identity.starts")?
-        },
+        starts: Starts::default(),
     };
+    let starts = if version < 3 { &[] } else { reader.bytes("identity.starts", STARTS_BYTES_MAX)? };
+    let latest = (identity.boot_counter, identity.boot_nonce);
+    let identity = Identity { starts: Starts::decode(starts, latest, "identity.starts")?, ..identity };
     reader.finish()?;
     Ok(identity)
 }
-
-/// Above what [`Starts::decode`] takes.
-const STARTS_BYTES_MAX: usize = 4096;
 
 const LOG_UNKNOWN: u8 = 0;
 const LOG_WITH_DATA: u8 = 1;

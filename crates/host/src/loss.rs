@@ -24,7 +24,8 @@ use std::sync::Arc;
 
 use mraft_disk::Disk;
 use mraft_logstore::{
-    Case, GroupWrite, InspectedReplica, Inspection, LogError, LogOptions, Mark, Recovered, SegmentLog,
+    Case, FoundLog, GroupWrite, InspectedReplica, Inspection, LogError, LogOptions, Mark, Recovered,
+    SegmentLog,
 };
 use mraft_raft::term_after_loss;
 use mraft_types::limits::{BATCH_BYTES_MAX, SEGMENT_BYTES_MIN};
@@ -218,7 +219,7 @@ impl StoppedNode {
     /// Accepts what these replicas lost, durably. `look` reads what a store has; `open` opens it for good and makes it durable. Answers
     /// what was accepted.
     pub fn accept(
-        self,
+        mut self,
         scope: Scope,
         look: Stored<'_>,
         open: Stored<'_>,
@@ -249,7 +250,14 @@ impl StoppedNode {
             self.raise(epoch)?;
             mraft_logstore::forget_lost_log(self.disk.as_ref(), &self.log_directory())?;
         }
-        let mut log = self.open_log()?;
+        let found = self.look_at_log()?;
+        if survey.node != Some(NodeLoss::LogGone) {
+            // What the log goes on from is known for good before it is written to (rule M7), as at any start.
+            let (nonce, found_seq) = (crate::random::seed(), found.last_batch_seq());
+            self.identity =
+                identity::begin(self.disk.as_ref(), &self.data, &self.wal, &self.identity, nonce, found_seq)?;
+        }
+        let mut log = SegmentLog::open_found(found)?;
         if survey.node == Some(NodeLoss::OldCopy) {
             let unmarked = survey.losses.iter().filter(|loss| !loss.is_marked);
             let marks = unmarked.filter_map(|loss| {
@@ -263,7 +271,7 @@ impl StoppedNode {
             carry_out(&mut worker, marks)?;
             drop(worker);
             self.raise(epoch)?;
-            log = self.open_log()?;
+            log = SegmentLog::open_found(self.look_at_log()?)?;
         }
         if let Some(epoch) = epoch {
             log.continue_from(epoch << BATCH_EPOCH_BITS);
@@ -362,14 +370,14 @@ impl StoppedNode {
         Ok(())
     }
 
-    fn open_log(&self) -> Result<SegmentLog, HostError> {
+    fn look_at_log(&self) -> Result<FoundLog, HostError> {
         // Only what has entries is written to, and then there is a segment that says how long they are.
         let mut lengths = self.log.iter().flat_map(|log| &log.segments).map(|segment| segment.bytes);
         let segment_bytes = lengths.next_back().unwrap_or(SEGMENT_BYTES_MIN as u64);
         let salts = crate::random::salts().map_err(|error| HostError::io(&self.log_directory(), error))?;
         let options = LogOptions::new(segment_bytes, salts);
         let options = options.with_batch_bytes_max(self.batch_bytes_max);
-        Ok(SegmentLog::open(Arc::clone(&self.disk), &self.log_directory(), options)?)
+        Ok(FoundLog::look(Arc::clone(&self.disk), &self.log_directory(), options)?)
     }
 
     /// What makes the log know these replicas as they come back.

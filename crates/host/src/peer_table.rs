@@ -120,7 +120,8 @@ impl PeerTable {
 
     /// Takes over what an accepted hello brought; durable when this returns, and not taken over at all after an error.
     pub fn accept(&self, peer: NodeId, record: PeerRecord, accepted: &Accepted) -> Result<(), HostError> {
-        let is_new_boot = self.record(peer).is_none_or(|before| before.boot_counter != record.boot_counter);
+        let boot = |record: PeerRecord| (record.boot_counter, record.boot_nonce);
+        let is_new_boot = self.record(peer).is_none_or(|before| boot(before) != boot(record));
         if accepted.learned.is_empty() && accepted.conflicts.is_empty() && !is_new_boot {
             self.heard(peer, record.durable_seq);
             self.content().claims.remove(&peer);
@@ -135,8 +136,17 @@ impl PeerTable {
                 let reason = format!("node {node} is known as another directory than {said} by now");
                 return Err(HostError::Refused { reason });
             }
-            let before = content.records.get(&peer).map_or(0, |before| before.durable_seq);
-            let durable_seq = before.max(record.durable_seq);
+            let before = content.records.get(&peer);
+            let is_over = |known: &PeerRecord| {
+                known.boot_counter > record.boot_counter
+                    || (known.boot_counter == record.boot_counter && known.boot_nonce != record.boot_nonce)
+            };
+            if before.is_some_and(is_over) {
+                // Another hello of the node brought another boot since this one was judged.
+                let reason = format!("boot {} of node {peer} is over by now", record.boot_counter);
+                return Err(HostError::Refused { reason });
+            }
+            let durable_seq = before.map_or(0, |known| known.durable_seq).max(record.durable_seq);
             content.records.insert(peer, PeerRecord { durable_seq, ..record });
             content.instances.extend(&accepted.learned);
             content.conflicting.extend(accepted.conflicts.iter().map(|(node, ..)| *node));
@@ -378,6 +388,18 @@ mod tests {
         other.learned.insert(node(2), InstanceId([9; 16]));
         assert!(matches!(table.accept(node(2), record(1, 0), &other), Err(HostError::Refused { .. })));
         assert_eq!(table.instances()[&node(2)], InstanceId([2; 16]));
+    }
+
+    #[test]
+    fn m7_of_two_boots_that_are_judged_at_once_the_later_one_is_remembered() {
+        let table = table(&fresh());
+        table.accept(node(2), record(1, 7), &brings([2])).expect("the first boot");
+        table.accept(node(2), record(3, 9), &brings([])).expect("a restart");
+        assert!(matches!(table.accept(node(2), record(2, 8), &brings([3])), Err(HostError::Refused { .. })));
+        let twin = PeerRecord { boot_nonce: 6, ..record(3, 9) };
+        assert!(matches!(table.accept(node(2), twin, &brings([3])), Err(HostError::Refused { .. })));
+        assert_eq!(table.record(node(2)), Some(record(3, 9)));
+        assert!(!table.instances().contains_key(&node(3)), "nor is anything else taken from them");
     }
 
     #[test]

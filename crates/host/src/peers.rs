@@ -157,7 +157,6 @@ impl Peers {
             inner: Arc::downgrade(inner),
             identity: inner.identity.clone(),
             table,
-            durable_seq: AtomicU64::new(inner.shared()?.durable_seq()),
             topology: Mutex::default(),
             refusals: Mutex::default(),
             conflicts: Mutex::default(),

@@ -15,7 +15,7 @@ use mraft_types::{DeploymentId, InstanceId, NodeId};
 
 use crate::fields::{flag, node};
 use crate::refusal::HelloRefused;
-use crate::starts::{START_BYTES, STARTS_MAX, Starts, check_boot};
+use crate::starts::{STARTS_BYTES_MAX, Starts, check_boot};
 
 /// The wire version that this build writes: what `docs/formats/wire.md` describes.
 pub const WIRE_VERSION: u16 = 1;
@@ -398,16 +398,16 @@ impl Hello {
             instances.insert(row, id);
         }
         let (mut starts, mut fields) = (Starts::default(), Vec::new());
-        let mut next_number = FIELD_STARTS;
+        let mut last_number = 0;
         for _ in 0..reader.bounded("hello.fields", FIELDS_MAX)? {
             let number = reader.u16("hello.field.number")?;
-            if number < next_number {
+            if number <= last_number {
                 return Err(DecodeError::Invalid("hello.field.number", u64::from(number)));
             }
-            next_number = number.saturating_add(1);
+            last_number = number;
             let content = reader.bytes("hello.field.content", FIELD_BYTES_MAX)?;
             if number == FIELD_STARTS {
-                starts = Starts::decode(content, "hello.starts")?;
+                starts = Starts::decode(content, (boot_counter, boot_nonce), "hello.starts")?;
                 if starts.is_empty() {
                     return Err(DecodeError::Invalid("hello.starts", 0));
                 }
@@ -507,7 +507,7 @@ const FIELDS_MAX: usize = 64;
 const FIELD_BYTES_MAX: usize = 512;
 const NODE_HOST_ID_BYTES_MAX: usize = 64;
 
-const _: () = assert!(STARTS_MAX * START_BYTES <= FIELD_BYTES_MAX);
+const _: () = assert!(STARTS_BYTES_MAX <= FIELD_BYTES_MAX);
 // A hello with everything at its bound fits.
 const _: () = assert!(
     INSTANCES_MAX * 24

@@ -33,7 +33,7 @@ pub use snapshot::{
     SNAPSHOT_CHUNK_BYTES_MAX, SNAPSHOT_CHUNK_BYTES_TARGET, SNAPSHOT_META_BYTES_MAX, SnapshotChunk,
     SnapshotEnd, SnapshotHeader, SnapshotReply, SnapshotSum, StreamError,
 };
-pub use starts::{STARTS_MAX, Start, Starts};
+pub use starts::{STARTS_BYTES_MAX, STARTS_MAX, Start, Starts};
 
 /// Why bytes from a peer were refused; names the field as `docs/formats/wire.md` does.
 pub use mraft_types::codec::DecodeError;

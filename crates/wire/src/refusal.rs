@@ -294,7 +294,7 @@ impl HelloRefused {
             CODE_OTHER => HelloRefused::Other(text.to_owned()),
             17 => HelloRefused::Forked {
                 node: node(reader_ref, "refusal.node")?,
-                remembered_boot: reader_ref.u64("refusal.boot_counter")?,
+                remembered_boot: reader_ref.u64("refusal.remembered")?,
                 boot_counter: reader_ref.u64("refusal.boot_counter")?,
             },
             _ => return Ok(HelloRefused::Other(text.to_owned())),

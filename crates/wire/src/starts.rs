@@ -2,9 +2,9 @@
 
 //! The starts of a directory, and what they say about where it comes from (rule M7).
 //!
-//! Each start draws a nonce and finds a log that goes as far as it goes. A directory keeps both of its last starts, so whoever remembers
-//! one start of a node can tell, many starts later, whether a directory went through that start, and with all that it had at its end.
-//! A copy did not, however often it is started and however much is written to it since.
+//! Each start draws a nonce and finds a log that goes as far as it goes. A directory keeps both of each of its last starts, so whoever
+//! remembers one start of a node can tell, many starts later, whether a directory went through that start, and with all that it had at
+//! its end. A copy did not, however much is written to it since.
 
 use mraft_types::codec::{DecodeError, Reader, Writer};
 use mraft_types::{NodeId, planted};
@@ -17,14 +17,17 @@ use crate::refusal::HelloRefused;
 pub const STARTS_MAX: usize = 32;
 
 /// Bytes of a start: nonce and number.
-pub(crate) const START_BYTES: usize = 16;
+const START_BYTES: usize = 16;
+
+/// Bytes of as many starts as are kept.
+pub const STARTS_BYTES_MAX: usize = STARTS_MAX * START_BYTES;
 
 /// One start of a directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Start {
     /// Drawn at random, for this start alone.
     pub boot_nonce: u64,
-    /// The number of the last batch that was in the log before this start wrote anything.
+    /// The highest number of a batch that the log knew of before this start wrote anything, be that batch torn.
     pub found_seq: u64,
 }
 
@@ -48,9 +51,10 @@ impl Starts {
         self.latest.get(usize::try_from(starts).ok()?).copied()
     }
 
-    /// The first one that is known.
-    pub fn first(&self) -> Option<Start> {
-        self.latest.last().copied()
+    /// The least that any of so many last starts found; `None` if nothing is known of any of them.
+    fn least_found(&self, starts: u64) -> Option<u64> {
+        let asked = usize::try_from(starts).unwrap_or(usize::MAX);
+        self.latest.iter().take(asked).map(|start| start.found_seq).min()
     }
 
     /// Whether nothing is known of any.
@@ -66,9 +70,14 @@ impl Starts {
         }
     }
 
-    /// Reads what [`Starts::encode`] wrote, to its end; errors name `field`.
-    pub fn decode(bytes: &[u8], field: &'static str) -> Result<Starts, DecodeError> {
-        if bytes.len() > STARTS_MAX * START_BYTES {
+    /// Reads what [`Starts::encode`] wrote, to its end, for a directory whose latest start has this number and nonce; errors name `field`.
+    pub fn decode(
+        bytes: &[u8],
+        latest_start: (u64, u64),
+        field: &'static str,
+    ) -> Result<Starts, DecodeError> {
+        let (boot_counter, boot_nonce) = latest_start;
+        if bytes.len() > STARTS_BYTES_MAX || (bytes.len() / START_BYTES) as u64 > boot_counter {
             return Err(DecodeError::Invalid(field, bytes.len() as u64));
         }
         let mut reader = Reader::new(bytes);
@@ -76,7 +85,12 @@ impl Starts {
         for _ in 0..bytes.len().div_ceil(START_BYTES) {
             latest.push(Start { boot_nonce: reader.u64(field)?, found_seq: reader.u64(field)? });
         }
-        Ok(Starts { latest })
+        match latest.first() {
+            Some(start) if start.boot_nonce != boot_nonce => {
+                Err(DecodeError::Invalid(field, start.boot_nonce))
+            }
+            _ => Ok(Starts { latest }),
+        }
     }
 }
 
@@ -99,9 +113,8 @@ pub(crate) fn check_boot(hello: &Hello, record: &PeerRecord) -> Result<(), Hello
     };
     let unknown = Starts::default();
     let starts = if planted!(StartsIgnored) { &unknown } else { &hello.starts };
-    // What the next start after the remembered one found is what that one left; later ones found no less.
-    let next = since.checked_sub(1).and_then(|ago| starts.ago(ago).or(starts.first()));
-    let seq = next.map_or(hello.durable_seq, |next| next.found_seq);
+    // What the next start after the remembered one found is what that one left; no later one may have found less.
+    let seq = starts.least_found(since).unwrap_or(hello.durable_seq);
     if seq < record.durable_seq {
         return Err(old_copy(hello.node, seq));
     }

@@ -115,6 +115,7 @@ fn m7_a_copy_from_before_a_start_is_told_at_every_later_start() {
     let forked = Err(HelloRefused::Forked { node: node(2), remembered_boot: 2, boot_counter: 4 });
     assert_eq!(judge(&[(44, 90), (33, 60), (23, 40)]), forked, "another second start");
     assert!(judge(&[(44, 90), (33, 60)]).is_ok(), "it cannot tell its second start");
+    assert!(judge(&[(44, 49), (33, 60), (22, 40)]).is_err(), "its log lost something in the third");
     assert!(judge(&[]).is_ok(), "it can tell none");
 }
 
@@ -131,6 +132,17 @@ fn m7_a_copy_from_within_a_start_is_told_at_every_later_start() {
     let old = HelloRefused::OldCopy { node: node(2), remembered: (2, 50), now: (4, 49) };
     let own = started(&[(44, 90), (33, 49), (22, 40)]);
     assert_eq!(check(&own, &told, &Expected::default()), Err(old), "the node itself hears it");
+}
+
+#[test]
+fn a_field_that_comes_twice_is_refused_whatever_its_number() {
+    for number in [9, u16::MAX] {
+        let field = HelloField { number, content: Vec::new() };
+        let mut bytes = Vec::new();
+        Hello { fields: vec![field.clone(), field], ..hello(1, 2) }.encode(&mut bytes);
+        let refused = DecodeError::Invalid("hello.field.number", u64::from(number));
+        assert_eq!(Hello::decode(&bytes), Err(refused));
+    }
 }
 
 #[test]
@@ -172,10 +184,13 @@ fn m7_as_many_starts_are_told_as_are_kept() {
     assert_eq!(starts.ago(STARTS_MAX as u64), None);
     let mut bytes = Vec::new();
     starts.encode(&mut bytes);
-    assert_eq!(Starts::decode(&bytes, "starts"), Ok(starts));
-    assert!(Starts::decode(&bytes[1..], "starts").is_err(), "part of a start");
+    let decode = |bytes: &[u8], counter, nonce| Starts::decode(bytes, (counter, nonce), "starts");
+    assert_eq!(decode(&bytes, 33, 0), Ok(starts));
+    assert!(decode(&bytes, 33, 1).is_err(), "another start");
+    assert!(decode(&bytes, 31, 0).is_err(), "more starts than there were");
+    assert!(decode(&bytes[..bytes.len() - 1], 33, 0).is_err(), "part of a start");
     bytes.extend([0; 16]);
-    assert!(Starts::decode(&bytes, "starts").is_err(), "one too many");
+    assert!(decode(&bytes, 33, 0).is_err(), "one too many");
 }
 
 #[test]

@@ -47,6 +47,11 @@ fn put(disk: &MemoryDisk, directory: &str, identity: &Identity) {
     files::replace(disk, &path, IDENTITY_MAGIC, &encode(identity)).expect("no fault");
 }
 
+/// An identity as builds wrote it that did not keep the starts.
+fn without_starts(boot_counter: u64, boot_nonce: u64, identity: Identity) -> Identity {
+    Identity { boot_counter, boot_nonce, starts: Starts::default(), ..identity }
+}
+
 fn contents(disk: &MemoryDisk) -> BTreeMap<PathBuf, Vec<u8>> {
     let read = |path: PathBuf| {
         let bytes = read_file(disk, &path, 1 << 20).expect("readable").expect("there");
@@ -178,6 +183,46 @@ fn m6_a_later_start_that_a_crash_cut_short_goes_on_with_the_same_instance() {
 }
 
 #[test]
+fn m6_starts_that_crash_one_after_another_leave_directories_that_can_be_started() {
+    for crash_at in 0.. {
+        let disk = started(1);
+        let mut got_through = 0;
+        for number in 2..5 {
+            disk.fail_from_operation(disk.operations() + crash_at);
+            got_through += u32::from(start(&disk, number).is_ok());
+            disk.crash(u64::from(number));
+        }
+        let again = start(&disk, 9).unwrap_or_else(|error| panic!("three crashes at {crash_at}: {error}"));
+        assert_eq!(again.instance, InstanceId([1; 16]));
+        if got_through == 3 {
+            assert_eq!(again.boot_counter, 5);
+            break;
+        }
+    }
+}
+
+#[test]
+fn d9_a_start_that_crashes_behind_an_accepted_loss_that_crashed_can_be_repeated() {
+    for crash_at in 0.. {
+        let disk = started(2);
+        let identity = in_directory(&disk, DATA);
+        disk.fail_from_operation(disk.operations() + crash_at);
+        let raised = raise(&disk, Path::new(DATA), Path::new(WAL), &identity, 1 << 20);
+        disk.crash(1);
+        for next_crash in 0..12 {
+            let disk = disk.fork();
+            disk.fail_from_operation(disk.operations() + next_crash);
+            let _ = start(&disk, 3);
+            disk.crash(2);
+            start(&disk, 4).unwrap_or_else(|error| panic!("crashes at {crash_at}, {next_crash}: {error}"));
+        }
+        if raised.is_ok() {
+            break;
+        }
+    }
+}
+
+#[test]
 fn m6_an_identity_that_is_being_created_is_begun_anew() {
     let disk = MemoryDisk::new();
     boot(&disk, Path::new(DATA), Path::new(WAL), &claim(), fresh(1), 0).expect("fresh directories");
@@ -189,7 +234,7 @@ fn m6_an_identity_that_is_being_created_is_begun_anew() {
 fn m6_a_wal_that_is_one_start_ahead_is_what_a_crash_leaves() {
     let disk = started(2);
     let data = in_directory(&disk, DATA);
-    put(&disk, WAL, &Identity { boot_counter: 3, boot_nonce: 33, ..data });
+    put(&disk, WAL, &without_starts(3, 33, data));
     assert_eq!(start(&disk, 4).expect("a crash between the two").boot_counter, 4);
 }
 
@@ -198,7 +243,7 @@ fn m6_directories_of_different_times_are_refused_with_both_counters() {
     for (in_data, in_wal) in [((2, 2), (4, 4)), ((3, 3), (2, 2)), ((4, 4), (2, 2))] {
         let disk = started(2);
         let at =
-            |(boot_counter, boot_nonce)| Identity { boot_counter, boot_nonce, ..in_directory(&disk, DATA) };
+            |(boot_counter, boot_nonce)| without_starts(boot_counter, boot_nonce, in_directory(&disk, DATA));
         let (data, wal) = (at(in_data), at(in_wal));
         put(&disk, DATA, &data);
         put(&disk, WAL, &wal);
@@ -211,7 +256,7 @@ fn m6_directories_of_different_times_are_refused_with_both_counters() {
 #[test]
 fn m6_two_copies_that_both_ran_are_refused_by_their_nonces() {
     let disk = started(2);
-    let wal = Identity { boot_nonce: 0xabc, ..in_directory(&disk, WAL) };
+    let wal = without_starts(2, 0xabc, in_directory(&disk, WAL));
     put(&disk, WAL, &wal);
     let error = refusal(&disk, || start(&disk, 3));
     says(&error, &["0000000000000002", "0000000000000abc"]);

@@ -74,10 +74,15 @@ fn node() -> MemoryDisk {
 
 /// The directory turns out to be an old copy, which only one replica heard of before the process ended.
 fn is_an_old_copy(disk: &MemoryDisk) {
+    condemn(disk, CondemnedReason::OldCopy);
+}
+
+/// One replica is condemned.
+fn condemn(disk: &MemoryDisk, reason: CondemnedReason) {
     let mut log = SegmentLog::open(Arc::new(disk.clone()), &Path::new(DATA).join("log"), options());
     let log = log.as_mut().expect("whole");
     let hard_state = HardState { term: 2, vote: None, commit: 5 };
-    let mark = Some(Mark::Condemned(CondemnedReason::OldCopy));
+    let mark = Some(Mark::Condemned(reason));
     let key = log_key(&record(GROUPS[2]));
     log.write(&[GroupWrite { key, hard_state, entries: Vec::new(), mark }]).expect("written");
     log.seal().expect("sealed");
@@ -173,4 +178,20 @@ fn d9_a_term_that_somebody_names_is_left_behind() {
     let found = open(&disk).expect("a stopped node").survey(&mut stored, 5 << 32);
     let term = found.losses[0].decision.as_ref().expect("possible").hard_state.term;
     assert_eq!(term, 6 << 32);
+}
+
+/// Whether the directory is an old copy is for its peers to say, who go by what a start finds in its log.
+#[test]
+fn m7_what_the_repair_of_one_group_writes_does_not_hide_how_far_the_log_was() {
+    let disk = node();
+    condemn(&disk, CondemnedReason::Damage);
+    let before = open(&disk).expect("a stopped node");
+    let last_batch_seq = before.log.as_ref().expect("a log").last_batch_seq;
+    let boot_counter = before.identity.boot_counter;
+    drop(before);
+    accept(&disk).expect("its log is whole");
+    let after = open(&disk).expect("a stopped node").identity;
+    assert_eq!(after.boot_counter, boot_counter + 1, "it is a start");
+    assert_eq!(after.starts.ago(0).map(|start| start.found_seq), Some(last_batch_seq));
+    assert_eq!(after.starts.ago(1), open(&node()).expect("a stopped node").identity.starts.ago(0));
 }

@@ -3,7 +3,7 @@
 //! What other nodes bring in: who may talk at all, messages for the groups, requests, snapshots.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
@@ -36,8 +36,6 @@ pub(super) struct Door {
     pub(super) inner: Weak<Inner>,
     pub(super) identity: Identity,
     pub(super) table: PeerTable,
-    /// See [`Door::durable_seq`].
-    pub(super) durable_seq: AtomicU64,
     /// What the hello says of this node's routing table (rule M10).
     pub(super) topology: Mutex<TopologyStamp>,
     /// By node, why the last connection was refused; only of nodes that are or were peers, so no more than there are of them.
@@ -62,12 +60,10 @@ impl Door {
         }
     }
 
-    /// How far the log is, as last seen: while the host closes it is not there to be asked, and a number below what the peers remember
-    /// would call this directory an old copy (rule M7).
+    /// How far the log is; nothing is said of it while the host closes, and then what this start found counts.
     fn durable_seq(&self) -> u64 {
         let shared = self.inner.upgrade().and_then(|inner| inner.shared().ok());
-        self.durable_seq.fetch_max(shared.map_or(0, |shared| shared.durable_seq()), Ordering::Relaxed);
-        self.durable_seq.load(Ordering::Relaxed)
+        shared.map_or(0, |shared| shared.durable_seq())
     }
 
     /// Both have a routing table of this version, and they differ: only a hint, so never a refusal (rule M10); but both cannot be right.
@@ -231,15 +227,8 @@ impl Handler for Door {
     }
 
     fn refused(&self, refusal: &Refusal) {
-        if self.identity.is_old_copy(&refusal.reason)
-            && let Some(inner) = self.inner.upgrade()
-        {
-            tracing::error!(
-                by = %refusal.node,
-                "this directory lacks what was done in its name: its replicas forgot what they had promised and are condemned ({}); remove \
-                 them from their groups, clear what each peer knows of this node (mraft node clear-conflict), and add it again",
-                refusal.reason
-            );
+        let is_lacking = self.identity.lacks_what_was_done(&refusal.reason);
+        if is_lacking && let Some(inner) = self.inner.upgrade() {
             inner.condemn_all(CondemnedReason::OldCopy);
         }
         let reason = self.refused_because(refusal);
@@ -247,6 +236,13 @@ impl Handler for Door {
         // The dialling repeats itself; the log line need not.
         if refusals.get(&refusal.node) != Some(&reason) {
             tracing::error!(node = %refusal.node, address = refusal.address, "{reason}");
+            if is_lacking {
+                tracing::error!(
+                    by = %refusal.node,
+                    "this directory lacks what was done in its name: its replicas forgot what they had promised and are condemned; \
+                     remove them from their groups, and begin with an empty directory (docs/operate/identity.md)"
+                );
+            }
             if refusals.len() < REFUSALS_MAX {
                 refusals.insert(refusal.node, reason);
             }

@@ -200,7 +200,7 @@ impl World {
         // by what the other one remembers, ends its part.
         for (at, reason) in [(node, reason.clone().from_other_side()), (by, reason.clone())] {
             let Some(process) = self.nodes[at].process.as_mut() else { continue };
-            if process.identity.is_old_copy(&reason) {
+            if process.identity.lacks_what_was_done(&reason) {
                 let groups: Vec<GroupId> = process.core.engine().group_ids().collect();
                 for group in groups {
                     let event = Event::Condemn { reason: CondemnedReason::OldCopy };
