@@ -69,6 +69,8 @@ pub(crate) struct Tracker {
     /// Bytes of the records with entries, roughly.
     pub(crate) entry_bytes: u64,
     added_seq: u64,
+    /// Where the list says that its log began: no state of it begins before.
+    listed_start: Index,
     /// Records were lost, and nothing since covers them.
     is_broken: bool,
     /// A batch is gone that may have held records of it, and nothing since shows that it did not.
@@ -101,12 +103,12 @@ impl Recovery {
             recovery.lost(Case::MissingSegment, first.header.first_batch_seq.saturating_sub(1))?;
         }
         for (at, segment) in needed.iter().enumerate() {
-            let before = recovery.walked.values().map(|walked| walked.highest_seq).max().unwrap_or(0);
+            let before = recovery.known_seq;
             if segment.header.first_batch_seq <= before {
                 // Numbers never repeat, not even that of a torn batch whose header is there.
                 let first = segment.header.first_batch_seq;
                 let reason = format!(
-                    "begins with batch {first}, and an earlier use has batch {before}; no log wrote it"
+                    "begins with batch {first}, and an earlier use goes on behind batch {before}; no log wrote it"
                 );
                 return Err(refused(&segment.path, reason));
             }
@@ -399,6 +401,7 @@ impl Tracker {
             last_address: None,
             entry_bytes: 0,
             added_seq: listed.added_seq,
+            listed_start: last_index,
             is_broken: false,
             is_unsure: false,
             lost_sequence: 0,
@@ -419,6 +422,10 @@ impl Tracker {
         if head.sequence <= self.sequence {
             cases.push(Case::Repeated);
             return Ok(cases);
+        }
+        let start = head.state.as_ref().map(|state| state.start.position.index);
+        if let Some(start) = start.filter(|start| *start < self.listed_start) {
+            return Err(DecodeError::Invalid("record.start", start));
         }
         // A log takes none before the start, and a start that is known from before a gap is no later one than the writer's. A checkpoint
         // has a start of its own.
