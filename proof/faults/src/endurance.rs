@@ -26,7 +26,7 @@ use crate::node::Node;
 use crate::rounds::{self, Done, Pace};
 use crate::skips::skipped;
 use crate::vitals::{Vitals, disk_bytes};
-use crate::{binary, judge, report, wait};
+use crate::{binary, judge, report};
 
 /// When it ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,10 +49,6 @@ const SIZE: Size = Size { writers: 40, keys_per_writer: 16, rivals: 10, shared_k
 /// Of each client: what an hour writes down must be judged in the end.
 const CLIENT_PAUSE: Duration = Duration::from_millis(100);
 const PACE: Pace = Pace { writes_per_group: 20, reads_per_node: 3, halt: Duration::from_secs(3) };
-/// Between the last fault of a cycle and its quiet samples, under the same load: connections that were left are closed, and the allocator
-/// gives memory back 10 s after it was freed.
-const SETTLE: Duration = Duration::from_secs(15);
-const QUIET_SAMPLES: u64 = 10;
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
 /// Where a node has its log, and the segments that it keeps: its target and two more.
 const LOG_DIRECTORY: &str = "log";
@@ -152,7 +148,7 @@ fn log_files(node: &Node) -> Result<usize> {
     Ok(count)
 }
 
-/// All faults in turn, and a rest after each cycle of them, until it is enough.
+/// All faults in turn, until it is enough.
 async fn in_turn(
     cluster: &mut Cluster,
     load: &Load,
@@ -176,11 +172,7 @@ async fn in_turn(
         sampler.begin(cluster, cycle, fault.name());
         rounds::round(cluster, load, &mut **fault, PACE, &[SURVIVOR], done).await?;
         if place + 1 == kinds_per_cycle {
-            wait::pass(SETTLE).await;
-            for _ in 0..QUIET_SAMPLES {
-                wait::pass(SAMPLE_INTERVAL).await;
-                sampler.quiet(cluster)?;
-            }
+            sampler.end_cycle();
         }
         let (seconds, writes) = (sampler.began.elapsed().as_secs(), load.writes_acknowledged());
         say(&format!("{seconds:>5} s, cycle {cycle}: {}, {writes} writes", fault.name()));
@@ -233,7 +225,7 @@ fn judge_drift(curve: &Curve) -> Result<()> {
     }
 }
 
-/// Samples every node, every second and when it is told that all is quiet.
+/// Samples every node every second.
 struct Sampler {
     shared: Arc<Mutex<Sampling>>,
     sampling: JoinHandle<()>,
@@ -257,7 +249,7 @@ impl Sampler {
         let sampling = tokio::spawn(async move {
             loop {
                 // A process that just died has no vitals.
-                let _ = lock(&of_task).take(began.elapsed(), false);
+                let _ = lock(&of_task).take(began.elapsed());
                 tokio::time::sleep(SAMPLE_INTERVAL).await;
             }
         });
@@ -272,11 +264,8 @@ impl Sampler {
         sampling.nodes = cluster.nodes.iter().map(|node| (node.pid(), node.data())).collect();
     }
 
-    /// Everything works: a sample that counts.
-    fn quiet(&self, cluster: &Cluster) -> Result<()> {
-        let mut sampling = lock(&self.shared);
-        sampling.nodes = cluster.nodes.iter().map(|node| (node.pid(), node.data())).collect();
-        sampling.take(self.began.elapsed(), true)
+    fn end_cycle(&self) {
+        lock(&self.shared).curve.cycles += 1;
     }
 
     fn finish(self) -> Curve {
@@ -286,12 +275,12 @@ impl Sampler {
 }
 
 impl Sampling {
-    fn take(&mut self, at: Duration, is_quiet: bool) -> Result<()> {
+    fn take(&mut self, at: Duration) -> Result<()> {
         for (node, (process, directory)) in self.nodes.iter().enumerate() {
             let Some(vitals) = process.map(Vitals::of).transpose()? else { continue };
             let disk_bytes = disk_bytes(directory)?;
             let (cycle, fault) = (self.cycle, self.fault);
-            self.curve.0.push(Sample { at, cycle, fault, is_quiet, node, vitals, disk_bytes });
+            self.curve.samples.push(Sample { at, cycle, fault, node, vitals, disk_bytes });
         }
         Ok(())
     }
