@@ -59,6 +59,16 @@ impl Caches {
             files: Arc::new(DescriptorTable::new(open_files.max(1))),
         }
     }
+
+    /// Bytes of blocks that are cached now.
+    pub fn block_bytes(&self) -> u64 {
+        self.blocks.size()
+    }
+
+    /// Bytes of blocks that may be cached. Blocks of tables that are gone count until others need their place.
+    pub fn block_bytes_max(&self) -> u64 {
+        self.blocks.capacity()
+    }
 }
 
 impl fmt::Debug for Caches {

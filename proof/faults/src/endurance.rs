@@ -26,7 +26,7 @@ use crate::node::Node;
 use crate::rounds::{self, Done, Pace};
 use crate::skips::skipped;
 use crate::vitals::{Vitals, disk_bytes};
-use crate::{binary, judge, report};
+use crate::{binary, judge, metrics, report};
 
 /// When it ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,8 +53,10 @@ const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
 /// Where a node has its log, and the segments that it keeps: its target and two more.
 const LOG_DIRECTORY: &str = "log";
 const LOG_FILES: usize = 6;
-/// Large values after which every log has them.
+/// Large values after which every log has them, and every cache of blocks is full.
 const FILLING_WRITES_MAX: usize = 5_000;
+/// What counts for full: a block that is too large for the rest of a cache stays out of it.
+const FULL_PERCENT: u64 = 90;
 /// The node that is never killed, and which figures of it count alone.
 const SURVIVOR: usize = 0;
 
@@ -86,7 +88,7 @@ pub fn run(bound: Bound) -> Result<()> {
 async fn endure(cluster: &mut Cluster, bound: Bound) -> Result<()> {
     greedy::prepare(cluster).await?;
     if let Bound::Time(_) = bound {
-        fill_logs(cluster).await?;
+        fill(cluster).await?;
     }
     let mut load = Load::start_paced(cluster, SIZE, CLIENT_PAUSE)?;
     load.watch(cluster, 1, Consistency::Linearizable);
@@ -121,22 +123,38 @@ async fn endure(cluster: &mut Cluster, bound: Bound) -> Result<()> {
     cluster.stop()
 }
 
-/// Gives every log the files that it keeps, as warm-up: a node gets the last one when its log is long for once, which may otherwise be in
-/// the first minute or in the last.
-async fn fill_logs(cluster: &Cluster) -> Result<()> {
+/// Gives every log the files that it keeps, and every cache of blocks what it may hold, as warm-up. A log gets its last file when it is
+/// long for once, which may otherwise be in the first minute or in the last; and with values of this run's size alone a cache fills for
+/// more than an hour, with blocks of tables that are long gone.
+async fn fill(cluster: &Cluster) -> Result<()> {
     for number in 0..FILLING_WRITES_MAX {
         let files: Vec<usize> = cluster.nodes.iter().map(log_files).collect::<Result<_>>()?;
-        if files.iter().all(|files| *files >= LOG_FILES) {
+        let mut cached = Vec::new();
+        for node in 0..cluster.nodes.len() {
+            cached.push(cached_percent(cluster, node).await?);
+        }
+        if files.iter().all(|files| *files >= LOG_FILES) && cached.iter().all(|part| *part >= FULL_PERCENT) {
             return Ok(());
         }
         if number % 100 == 0 {
-            say(&format!("logs are filled: {files:?} of {LOG_FILES} files each after {number} large values"));
+            say(&format!(
+                "after {number} large values: {files:?} of {LOG_FILES} files of the logs, caches filled to {cached:?} %"
+            ));
         }
         greedy::write_large(cluster, number).await?;
+        greedy::read_large_everywhere(cluster).await?;
     }
     Err(Failure::new(format_args!(
-        "after {FILLING_WRITES_MAX} large values not every log has {LOG_FILES} files"
+        "after {FILLING_WRITES_MAX} large values not every log has {LOG_FILES} files, or not every cache is full"
     )))
+}
+
+/// How full a node's cache of blocks is.
+async fn cached_percent(cluster: &Cluster, node: usize) -> Result<u64> {
+    let told = cluster.client_of_one(node)?.metrics().await?;
+    let [cached, max] = ["mraft_block_cache_bytes ", "mraft_block_cache_bytes_max "]
+        .map(|series| metrics::value(&told, series));
+    Ok(cached.saturating_mul(100).checked_div(max).unwrap_or(0))
 }
 
 /// Segments of a node's log.

@@ -125,9 +125,18 @@ impl Service {
     }
 
     pub(super) fn metrics_now(&self, per_group: bool) -> String {
+        use std::fmt::Write;
         let mut out = String::new();
         // It looks at the step workers, which may be busy for a moment.
         tokio::task::block_in_place(|| self.host.write_prometheus(&mut out));
+        let cached = [
+            ("mraft_block_cache_bytes", "Blocks of state in memory.", self.caches.block_bytes()),
+            ("mraft_block_cache_bytes_max", "How many may be.", self.caches.block_bytes_max()),
+        ];
+        for (name, help, value) in cached {
+            // A `String` takes whatever is written to it.
+            let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} gauge\n{name} {value}");
+        }
         if per_group {
             self.group_series(&mut out);
         }

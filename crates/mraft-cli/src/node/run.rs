@@ -75,12 +75,14 @@ pub fn run_node(config: NodeConfig, shutdown: &Shutdown) -> Result<Exit, Command
     let budget = Budget::of(&config, &listed);
     let descriptors = Descriptors::of_process();
     let requests = Some(Arc::clone(&answerer) as Arc<_>);
-    let host = NodeHost::open(host_config(&config, &budget), machines(budget, descriptors), requests)
+    let caches = Caches::new(budget.block_cache_bytes, descriptors.files);
+    let machines = of_kv(caches.clone(), budget.flush_bytes);
+    let host = NodeHost::open(host_config(&config, &budget), machines, requests)
         .map_err(|error| host_failed(error, &config))?;
     kept::write(&disk, &config).map_err(CommandError::failed)?;
     let (topology, founding) = routing_table(&config, kept)?;
     founding.begin(&host).map_err(|error| host_failed(error, &config))?;
-    let service = Service::new(host, config, topology, runtime.handle().clone(), threads);
+    let service = Service::new(host, config, topology, runtime.handle().clone(), threads, caches);
     answerer.begin(&service);
     runtime.spawn(Arc::clone(&service).look_around());
     let config = &service.config;
@@ -237,17 +239,12 @@ impl Budget {
     }
 }
 
-fn machines(budget: Budget, descriptors: Descriptors) -> Machines {
-    of_kv(budget.block_cache_bytes, descriptors.files, budget.flush_bytes)
-}
-
 /// For whoever opens the stores of a stopped node one by one, and writes nothing to them.
 pub(crate) fn stopped_machines() -> Machines {
-    of_kv(STOPPED_CACHE_BYTES, STOPPED_FILES_MAX, *FLUSH_BYTES.start())
+    of_kv(Caches::new(STOPPED_CACHE_BYTES, STOPPED_FILES_MAX), *FLUSH_BYTES.start())
 }
 
-fn of_kv(block_cache_bytes: u64, files_max: usize, flush_bytes: usize) -> Machines {
-    let caches = Caches::new(block_cache_bytes, files_max);
+fn of_kv(caches: Caches, flush_bytes: usize) -> Machines {
     Machines::new().with(KV, move |context| {
         let hash_seed = getrandom::u64().map_err(|error| std::io::Error::other(error.to_string()))?;
         let options = KvOptions { flush_bytes, hash_seed };

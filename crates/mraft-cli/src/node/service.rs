@@ -11,6 +11,7 @@ use mraft::peers::{Reply, RequestHandler};
 use mraft::{HostEvent, NodeHost};
 use mraft_disk::RealDisk;
 use mraft_gateway::needs::{Failure, NodeError};
+use mraft_kv::Caches;
 use mraft_types::{GroupId, NodeId};
 use mraft_wire::{Request, RequestKind};
 
@@ -38,6 +39,8 @@ pub(super) struct Service {
     pub(super) freshness: Freshness,
     pub(super) waiting: Waiting,
     pub(super) lookups: Lookups,
+    /// What the trees of all groups share.
+    pub(super) caches: Caches,
     topology: RwLock<Arc<Topology>>,
     /// Per group that is not here, the node that answered last; at most one per group of the topology.
     hints: RwLock<HashMap<GroupId, NodeId>>,
@@ -52,6 +55,7 @@ impl Service {
         topology: Topology,
         runtime: tokio::runtime::Handle,
         door_threads: usize,
+        caches: Caches,
     ) -> Arc<Service> {
         let election_max = config.raft.tick * config.raft.election_ticks * 2;
         let waiting = Waiting::new(election_max * ELECTIONS_WAITED);
@@ -64,6 +68,7 @@ impl Service {
             freshness: Freshness::default(),
             waiting,
             lookups: Lookups::new(door_threads),
+            caches,
             topology: RwLock::new(Arc::new(topology)),
             hints: RwLock::default(),
             https: RwLock::default(),

@@ -165,6 +165,7 @@ fn metrics_have_what_is_promised_and_groups_only_on_request() {
         "mraft_transport_queue_bytes",
         "mraft_pending_bytes",
         "mraft_held_bytes",
+        "mraft_block_cache_bytes",
         "mraft_apply_batch_seconds",
         "mraft_apply_lag_entries",
         "mraft_proposal_seconds",
