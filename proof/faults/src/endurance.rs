@@ -9,7 +9,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use mraft_api::Consistency;
+use mraft_api::{Condition, Consistency};
 use rustix::process::Pid;
 use tokio::task::JoinHandle;
 
@@ -25,6 +25,7 @@ use crate::namespaces::{self, Network};
 use crate::node::Node;
 use crate::rounds::{self, Done, Pace};
 use crate::skips::skipped;
+use crate::values::FOREIGN;
 use crate::vitals::{Vitals, disk_bytes};
 use crate::{binary, judge, metrics, report};
 
@@ -53,9 +54,13 @@ const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
 /// Where a node has its log, and the segments that it keeps: its target and two more.
 const LOG_DIRECTORY: &str = "log";
 const LOG_FILES: usize = 6;
-/// Large values after which every log has them, and every cache of blocks is full.
+/// Large values after which every log has them.
 const FILLING_WRITES_MAX: usize = 5_000;
-/// What counts for full: a block that is too large for the rest of a cache stays out of it.
+/// What fills caches of blocks: in a round as much as all groups write into new tables.
+const FILLING_VALUES: usize = 256;
+const FILLING_BYTES: usize = 64 << 10;
+const FILLING_ROUNDS_MAX: usize = 50;
+/// What counts for full: a cache has parts, and what is too large for the rest of a part stays out.
 const FULL_PERCENT: u64 = 90;
 /// The node that is never killed, and which figures of it count alone.
 const SURVIVOR: usize = 0;
@@ -88,7 +93,8 @@ pub fn run(bound: Bound) -> Result<()> {
 async fn endure(cluster: &mut Cluster, bound: Bound) -> Result<()> {
     greedy::prepare(cluster).await?;
     if let Bound::Time(_) = bound {
-        fill(cluster).await?;
+        fill_logs(cluster).await?;
+        fill_caches(cluster).await?;
     }
     let mut load = Load::start_paced(cluster, SIZE, CLIENT_PAUSE)?;
     load.watch(cluster, 1, Consistency::Linearizable);
@@ -123,30 +129,54 @@ async fn endure(cluster: &mut Cluster, bound: Bound) -> Result<()> {
     cluster.stop()
 }
 
-/// Gives every log the files that it keeps, and every cache of blocks what it may hold, as warm-up. A log gets its last file when it is
-/// long for once, which may otherwise be in the first minute or in the last; and with values of this run's size alone a cache fills for
-/// more than an hour, with blocks of tables that are long gone.
-async fn fill(cluster: &Cluster) -> Result<()> {
+/// Gives every log the files that it keeps, as warm-up: a node gets the last one when its log is long for once, which may otherwise be in
+/// the first minute or in the last.
+async fn fill_logs(cluster: &Cluster) -> Result<()> {
     for number in 0..FILLING_WRITES_MAX {
         let files: Vec<usize> = cluster.nodes.iter().map(log_files).collect::<Result<_>>()?;
+        if files.iter().all(|files| *files >= LOG_FILES) {
+            return Ok(());
+        }
+        if number % 100 == 0 {
+            say(&format!("logs are filled: {files:?} of {LOG_FILES} files each after {number} large values"));
+        }
+        greedy::write_large(cluster, number).await?;
+    }
+    Err(Failure::new(format_args!(
+        "after {FILLING_WRITES_MAX} large values not every log has {LOG_FILES} files"
+    )))
+}
+
+/// Fills every cache of blocks. The values of this run alone do so in more than an hour, with blocks of tables that are long gone.
+async fn fill_caches(cluster: &Cluster) -> Result<()> {
+    let client = cluster.client(0)?;
+    let key = |number: usize| [FOREIGN, b"filling-", number.to_string().as_bytes()].concat();
+    for round in 0..FILLING_ROUNDS_MAX {
         let mut cached = Vec::new();
         for node in 0..cluster.nodes.len() {
             cached.push(cached_percent(cluster, node).await?);
         }
-        if files.iter().all(|files| *files >= LOG_FILES) && cached.iter().all(|part| *part >= FULL_PERCENT) {
+        say(&format!("caches of blocks are filled to {cached:?} %"));
+        let is_full = cached.iter().all(|part| *part >= FULL_PERCENT);
+        for number in 0..FILLING_VALUES {
+            if is_full {
+                client.delete(&key(number), Condition::None).await?;
+            } else {
+                client.put(&key(number), &vec![round as u8; FILLING_BYTES], Condition::None).await?;
+            }
+        }
+        if is_full {
             return Ok(());
         }
-        if number % 100 == 0 {
-            say(&format!(
-                "after {number} large values: {files:?} of {LOG_FILES} files of the logs, caches filled to {cached:?} %"
-            ));
+        for node in 0..cluster.nodes.len() {
+            let own = cluster.client_of_one(node)?;
+            for number in 0..FILLING_VALUES {
+                // What is not in a table yet is in one the next time.
+                let _ = own.get(&key(number), Consistency::Stale).await?;
+            }
         }
-        greedy::write_large(cluster, number).await?;
-        greedy::read_large_everywhere(cluster).await?;
     }
-    Err(Failure::new(format_args!(
-        "after {FILLING_WRITES_MAX} large values not every log has {LOG_FILES} files, or not every cache is full"
-    )))
+    Err(Failure::new(format_args!("after {FILLING_ROUNDS_MAX} rounds not every cache of blocks is full")))
 }
 
 /// How full a node's cache of blocks is.

@@ -84,18 +84,6 @@ pub async fn write_large(cluster: &Cluster, number: usize) -> Result<()> {
     Ok(())
 }
 
-/// Reads all of them from every node itself, which takes them into its cache once they are in its tables.
-pub async fn read_large_everywhere(cluster: &Cluster) -> Result<()> {
-    for node in 0..cluster.nodes.len() {
-        let client = cluster.client_of_one(node)?;
-        for number in 0..LARGE_VALUES {
-            // A node that has not applied it yet has it next time.
-            let _ = client.get(&large(number), mraft_api::Consistency::Stale).await?;
-        }
-    }
-    Ok(())
-}
-
 fn large(number: usize) -> Vec<u8> {
     [FOREIGN, (number % LARGE_VALUES).to_string().as_bytes()].concat()
 }
