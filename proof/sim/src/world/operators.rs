@@ -252,7 +252,10 @@ impl World {
         self.nodes[node].is_old_for =
             (0..self.nodes.len()).filter(|at| *at != node).filter_map(instance).collect();
         self.crash(node, true);
+        // On the disk that the node has now: the one that was copied may have been full.
+        let faults = self.nodes[node].disk.faults();
         self.nodes[node].disk = copy.fork();
+        self.nodes[node].disk.set_faults(faults);
         self.nodes[node].copy = None;
         self.nodes[node].is_hurt = true;
         true
