@@ -5,8 +5,9 @@
 //! A connection costs a task, a socket and two buffers, and ends when it does not send a request's head in time, whether it was never
 //! going to (slow on purpose) or was only idle. When the door is told to stop it accepts nobody any more and lets every connection finish
 //! the request that it is in. Who has a connection and nothing to ask may be about to: closing it then would leave a client that asks at
-//! this very moment without an answer, not knowing what became of its write. So such a connection stays for a moment ([`crate::Limits::linger`]), and the answer to
-//! what comes by then says that it was the last (`connection: close`, RFC 9112 §9.6). What is not finished after the grace is cut off.
+//! this very moment without an answer, not knowing what became of its write. So such a connection stays for a moment
+//! ([`crate::Limits::linger`]), and the answer to what comes by then says that it was the last (`connection: close`, RFC 9112 §9.6). What
+//! is not finished after the grace is cut off.
 //!
 //! A panic in a connection's task is handed on to whoever awaits [`serve`] (rule T4): the door does not go on with what it cannot
 //! explain.

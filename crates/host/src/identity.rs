@@ -140,11 +140,7 @@ pub fn boot(
     fresh: (InstanceId, u64),
     found_seq: u64,
 ) -> Result<Identity, HostError> {
-    let mut next = decide(disk, data, wal, claim, fresh)?;
-    next.starts.begin(Start { boot_nonce: next.boot_nonce, found_seq });
-    catch_up(disk, data, wal)?;
-    write(disk, data, wal, &next)?;
-    Ok(next)
+    count(disk, data, wal, decide(disk, data, wal, claim, fresh)?, found_seq)
 }
 
 /// Counts one more start of a stopped node whose log is about to be written to; `identity` is what its directories say together.
@@ -157,9 +153,20 @@ pub(crate) fn begin(
     found_seq: u64,
 ) -> Result<Identity, HostError> {
     let boot_counter = identity.boot_counter.saturating_add(1);
-    let mut next =
-        Identity { boot_counter, boot_nonce: nonce, log: LogPlace::of(data, wal), ..identity.clone() };
-    next.starts.begin(Start { boot_nonce: nonce, found_seq });
+    let log = LogPlace::of(data, wal);
+    let next = Identity { boot_counter, boot_nonce: nonce, log, ..identity.clone() };
+    count(disk, data, wal, next, found_seq)
+}
+
+/// Writes down a start that was decided, and what it found.
+fn count(
+    disk: &dyn Disk,
+    data: &Path,
+    wal: &Path,
+    mut next: Identity,
+    found_seq: u64,
+) -> Result<Identity, HostError> {
+    next.starts.begin(Start { boot_nonce: next.boot_nonce, found_seq });
     catch_up(disk, data, wal)?;
     write(disk, data, wal, &next)?;
     Ok(next)

@@ -7,7 +7,7 @@
 //! its end. A copy did not, however much is written to it since.
 
 use mraft_types::codec::{DecodeError, Reader, Writer};
-use mraft_types::{NodeId, planted};
+use mraft_types::planted;
 
 use crate::hello::{Hello, PeerRecord};
 use crate::refusal::HelloRefused;
@@ -103,20 +103,20 @@ pub(crate) fn check_boot(hello: &Hello, record: &PeerRecord) -> Result<(), Hello
     if (hello.boot_counter, hello.boot_nonce) == (record.boot_counter, record.boot_nonce) {
         return Ok(());
     }
-    let old_copy = |node: NodeId, seq: u64| HelloRefused::OldCopy {
-        node,
+    let old_copy = |seq: u64| HelloRefused::OldCopy {
+        node: hello.node,
         remembered: (record.boot_counter, record.durable_seq),
         now: (hello.boot_counter, seq),
     };
     let Some(since) = hello.boot_counter.checked_sub(record.boot_counter) else {
-        return Err(old_copy(hello.node, hello.durable_seq));
+        return Err(old_copy(hello.durable_seq));
     };
     let unknown = Starts::default();
     let starts = if planted!(StartsIgnored) { &unknown } else { &hello.starts };
     // What the next start after the remembered one found is what that one left; no later one may have found less.
     let seq = starts.least_found(since).unwrap_or(hello.durable_seq);
     if seq < record.durable_seq {
-        return Err(old_copy(hello.node, seq));
+        return Err(old_copy(seq));
     }
     let is_another = |start: Start| start.boot_nonce != record.boot_nonce;
     if since == 0 || starts.ago(since).is_some_and(is_another) {

@@ -147,7 +147,8 @@ async fn fill_logs(cluster: &Cluster) -> Result<()> {
     )))
 }
 
-/// Fills every cache of blocks. The values of this run alone do so in more than an hour, with blocks of tables that are long gone.
+/// Fills every cache of blocks, as far as caches count: the small tables of this run alone take long to, with blocks of tables that are
+/// gone by then.
 async fn fill_caches(cluster: &Cluster) -> Result<()> {
     let client = cluster.client(0)?;
     let key = |number: usize| [FOREIGN, b"filling-", number.to_string().as_bytes()].concat();

@@ -79,7 +79,7 @@ impl Door {
 
     /// Why a connection was refused, for people, whoever found it out.
     pub(super) fn refused_because(&self, refusal: &Refusal) -> String {
-        let side = if refusal.by_peer { "the peer refuses this node" } else { "this node refuses the peer" };
+        let side = who_is_refused(refusal);
         match &refusal.reason {
             // This directory is not the one that the others know under this id.
             HelloRefused::Instance { node, ours, theirs } if *node == self.identity.node => format!(
@@ -104,5 +104,41 @@ impl Door {
                 "two directories claim one node id; the node is refused until an operator clears it on every node"
             );
         }
+    }
+}
+
+/// Either side may be the one that finds out that a directory is an old copy, also its own: then it is that one that is refused, whoever
+/// said so.
+fn who_is_refused(refusal: &Refusal) -> &'static str {
+    match &refusal.reason {
+        HelloRefused::OldCopy { node, .. } | HelloRefused::Forked { node, .. } => {
+            if *node == refusal.node {
+                "the peer is refused"
+            } else {
+                "this node is refused"
+            }
+        }
+        _ if refusal.by_peer => "the peer refuses this node",
+        _ => "this node refuses the peer",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn m7_an_old_copy_is_the_one_that_is_refused_whoever_found_it_out() {
+        let node = |id| NodeId::new(id).expect("a node id");
+        let says = |by_peer, reason| {
+            who_is_refused(&Refusal { node: node(2), address: String::new(), by_peer, reason })
+        };
+        for by_peer in [true, false] {
+            let of = |id| HelloRefused::Forked { node: node(id), remembered_boot: 1, boot_counter: 2 };
+            assert_eq!(says(by_peer, of(2)), "the peer is refused");
+            assert_eq!(says(by_peer, of(1)), "this node is refused");
+        }
+        assert_eq!(says(true, HelloRefused::ShuttingDown), "the peer refuses this node");
+        assert_eq!(says(false, HelloRefused::ShuttingDown), "this node refuses the peer");
     }
 }
