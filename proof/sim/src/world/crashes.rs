@@ -454,7 +454,8 @@ impl World {
             let own = &mut self.nodes[node];
             own.crash_at = None;
             own.cuts_log = false;
-            own.frozen_until_us = 0;
+            // Since when it goes on is still asked.
+            own.frozen_until_us = own.frozen_until_us.min(self.now_us);
             own.slow = None;
             if let Some(process) = &mut own.process {
                 // What a disk held back is done soon, and not judged by how long that took.
