@@ -32,7 +32,12 @@ impl World {
                 continue;
             }
             self.checks.leaders.commits(group, raft)?;
-            if self.checks.elections.leads(group, raft.term(), raft.id())? {
+            // A voter without other voters leads as soon as it wants to. Until its log has that vote for itself it says nothing as a
+            // leader and commits nothing, and without that vote it never led.
+            let key = engine.uid(group).map(|uid| LogKey { group, uid, replica: raft.id() });
+            let durable = key.and_then(|key| process.log.store().head(key)).map(|head| head.hard_state);
+            let is_durable = durable.is_some_and(|state| state.term == raft.term());
+            if is_durable && self.checks.elections.leads(group, raft.term(), raft.id())? {
                 self.checks.leaders.leads(group, raft)?;
             }
         }
@@ -66,8 +71,15 @@ impl World {
         let engine = process.core.engine();
         for envelope in output.messages.values().flatten() {
             let (group, message) = (envelope.group, &envelope.message);
-            if let Some(raft) = engine.raft(group) {
+            let raft = engine.raft(group);
+            if let Some(raft) = raft {
                 condemned::says(group, raft, message)?;
+            }
+            if matches!(message.body, Body::Append { .. } | Body::Heartbeat { .. } | Body::Quiesce { .. })
+                && self.checks.elections.leads(group, message.term, message.from)?
+                && let Some(raft) = raft.filter(|raft| raft.is_leader() && raft.term() == message.term)
+            {
+                self.checks.leaders.leads(group, raft)?;
             }
             match &message.body {
                 Body::Append { prev, entries, .. } => {
