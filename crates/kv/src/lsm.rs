@@ -191,11 +191,13 @@ impl Tree {
     /// Does some compaction. Answers whether there may be more to do.
     pub fn compact(&self) -> Result<bool, MachineError> {
         let strategy = Arc::new(Leveled::default().with_l0_threshold(L0_TABLES_LOW));
-        // Whatever is superseded may go: who still reads it holds the tables.
-        let superseded_below = self.next_seqno.get();
         for _ in 0..COMPACTION_STEPS_MAX {
             let before = self.shape();
-            self.change(|tree| tree.compact(strategy.clone(), superseded_below))?;
+            self.change(|tree| {
+                // The step's version has the next number, and whatever it supersedes may go: who still reads that holds the tables. Below
+                // the number itself the version before it would stay, all its tables with it, until the next compaction.
+                tree.compact(strategy.clone(), self.next_seqno.get() + 1)
+            })?;
             if self.shape() == before {
                 return Ok(false);
             }
@@ -321,5 +323,36 @@ mod tests {
         assert_eq!(open(), 3);
         drop(tree);
         assert_eq!(open(), 0);
+    }
+
+    #[test]
+    fn what_a_compaction_replaced_is_gone_unless_somebody_reads_it() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let caches = Caches::new(1 << 20, 100);
+        let tree = Tree::create(&RealDisk::new(), directory.path(), &caches).expect("an empty tree");
+        let ingest = |value: u8| {
+            let entries = (0..50_u8).map(|key| ([key], [value]));
+            let entries: Vec<_> = entries.collect();
+            tree.ingest(entries.iter().map(|(key, value)| (&key[..], Some(&value[..])))).expect("written");
+        };
+        let tables = || std::fs::read_dir(directory.path().join(TABLES_DIRECTORY)).expect("read").count();
+        (0..L0_TABLES_LOW).for_each(ingest);
+        assert_eq!(tables(), usize::from(L0_TABLES_LOW));
+        while tree.compact().expect("compacted") {}
+        assert_eq!(tables(), 1);
+
+        (0..L0_TABLES_LOW).for_each(|number| ingest(100 + number));
+        let mut reading = tree.range(&KeyRange { from: Bound::Unbounded, until: vec![255] }).expect("a range");
+        while tree.compact().expect("compacted") {}
+        assert_eq!(tables(), 1 + usize::from(L0_TABLES_LOW) + 1, "somebody reads");
+        let mut seen = 0;
+        while let Some((_, value)) = reading.head() {
+            assert_eq!(value, [100 + L0_TABLES_LOW - 1]);
+            seen += 1;
+            reading.advance().expect("read");
+        }
+        assert_eq!(seen, 50);
+        drop(reading);
+        assert_eq!(tables(), 1);
     }
 }
