@@ -41,6 +41,9 @@ pub(crate) const L0_TABLES_HIGH: usize = 20;
 pub(crate) const L0_TABLES_LOW: u8 = 8;
 /// Steps of one compaction job, so that a flush does not wait for ever behind it.
 const COMPACTION_STEPS_MAX: usize = 4;
+/// The cache of blocks counts the bytes of each. With what holds a block, and with what the allocator rounds up to, blocks of tables of 5
+/// to 400 KB with values of 100 to 4,096 bytes took 1.08 to 1.31 times that (jemalloc's count of a full cache).
+const BLOCK_PERCENT: u64 = 77;
 /// Reads see the newest version: the buffers in front of the tree decide what is visible when.
 const NEWEST: SeqNo = SeqNo::MAX;
 
@@ -52,10 +55,10 @@ pub struct Caches {
 }
 
 impl Caches {
-    /// Caches of this many bytes of blocks and this many open files.
-    pub fn new(block_bytes: u64, open_files: usize) -> Caches {
+    /// Caches of this many bytes of memory for blocks, and this many open files.
+    pub fn new(block_memory_bytes: u64, open_files: usize) -> Caches {
         Caches {
-            blocks: Arc::new(Cache::with_capacity_bytes(block_bytes)),
+            blocks: Arc::new(Cache::with_capacity_bytes(block_memory_bytes / 100 * BLOCK_PERCENT)),
             files: Arc::new(DescriptorTable::new(open_files.max(1))),
         }
     }

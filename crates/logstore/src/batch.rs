@@ -27,6 +27,11 @@ pub(crate) enum BatchKind {
     Seal,
 }
 
+/// Batches in a row that say that a buffer is too large.
+const SMALL_BATCHES: u32 = 1024;
+/// What a buffer has anyway.
+const BUFFER_KEPT_BYTES: usize = 256 << 10;
+
 /// Which records of a replica a batch holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Row {
@@ -70,6 +75,20 @@ pub(crate) enum Found {
 
 pub(crate) fn round_up(bytes: usize) -> usize {
     bytes.div_ceil(BLOCK_BYTES) * BLOCK_BYTES
+}
+
+/// Gives half of a buffer back after [`SMALL_BATCHES`] batches that needed less than a quarter of it: what one large batch took is not
+/// kept for ever. Called with each batch that was written.
+pub(crate) fn give_back(buffer: &mut Vec<u8>, small_in_a_row: &mut u32) {
+    if buffer.capacity() <= BUFFER_KEPT_BYTES || buffer.len() >= buffer.capacity() / 4 {
+        *small_in_a_row = 0;
+        return;
+    }
+    *small_in_a_row += 1;
+    if *small_in_a_row == SMALL_BATCHES {
+        *small_in_a_row = 0;
+        buffer.shrink_to((buffer.capacity() / 2).max(BUFFER_KEPT_BYTES));
+    }
 }
 
 /// Begins a batch in a buffer, behind the segment's header if it is the first of a use.
@@ -219,6 +238,27 @@ mod tests {
         assert_eq!((header.numbers.oldest_use, header.rows.as_slice()), (3, &[ROW][..]));
         assert_eq!(header.payload_crc, Salt::new(99).checksum(b"records"));
         assert_eq!(decode(&bytes, Salt::new(98)), Found::Nothing);
+    }
+
+    #[test]
+    fn what_one_large_batch_took_is_given_back_by_and_by() {
+        let (mut buffer, mut small) = (Vec::new(), 0);
+        let mut write = |bytes: usize| {
+            buffer.clear();
+            buffer.resize(bytes, 0);
+            give_back(&mut buffer, &mut small);
+            (buffer.len(), buffer.capacity())
+        };
+        let large = write(8 << 20).1;
+        for _ in 0..10 * SMALL_BATCHES {
+            write(4 << 10);
+            write(large / 4);
+        }
+        assert_eq!(write(large / 4).1, large, "one in two needs it");
+        (1..SMALL_BATCHES).for_each(|_| _ = write(4 << 10));
+        assert_eq!(write(4 << 10), (4 << 10, large / 2));
+        (0..10 * SMALL_BATCHES).for_each(|_| _ = write(4 << 10));
+        assert_eq!(write(4 << 10).1, BUFFER_KEPT_BYTES);
     }
 
     #[test]

@@ -94,6 +94,7 @@ impl SegmentLog {
             recovered: Vec::new(),
             cases: BTreeMap::new(),
             buffer: Vec::new(),
+            small_in_a_row: 0,
             rows: Vec::new(),
             updates: Vec::new(),
             call: 0,

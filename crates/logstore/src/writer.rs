@@ -60,6 +60,8 @@ pub struct SegmentLog {
     pub(crate) recovered: Vec<Recovered>,
     pub(crate) cases: BTreeMap<Case, u64>,
     pub(crate) buffer: Vec<u8>,
+    /// Batches in a row that needed little of it.
+    pub(crate) small_in_a_row: u32,
     pub(crate) rows: Vec<Row>,
     pub(crate) updates: Vec<Update>,
     /// Numbers the calls of `write`, so that a replica's scratch need not be cleared.
@@ -341,7 +343,9 @@ impl SegmentLog {
         self.proven_seq = numbers.batch_seq;
         self.oldest_written = numbers.oldest_use;
         self.is_sealed = kind == BatchKind::Seal;
-        Ok(self.buffer.len() as u64)
+        let bytes = self.buffer.len() as u64;
+        batch::give_back(&mut self.buffer, &mut self.small_in_a_row);
+        Ok(bytes)
     }
 
     /// Adds a record to the batch in the making that is not a caller's.

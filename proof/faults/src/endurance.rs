@@ -57,8 +57,9 @@ const LOG_FILES: usize = 6;
 /// Large values after which every log has them.
 const FILLING_WRITES_MAX: usize = 5_000;
 /// What fills caches of blocks: in a round as much as all groups write into new tables.
-const FILLING_VALUES: usize = 256;
-const FILLING_BYTES: usize = 64 << 10;
+const FILLING_VALUES: usize = 4096;
+/// Blocks of such values take as much more than they count for as those of the run's small tables do.
+const FILLING_BYTES: usize = 3 << 10;
 const FILLING_ROUNDS_MAX: usize = 50;
 /// What counts for full: a cache has parts, and what is too large for the rest of a part stays out.
 const FULL_PERCENT: u64 = 90;
@@ -94,7 +95,6 @@ async fn endure(cluster: &mut Cluster, bound: Bound) -> Result<()> {
     greedy::prepare(cluster).await?;
     if let Bound::Time(_) = bound {
         fill_logs(cluster).await?;
-        fill_caches(cluster).await?;
     }
     let mut load = Load::start_paced(cluster, SIZE, CLIENT_PAUSE)?;
     load.watch(cluster, 1, Consistency::Linearizable);
@@ -102,6 +102,10 @@ async fn endure(cluster: &mut Cluster, bound: Bound) -> Result<()> {
     let mut all_killed = Signalled::new(Who::All, How::Killed);
     let mut done = Done::default();
     rounds::round(cluster, &load, &mut all_killed, PACE, &[], &mut done).await?;
+    if let Bound::Time(_) = bound {
+        // Of the processes that the run begins with.
+        fill_caches(cluster).await?;
+    }
     let sampler = Sampler::start(cluster);
     let went_on = in_turn(cluster, &load, bound, &sampler, &mut done).await;
     let curve = sampler.finish();
