@@ -345,7 +345,8 @@ mod tests {
         assert_eq!(tables(), 1);
 
         (0..L0_TABLES_LOW).for_each(|number| ingest(100 + number));
-        let mut reading = tree.range(&KeyRange { from: Bound::Unbounded, until: vec![255] }).expect("a range");
+        let mut reading =
+            tree.range(&KeyRange { from: Bound::Unbounded, until: vec![255] }).expect("a range");
         while tree.compact().expect("compacted") {}
         assert_eq!(tables(), 1 + usize::from(L0_TABLES_LOW) + 1, "somebody reads");
         let mut seen = 0;
