@@ -178,3 +178,34 @@ fn an_append_is_taken_only_behind_the_entry_that_it_names() {
     group.step(replica(2), append(term - 1));
     assert_eq!(group.raft(replica(2)).expect("it runs").last_index(), own + 1, "behind its own entry it is");
 }
+
+#[test]
+fn what_is_taken_at_once_is_written_in_parts_that_a_batch_of_the_log_has_room_for() {
+    const PART_BYTES_MAX: usize = 8 << 20;
+    let mut group = Group::new(&[(replica(1), Role::Voter)], |config| {
+        (config.unapplied_bytes_max, config.cache_bytes_max) = (64 << 20, 64 << 20);
+    });
+    while group.leaders().is_empty() {
+        group.tick(replica(1), 0);
+        deliver_all(&mut group);
+    }
+    let raft = group.raft_mut(replica(1)).expect("it runs");
+    for _ in 0..12 {
+        raft.propose(vec![7; 1 << 20].into()).expect("it leads");
+    }
+    let (mut effects, mut parts) = (Vec::new(), Vec::new());
+    loop {
+        raft.poll(&mut effects);
+        let writes = effects.drain(..).filter_map(|effect| match effect {
+            Effect::Write(write) => Some(write),
+            _ => None,
+        });
+        let before = parts.len();
+        parts.extend(writes.map(|write| write.entries.iter().map(Entry::cost_bytes).sum::<usize>()));
+        if parts.len() == before {
+            break;
+        }
+    }
+    assert!(parts.iter().all(|bytes| *bytes <= PART_BYTES_MAX), "{parts:?}");
+    assert!(parts.len() == 2 && parts.iter().sum::<usize>() >= 12 << 20, "{parts:?}");
+}

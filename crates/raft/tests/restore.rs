@@ -117,3 +117,13 @@ fn numbers_that_no_log_reaches_are_refused_wherever_they_stand() {
         }
     }
 }
+
+#[test]
+fn terms_may_begin_right_behind_the_start_and_nowhere_else() {
+    let begun =
+        |first| Raft::new(config(), Restored { terms: vec![(first, 2)], ..whole() }).map(|raft| raft.life());
+    assert_eq!(begun(2).expect("arguments that fit"), Life::Follower);
+    for first in [0, 3] {
+        assert_eq!(begun(first), Err(RestoreError::BadTerms(first)), "{first}");
+    }
+}
