@@ -257,7 +257,8 @@ impl World {
                 self.after(1, Action::Answer { client: at, series, answer });
             }
         }
-        let wait = self.random.crashes.between(10_000, self.mix.away_us_max);
+        let away_us_max = if self.calm { HURRY_US } else { self.mix.away_us_max };
+        let wait = self.random.crashes.between(10_000, away_us_max);
         self.after(wait, Action::Restart(node, boot));
     }
 
