@@ -24,6 +24,7 @@ mod suspicion;
 
 const GROUP: GroupId = GroupId(3);
 const UID: GroupUid = GroupUid([7; 16]);
+const UNAPPLIED_BYTES_MAX: usize = 1 << 20;
 
 fn replica(node: u64) -> ReplicaId {
     ReplicaId::new(0, NodeId::new(node).expect("a node id"))
@@ -49,7 +50,7 @@ fn follower_on(node: u64) -> Raft {
         append_bytes_max: 1 << 20,
         inflight_bytes_max: 1 << 20,
         inflight_messages_max: 16,
-        unapplied_bytes_max: 1 << 20,
+        unapplied_bytes_max: UNAPPLIED_BYTES_MAX,
         cache_bytes_max: 1 << 20,
         snapshot_deadline_ticks: 100,
     };
@@ -413,6 +414,39 @@ fn t2_proposals_above_the_bytes_that_may_wait_are_refused_and_the_others_are_ans
 #[test]
 fn t2_proposals_above_the_number_that_may_wait_are_refused_and_the_others_are_answered() {
     only_three_find_room(Limits { pending_count_max: 3, ..Limits::default() });
+}
+
+#[test]
+fn t2_a_log_with_too_much_that_is_not_applied_takes_no_more() {
+    let mut play = Play::new(Limits::default());
+    play.lead();
+    let large = Proposal {
+        ticket: Ticket(1),
+        slot: NO_SLOT,
+        deadline_tick: 1_000,
+        body: vec![7; UNAPPLIED_BYTES_MAX].into(),
+    };
+    play.handle(Event::Propose(vec![large]));
+    assert_eq!(play.answers, []);
+    play.propose(2);
+    assert_eq!(play.answers, busy([2], "the group's log of entries not yet applied"));
+    play.answers.clear();
+    play.accept();
+    play.propose(3);
+    assert_eq!(play.answers, [], "what was too much is applied");
+}
+
+#[test]
+fn who_asks_hears_which_groups_there_are_and_what_waits_in_them() {
+    let mut play = Play::new(Limits::default());
+    play.lead();
+    assert!(play.engine.add_group(GroupId(1), UID, follower(), 1));
+    assert_eq!(play.engine.group_ids().collect::<Vec<_>>(), [GroupId(1), GROUP]);
+    play.engine.handle_event(GROUP, Event::Propose(vec![proposal(1, b"put"), proposal(2, b"more")]));
+    assert_eq!(play.engine.pending(GROUP), Some((7, 2)));
+    play.turn();
+    assert_eq!(play.engine.pending(GROUP), Some((0, 0)));
+    assert_eq!(play.engine.pending(GroupId(2)), None);
 }
 
 #[test]
