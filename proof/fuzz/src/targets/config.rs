@@ -236,6 +236,7 @@ fn made(draw: &mut dyn FnMut(usize) -> usize) -> Vec<u8> {
 fn right_value(key: &Key, draw: &mut dyn FnMut(usize) -> usize) -> String {
     let node = ((0x0a00_0000_u64 + draw(4) as u64) << 16 | 13890).to_string();
     let value = match (key.name, key.kind) {
+        ("log_level", _) if draw(4) != 0 => return format!("'{}'", levels(draw)),
         // Right or not: what belongs together has limits of its own.
         (_, "whole number" | "size" | "duration" | "port") if draw(4) == 0 => {
             let (least, most) = (key.range.start().to_string(), key.range.end().to_string());
@@ -257,8 +258,36 @@ fn right_value(key: &Key, draw: &mut dyn FnMut(usize) -> usize) -> String {
     }
 }
 
+/// Levels of parts: some of them as they are written, some in other letters, some with one that is another or without the last ones.
+fn levels(draw: &mut dyn FnMut(usize) -> usize) -> String {
+    const LEVELS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "off"];
+    let mut words = Vec::new();
+    for _ in 0..1 + draw(3) {
+        let mut level = LEVELS[draw(LEVELS.len())].to_owned().into_bytes();
+        let at = draw(level.len());
+        match draw(5) {
+            0 => level[at] = level[at].to_ascii_uppercase(),
+            1 => level[at] = b"aeiou-z"[draw(7)],
+            2 => level.truncate(at),
+            3 => level.make_ascii_uppercase(),
+            _ => {}
+        }
+        let part = ["", "", "mraft_raft=", "mraft::core=", "=", "a b=", "a=b="][draw(7)];
+        words.push(format!("{part}{}", String::from_utf8_lossy(&level)));
+    }
+    words.join(",")
+}
+
 fn wrong_value(draw: &mut dyn FnMut(usize) -> usize) -> String {
     let values = [
+        "true",
+        "{}",
+        "{a=1}",
+        "{\"a\":{\"b\":[1]}}",
+        "[1,'a',true]",
+        "[{a=1},[]]",
+        "2024-01-01",
+        "'\\u0000'",
         "-1",
         "[]",
         "''",
