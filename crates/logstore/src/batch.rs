@@ -242,15 +242,15 @@ mod tests {
 
     #[test]
     fn what_one_large_batch_took_is_given_back_by_and_by() {
-        let (mut buffer, mut small) = (Vec::new(), 0);
+        let (mut buffer, mut small, content) = (Vec::new(), 0, vec![0; 2 << 20]);
         let mut write = |bytes: usize| {
             buffer.clear();
-            buffer.resize(bytes, 0);
+            buffer.extend_from_slice(&content[..bytes]);
             give_back(&mut buffer, &mut small);
             (buffer.len(), buffer.capacity())
         };
-        let large = write(8 << 20).1;
-        for _ in 0..10 * SMALL_BATCHES {
+        let large = write(content.len()).1;
+        for _ in 0..2 * SMALL_BATCHES {
             write(4 << 10);
             write(large / 4);
         }
