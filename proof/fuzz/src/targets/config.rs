@@ -12,6 +12,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
+use mraft_cli::config::keys::{LATER, LEGACY};
 use mraft_cli::config::{
     ENVIRONMENT_PREFIX, FlagValue, Inputs, KEYS, KeptIdentity, Key, document, load, parse_duration,
 };
@@ -172,6 +173,15 @@ impl Made {
         }
     }
 
+    fn input(self, draw: &mut dyn FnMut(usize) -> usize) -> Vec<u8> {
+        let Made { is_json, file, others } = self;
+        let text =
+            if is_json { format!("{{{}}}", file.join(",").replace('\'', "\"")) } else { file.concat() };
+        let mut input = vec![u8::from(is_json) | (draw(4) as u8 / 3) << 2];
+        put_pieces(&mut input, &[vec![text], others].concat());
+        input
+    }
+
     fn put_map(&mut self, key: &Key, source: usize, draw: &mut dyn FnMut(usize) -> usize) {
         let mut groups = Vec::new();
         let nodes_max = 1 + draw(NODES_MAX);
@@ -201,6 +211,9 @@ impl Made {
 /// All settings at once, each from some source or none. Up to one of them they are right, and behind it some are wrong as well: whoever
 /// reads them gives up there, and lets go of what the others were. Now and then only who and where the node is, and its groups.
 fn made(draw: &mut dyn FnMut(usize) -> usize) -> Vec<u8> {
+    if draw(8) == 0 {
+        return made_of_names(draw);
+    }
     let mut made = Made { is_json: draw(4) == 0, ..Made::default() };
     let is_about_groups = draw(2) == 0;
     let wrong_at = if is_about_groups { KEYS.len() } else { draw(KEYS.len() + KEYS.len() / 4) };
@@ -225,11 +238,7 @@ fn made(draw: &mut dyn FnMut(usize) -> usize) -> Vec<u8> {
             made.put(key, source, None, &right_value(key, draw));
         }
     }
-    let Made { is_json, file, others } = made;
-    let text = if is_json { format!("{{{}}}", file.join(",")) } else { file.concat() };
-    let mut input = vec![u8::from(is_json) | (draw(4) as u8 / 3) << 2];
-    put_pieces(&mut input, &[vec![text], others].concat());
-    input
+    made.input(draw)
 }
 
 /// A value that is right by itself, mostly; of the node's own addresses and number one that the members know.
@@ -258,24 +267,57 @@ fn right_value(key: &Key, draw: &mut dyn FnMut(usize) -> usize) -> String {
     }
 }
 
-/// Levels of parts: some of them as they are written, some in other letters, some with one that is another or without the last ones.
+/// A word as it is written, or in other letters, or with one that is another, or without the last ones.
+fn nearly(word: &str, draw: &mut dyn FnMut(usize) -> usize) -> String {
+    let at = draw(word.len());
+    let (before, after) = word.split_at(at);
+    let letter = &after[..1];
+    match draw(6) {
+        0 => format!("{before}{}{}", letter.to_ascii_uppercase(), &after[1..]),
+        1 => format!("{before}{}{}", ["a", "e", "o", "_", "-", "z"][draw(6)], &after[1..]),
+        2 => before.to_owned(),
+        3 => word.to_ascii_uppercase(),
+        4 => format!("{before}{}", after.to_ascii_uppercase()),
+        _ => word.to_owned(),
+    }
+}
+
+/// Levels of parts.
 fn levels(draw: &mut dyn FnMut(usize) -> usize) -> String {
     const LEVELS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "off"];
     let mut words = Vec::new();
     for _ in 0..1 + draw(3) {
-        let mut level = LEVELS[draw(LEVELS.len())].to_owned().into_bytes();
-        let at = draw(level.len());
-        match draw(5) {
-            0 => level[at] = level[at].to_ascii_uppercase(),
-            1 => level[at] = b"aeiou-z"[draw(7)],
-            2 => level.truncate(at),
-            3 => level.make_ascii_uppercase(),
-            _ => {}
-        }
         let part = ["", "", "mraft_raft=", "mraft::core=", "=", "a b=", "a=b="][draw(7)];
-        words.push(format!("{part}{}", String::from_utf8_lossy(&level)));
+        words.push(format!("{part}{}", nearly(LEVELS[draw(LEVELS.len())], draw)));
     }
     words.join(",")
+}
+
+/// What a node needs, a level, and names that are nearly known ones.
+fn made_of_names(draw: &mut dyn FnMut(usize) -> usize) -> Vec<u8> {
+    let mut made = Made { is_json: draw(3) == 0, ..Made::default() };
+    let later = LATER.iter().map(|(name, _)| *name);
+    let known = KEYS
+        .iter()
+        .flat_map(|key| [Some(key.name), key.json].into_iter().flatten().chain(key.aliases.iter().copied()));
+    let names: Vec<&str> = later.clone().chain(later).chain(LEGACY).chain(known).collect();
+    let (between, end) = if made.is_json { ("\":", "") } else { (" = ", "\n") };
+    let begin = if made.is_json { "\"" } else { "" };
+    let directory = if made.is_json { "raftDir" } else { "data_dir" };
+    for (name, value) in [(directory, "'/d'"), ("ip", "'10.0.0.1'")] {
+        made.file.push(format!("{begin}{name}{between}{value}{end}"));
+    }
+    for _ in 0..draw(4) {
+        let name = nearly(names[draw(names.len())], draw);
+        let value = wrong_value(draw);
+        match draw(4) {
+            0 => made.others.push(format!("-{name}={value}")),
+            1 => made.others.push(format!("{}={value}", name.to_ascii_uppercase())),
+            _ => made.file.push(format!("{begin}{name}{between}{value}{end}")),
+        }
+    }
+    made.others.push(format!("-log_level={}", levels(draw)));
+    made.input(draw)
 }
 
 fn wrong_value(draw: &mut dyn FnMut(usize) -> usize) -> String {
