@@ -31,6 +31,11 @@ impl Elections {
         }
     }
 
+    /// Who leads in a term, as far as anybody was seen to.
+    pub fn leader(&self, group: GroupId, term: Term) -> Option<ReplicaId> {
+        self.leaders.get(&(group, term)).copied()
+    }
+
     /// A replica gave its vote, to itself or to another one.
     pub fn votes(
         &mut self,
@@ -67,6 +72,7 @@ mod tests {
         assert_eq!(elections.leads(GROUP, 4, replica(1)), Ok(false));
         assert!(elections.leads(GROUP, 4, replica(2)).is_err());
         assert_eq!(elections.newest_term(GROUP), Some(4));
+        assert_eq!((elections.leader(GROUP, 4), elections.leader(GROUP, 5)), (Some(replica(2)), None));
         elections.votes(GROUP, 5, replica(1), replica(2)).expect("the first");
         elections.votes(GROUP, 5, replica(1), replica(2)).expect("said again");
         elections.votes(GROUP, 6, replica(1), replica(3)).expect("another term");

@@ -32,6 +32,9 @@ impl World {
                 continue;
             }
             self.checks.leaders.commits(group, raft)?;
+            if self.checks.elections.leader(group, raft.term()) == Some(raft.id()) {
+                continue;
+            }
             // A voter without other voters leads as soon as it wants to. Until its log has that vote for itself it says nothing as a
             // leader and commits nothing, and without that vote it never led.
             let key = engine.uid(group).map(|uid| LogKey { group, uid, replica: raft.id() });
