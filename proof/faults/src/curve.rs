@@ -19,7 +19,7 @@ use std::time::Duration;
 use crate::failure::Result;
 use crate::vitals::Vitals;
 
-/// What may be grown to be called flat.
+/// What may be gained or lost to be called flat.
 pub const DRIFT_PERCENT_MAX: f64 = 5.0;
 /// Cycles in which caches of blocks and of open files fill, and the log gets the number of files that it uses in turn.
 pub const WARM_UP_CYCLES: u64 = 4;
@@ -71,9 +71,9 @@ impl Drift {
         if self.first > 0.0 { (self.last / self.first - 1.0) * 100.0 } else { 0.0 }
     }
 
-    /// Whether it grew too much.
-    pub fn is_growth(&self) -> bool {
-        self.is_judged && self.percent() > DRIFT_PERCENT_MAX
+    /// Whether it is not flat. What falls was not warm when it was first looked at, so that its end says little of what it began with.
+    pub fn is_too_much(&self) -> bool {
+        self.is_judged && self.percent().abs() > DRIFT_PERCENT_MAX
     }
 }
 
@@ -228,25 +228,27 @@ mod tests {
     }
 
     #[test]
-    fn what_grows_is_found_and_what_only_moves_is_not() {
-        let grown = |curve: &Curve| {
+    fn what_grows_or_falls_is_found_and_what_only_moves_is_not() {
+        let drifted = |curve: &Curve| {
             let drifts = curve.drifts(0).into_iter();
-            drifts.filter(Drift::is_growth).map(|drift| drift.what).collect::<Vec<_>>()
+            drifts.filter(Drift::is_too_much).map(|drift| drift.what).collect::<Vec<_>>()
         };
         let flat = curve(12, |_, moment| 1000 + 300 * moment);
         assert_eq!((flat.drifts(0).len(), flat.whole_cycles()), (12, 8));
-        assert_eq!(grown(&flat), Vec::<String>::new());
+        assert_eq!(drifted(&flat), Vec::<String>::new());
         let leaks = curve(12, |cycle, moment| 1000 + 30 * moment + 20 * cycle);
-        assert_eq!(grown(&leaks), ["resident bytes of the survivor"]);
+        assert_eq!(drifted(&leaks), ["resident bytes of the survivor"]);
+        let sheds = curve(12, |cycle, _| 1000 - 20 * cycle);
+        assert_eq!(drifted(&sheds), ["resident bytes of the survivor"]);
         let peaks = curve(12, |cycle, moment| if moment < 17 { 1000 + 5000 * cycle } else { 1000 });
-        assert_eq!(grown(&peaks), Vec::<String>::new(), "what a fault takes meanwhile is no drift");
+        assert_eq!(drifted(&peaks), Vec::<String>::new(), "what a fault takes meanwhile is no drift");
         let mut fills = flat.clone();
         fills.samples.iter_mut().for_each(|sample| sample.disk_bytes = 100 + 2 * sample.cycle);
-        assert_eq!(grown(&fills), ["disk bytes of all nodes"]);
+        assert_eq!(drifted(&fills), ["disk bytes of all nodes"]);
         let wanders = curve(12, |cycle, _| 1000 + [0, 90, 10, 60][cycle as usize % 4]);
-        assert_eq!(grown(&wanders), Vec::<String>::new());
+        assert_eq!(drifted(&wanders), Vec::<String>::new());
         let warms_up = curve(12, |cycle, _| if cycle < WARM_UP_CYCLES { 10 } else { 1000 });
-        assert_eq!(grown(&warms_up), Vec::<String>::new());
+        assert_eq!(drifted(&warms_up), Vec::<String>::new());
     }
 
     #[test]

@@ -257,7 +257,7 @@ fn judge_drift(curve: &Curve) -> Result<()> {
         ));
         return Ok(());
     }
-    let mut grown = Vec::new();
+    let mut drifted = Vec::new();
     for drift in &drifts {
         say(&format!(
             "{:>34}: {:>12.0} then {:>12.0}, {:+.1} %{}",
@@ -267,13 +267,15 @@ fn judge_drift(curve: &Curve) -> Result<()> {
             drift.percent(),
             if drift.is_judged { "" } else { " (only told)" }
         ));
-        grown.extend(drift.is_growth().then(|| drift.what.clone()));
+        drifted.extend(drift.is_too_much().then(|| drift.what.clone()));
     }
-    match grown.is_empty() {
+    match drifted.is_empty() {
         true => Ok(()),
         false => {
-            let what = grown.join(", ");
-            Err(Failure::new(format_args!("grown by more than {DRIFT_PERCENT_MAX} %: {what}")))
+            let what = drifted.join(", ");
+            Err(Failure::new(format_args!(
+                "not flat, more than {DRIFT_PERCENT_MAX} % gained or lost: {what}"
+            )))
         }
     }
 }
