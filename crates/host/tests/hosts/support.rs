@@ -18,8 +18,8 @@ use mraft_types::{DeploymentId, GroupId, Member, Membership, NodeId, Payload, Re
 
 /// The one group of these tests.
 pub const GROUP: GroupId = GroupId(0);
-/// Nothing takes this long unless it is broken.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+/// Nothing takes this long unless it is broken; a group waits a minute between two moves of its leadership.
+pub const PATIENCE: Duration = Duration::from_secs(180);
 
 /// Appends every command to a list and answers its length.
 #[derive(Default)]
