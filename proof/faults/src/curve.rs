@@ -21,7 +21,7 @@ use crate::vitals::Vitals;
 /// What may be gained or lost to be called flat.
 pub const DRIFT_PERCENT_MAX: f64 = 5.0;
 /// Cycles in which the blocks that filled the caches make room for those of the run's own tables: 3 MB of some 30 in each, so ten, and two
-/// more because no two caches do it at the same pace. Until the last of a kind is gone, memory of both kinds is held.
+/// more because no two caches do it at the same pace. What that does to memory: docs/endurance.md.
 pub const WARM_UP_CYCLES: u64 = 12;
 /// With fewer cycles after the warm-up nothing is judged: a line through less says nothing.
 pub const CYCLES_MIN: u64 = 4;
