@@ -12,9 +12,9 @@ use crate::{planted, tidy};
 /// Seeds of the simulator that are the same in every run.
 const FIXED_SEEDS: &str = "300";
 /// Seeds of the simulator that are others for every commit, enough to be judged by themselves.
-const FRESH_SEEDS: &str = "20";
+const FRESH_SEEDS: &str = "300";
 /// Seeds of the wide mix, others for every commit.
-const WIDE_SEEDS: &str = "20";
+const WIDE_SEEDS: &str = "60";
 /// Executions of a cheap decoder with hostile bytes; about a minute for all of them.
 const FUZZ_RUNS: &str = "200000";
 /// Stands in a command for the first fresh seed: the commit names it, so that whoever repeats the run has the same.

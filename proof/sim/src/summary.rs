@@ -8,15 +8,14 @@ use std::fmt;
 use crate::mix::Fault;
 use crate::world::Report;
 
-/// Averages of fewer seeds say little: they are printed, not judged.
-pub const JUDGED_SEEDS_MIN: usize = 20;
+/// Averages of fewer seeds say little: they are printed, not judged. Seeds differ much, by some 1,300 operations around 2,300: with twenty
+/// of them one run in seven has less than [`OPERATIONS_MIN`] by mere chance, with so many not one in ten thousand.
+pub const JUDGED_SEEDS_MIN: usize = 300;
 
 const OPERATIONS_MIN: f64 = 2_000.0;
 const FAULTS_MIN: f64 = 20.0;
-/// Of a hundred seeds so many kill the leader of a sleeping group. Groups may sleep in every fourth seed only, so fewer than
-/// [`SLEEPING_JUDGED_SEEDS_MIN`] say nothing of it.
+/// Of a hundred seeds so many kill the leader of a sleeping group. Groups may sleep in every fourth seed only.
 const SLEEPING_MIN: f64 = 2.0;
-const SLEEPING_JUDGED_SEEDS_MIN: usize = 40;
 /// Of a hundred seeds so many install a snapshot.
 const INSTALLING_MIN: f64 = 20.0;
 /// Of a hundred seeds so many recycle a segment.
@@ -83,7 +82,7 @@ impl Summary {
             share(
                 "seeds that killed a sleeping leader",
                 |report| report.sleeping_leaders_killed,
-                Some(SLEEPING_MIN).filter(|_| seeds >= SLEEPING_JUDGED_SEEDS_MIN),
+                Some(SLEEPING_MIN),
             ),
             average("membership changes proposed", |report| report.changes_proposed, None),
             average("replicas that joined", |report| report.joins, None),
@@ -167,12 +166,11 @@ mod tests {
 
     #[test]
     fn seeds_that_do_too_little_are_a_failure_and_few_seeds_are_not_judged() {
-        let good: Vec<Report> = (0..SLEEPING_JUDGED_SEEDS_MIN as u64).map(enough).collect();
+        let good: Vec<Report> = (0..JUDGED_SEEDS_MIN as u64).map(enough).collect();
         assert_eq!(Summary::of(&good).shortfalls(), Vec::<String>::new());
         let idle: Vec<Report> = good.iter().map(|_| Report::default()).collect();
         assert_eq!(Summary::of(&idle).shortfalls().len(), 5, "each minimum by itself");
-        assert_eq!(Summary::of(&idle[1..]).shortfalls().len(), 4, "too few to say whether groups slept");
-        assert_eq!(Summary::of(&idle[..JUDGED_SEEDS_MIN - 1]).shortfalls(), Vec::<String>::new());
+        assert_eq!(Summary::of(&idle[1..]).shortfalls(), Vec::<String>::new(), "too few to say anything");
         for cut in [
             |report: &mut Report| report.operations = 1_999,
             |report: &mut Report| _ = report.faults.remove(&Fault::Partition),
