@@ -2,8 +2,9 @@
 
 //! Rule T1: a slow disk gives leadership away, one that hangs stops its node, whatever the log was doing.
 
+use std::cell::RefCell;
 use std::sync::Arc;
-use std::sync::mpsc::channel;
+use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::Duration;
 
@@ -21,9 +22,30 @@ const STALLED_MS: u64 = 3_000;
 /// Longer than any test runs.
 const NEVER_MS: u64 = 3_600_000;
 
-/// Proposes and does not wait.
-fn propose(host: &NodeHost, body: &'static str) {
-    host.propose(GROUP, NO_SLOT, Payload::from(body), PATIENCE, |_| {});
+/// A command that somebody has to be asked again for until it is applied, or nobody answers: on a busy machine leaders change.
+#[derive(Default)]
+struct Wanted(RefCell<Option<Receiver<Answer>>>);
+
+impl Wanted {
+    /// Proposes it unless it is on its way or done; does not wait.
+    fn ask(&self, host: &NodeHost) {
+        let mut asked = self.0.borrow_mut();
+        let is_refused = |answer: &Receiver<Answer>| {
+            answer.try_recv().is_ok_and(|answer| !matches!(answer, Answer::Applied { .. }))
+        };
+        if asked.as_ref().is_none_or(is_refused) {
+            let (answered, answer) = channel();
+            host.propose(GROUP, NO_SLOT, Payload::from("b"), PATIENCE, move |answer| {
+                _ = answered.send(answer);
+            });
+            *asked = Some(answer);
+        }
+    }
+
+    /// Forgets that it was asked for.
+    fn anew(&self) {
+        *self.0.borrow_mut() = None;
+    }
 }
 
 /// Three nodes of which the first is on a disk with a gate for such accesses, and says that it is slow after `slow_ms` and stalled after `stalled_ms`. It was opened
@@ -48,11 +70,12 @@ fn cluster(waits: fn(Access<'_>) -> bool, slow_ms: u64, stalled_ms: u64) -> (Clu
 
 /// Shuts the gate behind which the first node hangs until that node has given leadership away. How often is decided in `Moves`, under a clock of its tests.
 fn shut_until_moved(cluster: &Cluster, gate: &Gate) {
+    let wanted = Wanted::default();
     let lead = || {
         gate.set_shut(false);
         cluster.make_leader(1);
         gate.set_shut(true);
-        propose(&cluster.hosts[&1], "b");
+        wanted.anew();
     };
     lead();
     cluster.wait_until("it gives leadership away and another node leads", |cluster| {
@@ -64,12 +87,13 @@ fn shut_until_moved(cluster: &Cluster, gate: &Gate) {
             // On a busy machine they may have been elected for another reason.
             lead();
         }
+        wanted.ask(&cluster.hosts[&1]);
         false
     });
     gate.set_shut(false);
 }
 
-/// Everybody has the same, between its ends whatever came of what `shut_until_moved` wrote.
+/// Everybody has the same, between its ends whatever came of what was wanted.
 fn wait_until_everywhere(cluster: &Cluster) {
     cluster.write("c");
     cluster.wait_until("everything is everywhere", |cluster| {
@@ -120,10 +144,12 @@ fn t1_a_disk_that_hangs_in_a_seal_is_seen() {
     let is_seal = |access: Access<'_>| matches!(access, Access::Write { bytes, .. } if bytes.starts_with(b"mrb1") && bytes.get(5) == Some(&1));
     let (cluster, gate) = cluster(is_seal, SLOW_MS, STALLED_MS);
     gate.0.set_shut(true);
-    // Whoever leads, the node writes it, and then comes the seal.
-    cluster.hosts.values().for_each(|host| propose(host, "b"));
-    cluster
-        .wait_until("the node says that its disk stalled", |cluster| cluster.hosts[&1].is_stopped_by_disk());
+    let wanted = Wanted::default();
+    cluster.wait_until("the node says that its disk stalled", |cluster| {
+        // Whoever leads, the node writes it, and then comes the seal.
+        wanted.ask(cluster.leader());
+        cluster.hosts[&1].is_stopped_by_disk()
+    });
     gate.0.set_shut(false);
 }
 
@@ -151,7 +177,7 @@ fn t1_a_disk_on_which_writes_wait_behind_others_is_slow_although_each_is_done_in
         }
         // On a busy machine others may have been elected for another reason.
         cluster.make_leader(1);
-        propose(&cluster.hosts[&1], "b");
+        cluster.hosts[&1].propose(GROUP, NO_SLOT, Payload::from("b"), PATIENCE, |_| {});
         false
     });
     // Closing waits for the segment that is being filled.
@@ -210,8 +236,9 @@ fn t1_a_state_machine_that_does_not_come_back_gives_leadership_away() {
 fn t1_a_state_machine_that_never_comes_back_stops_its_node_and_the_others_go_on() {
     let (mut cluster, gate) = cluster_with_held_machine(SLOW_MS, STALLED_MS);
     gate.0.set_shut(true);
-    propose(&cluster.hosts[&1], "b");
+    let wanted = Wanted::default();
     cluster.wait_until("the node says that its machine stalled", |cluster| {
+        wanted.ask(cluster.leader());
         cluster.hosts[&1].is_stopped_by_disk()
     });
     let reason = cluster.hosts[&1].stopped_by_disk().expect("it says why");
