@@ -41,7 +41,6 @@ pub(crate) struct Group {
     pub(crate) feature_level: u32,
     applied: Index,
     log_time: LogTime,
-    checkpoints: Vec<Ticket>,
     pub(crate) comparison: Comparison,
     /// Jobs that the apply side was given with their entries: last index and bytes.
     jobs: VecDeque<(Index, usize)>,
@@ -66,7 +65,6 @@ impl Group {
             feature_level,
             applied,
             log_time: LogTime::default(),
-            checkpoints: Vec::new(),
             comparison: Comparison::default(),
             jobs: VecDeque::new(),
             jobs_bytes: 0,
@@ -157,7 +155,7 @@ impl Group {
                     }
                 }
             }
-            Event::ProposeCheckpoint(ticket) => self.checkpoints.push(ticket),
+            Event::ProposeCheckpoint(ticket) => self.requests.checkpoints.push_back(ticket),
             Event::Read { kind, tickets, deadline_tick } => {
                 if self.requests.reads_count + tickets.len() > around.limits.reads_max {
                     let busy = Answer::NotApplied(NotApplied::Busy("the group's queue of reads"));
@@ -250,7 +248,7 @@ impl Group {
     }
 
     fn propose_pending(&mut self, around: &Surroundings<'_>, answers: &mut Answers) {
-        for ticket in std::mem::take(&mut self.checkpoints) {
+        while let Some(ticket) = self.requests.checkpoints.pop_front() {
             let body = Depth::Content.body();
             if let Err(reason) = self.propose_own(around, CommandKind::Checkpoint, body, ticket) {
                 answers.push((ticket, Answer::NotApplied(reason)));

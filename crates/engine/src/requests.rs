@@ -45,6 +45,8 @@ pub(crate) struct PendingChange {
 pub(crate) struct Requests {
     pub(crate) pending: VecDeque<Proposal>,
     pub(crate) pending_bytes: usize,
+    /// Who asked for a checkpoint; each is proposed, or refused, in the group's next turn.
+    pub(crate) checkpoints: VecDeque<Ticket>,
     /// By the place in the log that decides them, not in the order of proposing: what an earlier office proposed may stand behind what
     /// this one does, since the log in between was overwritten.
     proposed: BTreeMap<LogPosition, Proposed>,
@@ -229,6 +231,7 @@ impl Requests {
     /// The replica stops: what was never proposed is `not_applied`, the rest is `unknown`.
     pub(crate) fn stop(&mut self, reason: &NotApplied, answers: &mut Answers) {
         self.refuse_pending(reason, answers);
+        answers.extend(self.checkpoints.drain(..).map(|ticket| (ticket, Answer::NotApplied(reason.clone()))));
         self.refuse_reads(reason, answers);
         for proposed in std::mem::take(&mut self.proposed).into_values() {
             let answer = match planted!(StepDownRefuses) {

@@ -75,6 +75,16 @@ fn e8_a_checkpoint_that_somebody_asks_for_hashes_everything_and_is_answered() {
 }
 
 #[test]
+fn e8_a_checkpoint_that_was_asked_for_is_answered_when_its_replica_stops_before_its_turn() {
+    let mut play = Play::new(Limits::default());
+    play.lead();
+    play.engine.handle_event(GROUP, Event::ProposeCheckpoint(Ticket(6)));
+    assert!(play.engine.remove_group(GROUP, &NotApplied::Stopping));
+    play.turn();
+    assert_eq!(play.answers.pop(), Some((Ticket(6), Answer::NotApplied(NotApplied::Stopping))));
+}
+
+#[test]
 fn e8_a_follower_tells_the_leader_what_it_found_and_judges_nothing() {
     let mut play = Play::new(Limits::default());
     play.handle(Event::Hashed(hash(1, 7)));
