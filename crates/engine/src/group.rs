@@ -155,7 +155,14 @@ impl Group {
                     }
                 }
             }
-            Event::ProposeCheckpoint(ticket) => self.requests.checkpoints.push_back(ticket),
+            Event::ProposeCheckpoint(ticket) => {
+                if self.requests.checkpoints.len() >= around.limits.pending_count_max {
+                    let busy = NotApplied::Busy("the group's queue of proposals");
+                    answers.push((ticket, Answer::NotApplied(busy)));
+                } else {
+                    self.requests.checkpoints.push_back(ticket);
+                }
+            }
             Event::Read { kind, tickets, deadline_tick } => {
                 if self.requests.reads_count + tickets.len() > around.limits.reads_max {
                     let busy = Answer::NotApplied(NotApplied::Busy("the group's queue of reads"));

@@ -45,7 +45,7 @@ pub(crate) struct PendingChange {
 pub(crate) struct Requests {
     pub(crate) pending: VecDeque<Proposal>,
     pub(crate) pending_bytes: usize,
-    /// Who asked for a checkpoint; each is proposed, or refused, in the group's next turn.
+    /// Who asked for a checkpoint; each is proposed, or refused, in the group's next turn. As many as `pending` may have.
     pub(crate) checkpoints: VecDeque<Ticket>,
     /// By the place in the log that decides them, not in the order of proposing: what an earlier office proposed may stand behind what
     /// this one does, since the log in between was overwritten.

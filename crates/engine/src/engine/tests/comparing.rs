@@ -85,6 +85,17 @@ fn e8_a_checkpoint_that_was_asked_for_is_answered_when_its_replica_stops_before_
 }
 
 #[test]
+fn e8_more_checkpoints_than_a_group_may_have_requests_in_one_turn_are_refused() {
+    let mut play = Play::new(Limits { pending_count_max: 1, ..Limits::default() });
+    play.lead();
+    play.engine.handle_event(GROUP, Event::ProposeCheckpoint(Ticket(6)));
+    play.handle(Event::ProposeCheckpoint(Ticket(7)));
+    assert!(matches!(play.answers.pop(), Some((Ticket(7), Answer::NotApplied(NotApplied::Busy(_))))));
+    play.handle(Event::ProposeCheckpoint(Ticket(8)));
+    assert_eq!(play.answers, [], "the first one had its turn");
+}
+
+#[test]
 fn e8_a_follower_tells_the_leader_what_it_found_and_judges_nothing() {
     let mut play = Play::new(Limits::default());
     play.handle(Event::Hashed(hash(1, 7)));
