@@ -29,7 +29,9 @@ impl Changes {
         mix.faults.retain(|fault, _| !self.without.contains(fault));
         mix.clients = mix.clients.min(self.clients_max.unwrap_or(u64::MAX)).max(1);
         mix.groups = mix.groups.min(self.groups_max.unwrap_or(u64::MAX)).max(1);
-        mix.safety_us = mix.safety_us.min(self.safety_ms_max.map_or(u64::MAX, |ms| ms.saturating_mul(1_000)));
+        let safety_us_max = self.safety_ms_max.map_or(u64::MAX, |ms| ms.saturating_mul(1_000));
+        mix.safety_us = mix.safety_us.min(safety_us_max);
+        mix.safety_us_max = mix.safety_us_max.min(safety_us_max);
         if self.good_network {
             mix.quality = mix.calm_quality();
         }
@@ -117,7 +119,7 @@ fn smaller(changes: &Changes, seed: u64, width: Width) -> Vec<Changes> {
     for part in [1, mix.clients / 2, mix.clients - 1] {
         step(&|changed| changed.clients_max = Some(part.max(1)));
     }
-    let safety_ms = mix.safety_us / 1_000;
+    let safety_ms = mix.safety_us_max / 1_000;
     for part in [safety_ms / 2, safety_ms * 9 / 10] {
         step(&|changed| changed.safety_ms_max = Some(part));
     }
@@ -148,7 +150,7 @@ mod tests {
         let is_rich = |mix: &Mix| mix.groups > 8 && mix.faults.contains_key(&Fault::Kill);
         let seed = (0..).find(|seed| is_rich(&Mix::draw(*seed, wide))).expect("many are");
         let broken = |mix: &Mix| match mix.faults.contains_key(&Fault::Kill) {
-            true if mix.groups >= 3 && mix.clients >= 2 && mix.safety_us >= 1_000_000 => Some("that one"),
+            true if mix.groups >= 3 && mix.clients >= 2 && mix.safety_us_max >= 1_000_000 => Some("that one"),
             true => Some("another one"),
             false => None,
         };
@@ -158,7 +160,7 @@ mod tests {
         assert_eq!(told.last(), Some(&least));
         let mix = least.mix(seed, wide);
         assert_eq!((mix.faults.len(), mix.groups, mix.clients), (1, 3, 2));
-        assert!((1_000_000..1_200_000).contains(&mix.safety_us) && mix.quality == mix.calm_quality());
+        assert!((1_000_000..1_200_000).contains(&mix.safety_us_max) && mix.quality == mix.calm_quality());
         assert_eq!(minimise(seed, wide, &Changes::default(), |_| None, |_| ()), None);
     }
 
@@ -172,6 +174,6 @@ mod tests {
             assert!(steps < 200);
         }
         let mix = changes.mix(3, Width::Default);
-        assert_eq!((mix.faults.len(), mix.clients, mix.groups, mix.safety_us), (0, 1, 1, 0));
+        assert_eq!((mix.faults.len(), mix.clients, mix.groups, mix.safety_us_max), (0, 1, 1, 0));
     }
 }

@@ -30,6 +30,6 @@ pub mod summary;
 pub mod transcript;
 pub mod world;
 
-pub use mix::{Fault, Mix, Scripted, Width};
+pub use mix::{Fault, LEAST, Least, Mix, Scripted, Width};
 pub use transcript::Transcript;
 pub use world::{Report, run, run_with};

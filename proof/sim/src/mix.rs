@@ -173,6 +173,23 @@ pub enum Width {
     Wide,
 }
 
+/// What a run must have seen before a phase of it ends: seeds differ much in how fast things happen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Least {
+    /// Faults.
+    pub faults: u64,
+    /// Operations of clients in the safety phase.
+    pub operations_in_safety: u64,
+    /// The same and those of the calm phase.
+    pub operations: u64,
+}
+
+/// What each seed comes to that breaks no promise.
+pub const LEAST: Least = Least { faults: 20, operations_in_safety: 500, operations: 2_000 };
+/// Longest safety phase, in microseconds: seeds whose groups hardly ever have a leader do their operations in the calm. The kind of fault that is drawn
+/// most rarely comes twenty times within this.
+const SAFETY_US_MAX: u64 = 60_000_000;
+
 /// One run's parameters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mix {
@@ -192,8 +209,12 @@ pub struct Mix {
     pub patience_ticks: u64,
     /// Keys per group: few, so that operations meet.
     pub keys: u64,
-    /// Virtual time of the safety phase in microseconds.
+    /// Virtual time of the safety phase in microseconds, at least …
     pub safety_us: u64,
+    /// … and at most, where it takes longer to come to [`Mix::least`].
+    pub safety_us_max: u64,
+    /// What the run goes on for.
+    pub least: Least,
     /// What happens from time to time, with the mean time between two of a kind in microseconds.
     pub faults: BTreeMap<Fault, u64>,
     /// The network between faults.
@@ -271,6 +292,8 @@ impl Mix {
             patience_ticks: random.between(30, 100),
             keys: random.between(2, 6),
             safety_us: random.between(4_200_000, 6_800_000),
+            safety_us_max: SAFETY_US_MAX,
+            least: LEAST,
             faults,
             quality: Quality {
                 loss_per_mille: if random.per_mille(700) { random.between(0, 300) / 2 } else { 0 },

@@ -5,15 +5,12 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use crate::mix::Fault;
+use crate::mix::{Fault, LEAST};
 use crate::world::Report;
 
-/// Averages of fewer seeds say little: they are printed, not judged. Seeds differ much, by some 1,300 operations around 2,300: with twenty
-/// of them one run in seven has less than [`OPERATIONS_MIN`] by mere chance, with so many not one in ten thousand.
+/// Shares of fewer seeds say little: they are printed, not judged.
 pub const JUDGED_SEEDS_MIN: usize = 300;
 
-const OPERATIONS_MIN: f64 = 2_000.0;
-const FAULTS_MIN: f64 = 20.0;
 /// Of a hundred seeds so many kill the leader of a sleeping group. Groups may sleep in every fourth seed only.
 const SLEEPING_MIN: f64 = 2.0;
 /// Of a hundred seeds so many install a snapshot.
@@ -36,44 +33,52 @@ struct Figure {
     what: String,
     value: f64,
     unit: &'static str,
-    /// Less than this is too little.
+    /// Less than this is too little, …
     least: Option<f64>,
+    /// … with fewer seeds than [`JUDGED_SEEDS_MIN`], too.
+    is_of_each: bool,
 }
 
 impl Summary {
     /// Adds up what seeds did.
     pub fn of(reports: &[Report]) -> Summary {
         let seeds = reports.len();
-        let mean = |what: String, part: &dyn Fn(&Report) -> u64, least| {
+        let mean = |what: String, part: &dyn Fn(&Report) -> u64| {
             let value = reports.iter().map(part).sum::<u64>() as f64 / seeds.max(1) as f64;
-            Figure { what, value, unit: "", least }
+            Figure { what, value, unit: "", least: None, is_of_each: false }
         };
-        let average = |what: &str, part: fn(&Report) -> u64, least| mean(what.to_owned(), &part, least);
+        let average = |what: &str, part: fn(&Report) -> u64| mean(what.to_owned(), &part);
+        let fewest = |what: &str, part: fn(&Report) -> u64, least: u64| {
+            let value = reports.iter().map(part).min().unwrap_or_default() as f64;
+            Figure { what: what.to_owned(), value, unit: "", least: Some(least as f64), is_of_each: true }
+        };
         let most = |what: &str, part: fn(&Report) -> u64, unit| {
             let value = reports.iter().map(part).max().unwrap_or_default() as f64;
-            Figure { what: what.to_owned(), value, unit, least: None }
+            Figure { what: what.to_owned(), value, unit, least: None, is_of_each: false }
         };
         let share = |what: &str, part: fn(&Report) -> u64, least| {
             let some = reports.iter().filter(|report| part(report) > 0).count();
             let value = 100.0 * some as f64 / seeds.max(1) as f64;
-            Figure { what: what.to_owned(), value, unit: " %", least }
+            Figure { what: what.to_owned(), value, unit: " %", least, is_of_each: false }
         };
         let mut figures = vec![
-            average("operations per seed", |report| report.operations, Some(OPERATIONS_MIN)),
-            average("  acknowledged writes", |report| report.acknowledged, None),
-            average("operations refused", |report| report.refused, None),
-            average("operations of unknown fate", |report| report.unknown, None),
-            average("faults per seed", Report::faults_in_all, Some(FAULTS_MIN)),
+            average("operations per seed", |report| report.operations),
+            fewest("  fewest of a seed", |report| report.operations, LEAST.operations),
+            average("  acknowledged writes", |report| report.acknowledged),
+            average("operations refused", |report| report.refused),
+            average("operations of unknown fate", |report| report.unknown),
+            average("faults per seed", Report::faults_in_all),
+            fewest("  fewest of a seed", Report::faults_in_all, LEAST.faults),
         ];
         let kinds = Fault::all().map(|fault| {
             let count = move |report: &Report| report.faults.get(&fault).copied().unwrap_or(0);
-            mean(format!("  {fault}"), &count, None)
+            mean(format!("  {fault}"), &count)
         });
         figures.extend(kinds);
         figures.extend([
-            average("processes killed", |report| report.crashes, None),
-            average("  in the middle of disk work", |report| report.crashes_in_the_middle, None),
-            average("suspicions per seed", |report| report.suspicions, None),
+            average("processes killed", |report| report.crashes),
+            average("  in the middle of disk work", |report| report.crashes_in_the_middle),
+            average("suspicions per seed", |report| report.suspicions),
             share(
                 "seeds that installed a snapshot",
                 |report| report.snapshots_installed,
@@ -84,11 +89,11 @@ impl Summary {
                 |report| report.sleeping_leaders_killed,
                 Some(SLEEPING_MIN),
             ),
-            average("membership changes proposed", |report| report.changes_proposed, None),
-            average("replicas that joined", |report| report.joins, None),
-            average("frames refused", |report| report.frames_refused, None),
-            average("hellos refused", |report| report.hellos_refused, None),
-            average("replicas condemned", |report| report.condemned, None),
+            average("membership changes proposed", |report| report.changes_proposed),
+            average("replicas that joined", |report| report.joins),
+            average("frames refused", |report| report.frames_refused),
+            average("hellos refused", |report| report.hellos_refused),
+            average("replicas condemned", |report| report.condemned),
             share("seeds with an outcast that came back", |report| report.outcasts_back, None),
             share("seeds that recycled a segment", |report| report.segments_recycled, Some(RECYCLING_MIN)),
             share("seeds that finished a cut installation", |report| report.installations_finished, None),
@@ -118,23 +123,24 @@ impl Summary {
 
     /// What the seeds did too little of; nothing when there are too few of them to say.
     pub fn shortfalls(&self) -> Vec<String> {
-        let is_judged = self.seeds >= JUDGED_SEEDS_MIN;
+        let is_enough = self.seeds >= JUDGED_SEEDS_MIN;
+        let is_judged = |figure: &&Figure| is_enough || figure.is_of_each;
         let too_little = |figure: &&Figure| figure.least.is_some_and(|least| figure.value < least);
         let describe = |figure: &Figure| {
-            let Figure { what, value, unit, least } = figure;
+            let Figure { what, value, unit, least, .. } = figure;
             format!(
                 "{}: {value:.1}{unit}, at least {:.1}{unit} are needed",
                 what.trim(),
                 least.unwrap_or(0.0)
             )
         };
-        self.figures.iter().filter(|_| is_judged).filter(too_little).map(describe).collect()
+        self.figures.iter().filter(is_judged).filter(too_little).map(describe).collect()
     }
 }
 
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for Figure { what, value, unit, least } in &self.figures {
+        for Figure { what, value, unit, least, .. } in &self.figures {
             write!(f, "{what:38} {value:9.1}{unit}")?;
             match least {
                 Some(least) => writeln!(f, "  (at least {least:.0})")?,
@@ -142,7 +148,7 @@ impl fmt::Display for Summary {
             }
         }
         if self.seeds < JUDGED_SEEDS_MIN {
-            writeln!(f, "{} seeds are too few to be judged by these figures", self.seeds)?;
+            writeln!(f, "{} seeds are too few to be judged by their shares", self.seeds)?;
         }
         write!(f, "trace {:016x}", self.trace)
     }
@@ -165,15 +171,21 @@ mod tests {
     }
 
     #[test]
-    fn seeds_that_do_too_little_are_a_failure_and_few_seeds_are_not_judged() {
+    fn seeds_that_do_too_little_are_a_failure_and_shares_of_few_seeds_are_not_judged() {
         let good: Vec<Report> = (0..JUDGED_SEEDS_MIN as u64).map(enough).collect();
         assert_eq!(Summary::of(&good).shortfalls(), Vec::<String>::new());
         let idle: Vec<Report> = good.iter().map(|_| Report::default()).collect();
         assert_eq!(Summary::of(&idle).shortfalls().len(), 5, "each minimum by itself");
-        assert_eq!(Summary::of(&idle[1..]).shortfalls(), Vec::<String>::new(), "too few to say anything");
+        assert_eq!(Summary::of(&idle[1..]).shortfalls().len(), 2, "what each seed must do by itself");
         for cut in [
             |report: &mut Report| report.operations = 1_999,
             |report: &mut Report| _ = report.faults.remove(&Fault::Partition),
+        ] {
+            let mut reports = good[..20].to_vec();
+            cut(&mut reports[7]);
+            assert_eq!(Summary::of(&reports).shortfalls().len(), 1);
+        }
+        for cut in [
             |report: &mut Report| report.sleeping_leaders_killed = 0,
             |report: &mut Report| report.snapshots_installed = 0,
             |report: &mut Report| report.segments_recycled = 0,

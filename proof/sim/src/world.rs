@@ -13,6 +13,7 @@ mod lies;
 mod links;
 mod nonsense;
 mod operators;
+mod phases;
 mod probe;
 mod requests;
 mod slow_disks;
@@ -50,12 +51,6 @@ use snapshots::Transfer;
 
 /// In the calm every group takes a write within so many election timeouts.
 const WRITTEN_ELECTIONS: u64 = 10;
-/// The calm phase must bring everything back within so many election timeouts.
-const CALM_ELECTIONS: u64 = 45;
-/// At the end of the calm phase nobody asks for anything for so many election timeouts: then all replicas must be at the same place.
-const QUIET_ELECTIONS: u64 = 12;
-/// What was asked for before has had its time when so many are left.
-const RESTED_ELECTIONS: u64 = 8;
 /// The wall clock at the beginning.
 const UNIX_MS: u64 = 1_700_000_000_000;
 
@@ -247,6 +242,8 @@ enum Action {
     /// A node is taken away, and this is what became of it (promise P7).
     Probe,
     Probed,
+    /// Nobody asks for anything any more.
+    Quiet,
     /// Nobody has asked for anything for a while.
     Rested,
 }
@@ -305,6 +302,9 @@ struct World {
     checks: Checks,
     report: Report,
     calm: bool,
+    calm_us: u64,
+    /// Since when nobody asks for anything.
+    quiet_us: Option<u64>,
     /// Groups that are to take a write.
     owed: Owed,
     links: BTreeMap<(usize, usize), Link>,
@@ -385,6 +385,8 @@ impl World {
             marks: Marks::default(),
             real: None,
             transcript: None,
+            calm_us: 0,
+            quiet_us: None,
         }
     }
 
@@ -420,10 +422,8 @@ impl World {
         }
         self.after(1, Action::Operate);
         self.after(self.mix.safety_us, Action::Calm);
-        let end = self.end_us();
-        self.after(end - RESTED_ELECTIONS * ELECTION_US, Action::Rested);
         while let Some(Reverse((at, id, place))) = self.calendar.pop() {
-            if at > end {
+            if at > self.end_us() {
                 break;
             }
             let Some(action) = self.actions[place].take() else { continue };
@@ -514,7 +514,11 @@ impl World {
             }
             Action::Operate => self.operate(),
             Action::Forget { node, boot, group, replica } => self.forget_replica(node, boot, group, replica),
-            Action::Calm => self.calm_down(),
+            Action::Calm => self.end_safety(),
+            Action::Quiet => {
+                self.fall_silent();
+                Ok(())
+            }
             Action::Script(scripted) => {
                 self.script(scripted);
                 Ok(())
@@ -555,16 +559,6 @@ impl World {
         self.report.segments_recycled =
             self.nodes.iter().map(|node| node.segments_recycled + running(node)).sum();
         (self.report, self.transcript.map(RefCell::into_inner))
-    }
-
-    /// When the run ends.
-    fn end_us(&self) -> u64 {
-        self.mix.safety_us + CALM_ELECTIONS * ELECTION_US
-    }
-
-    /// Whether nobody asks for anything any more.
-    fn is_quiet(&self) -> bool {
-        self.now_us + QUIET_ELECTIONS * ELECTION_US >= self.end_us()
     }
 
     fn now(&self, node: usize) -> Now {

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use mraft::slow_disk::Patience;
 use mraft_sim::check::promise;
-use mraft_sim::{Mix, Report, Scripted, Width, run};
+use mraft_sim::{Least, Mix, Report, Scripted, Width, run};
 
 const SECOND_US: u64 = 1_000_000;
 
@@ -31,6 +31,7 @@ fn with_slow_leader(seed: u64, for_us: u64, patience: Patience) -> Report {
         think_us_max: 50_000,
         disk_us_max: 6_000,
         safety_us: 45 * SECOND_US,
+        least: Least::default(),
         faults: BTreeMap::new(),
         quality: drawn.calm_quality(),
         install_crash_per_mille: 0,

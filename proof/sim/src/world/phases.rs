@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! When the phases of a run end: not before it has come to what its mix wants at least ([`crate::mix::Least`]).
+
+use super::{Action, ELECTION_US, World};
+use crate::check::Broken;
+
+/// A phase that has not come to enough goes on for so long.
+const LONGER_US: u64 = 100_000;
+/// Clients ask for so many election timeouts of the calm at least: until the probe is over.
+const CLIENTS_ELECTIONS: u64 = 28;
+/// The calm must bring everything back within so many election timeouts: then nobody asks for anything any more …
+const BACK_ELECTIONS: u64 = 33;
+/// … for so many: then all replicas must be at the same place.
+const QUIET_ELECTIONS: u64 = 12;
+/// What was asked for before has had its time after so many of them.
+const RESTED_ELECTIONS: u64 = 4;
+/// Clients of whom few are left may take longer than the calm for what is missing. Longer than this nobody waits for them.
+const BACK_ELECTIONS_MAX: u64 = 600;
+
+impl World {
+    /// Lets everything heal, if enough has happened.
+    pub(super) fn end_safety(&mut self) -> Result<(), Broken> {
+        let least = self.mix.least;
+        let is_enough = self.report.faults_in_all() >= least.faults
+            && self.report.operations >= least.operations_in_safety;
+        if !is_enough && self.now_us + LONGER_US <= self.mix.safety_us_max {
+            self.after(LONGER_US, Action::Calm);
+            return Ok(());
+        }
+        self.calm_us = self.now_us;
+        self.after(BACK_ELECTIONS * ELECTION_US, Action::Quiet);
+        self.calm_down()
+    }
+
+    /// Ends the calm, if enough was done.
+    pub(super) fn fall_silent(&mut self) {
+        if !self.has_done_enough() && self.now_us < self.calm_us + BACK_ELECTIONS_MAX * ELECTION_US {
+            self.after(LONGER_US, Action::Quiet);
+            return;
+        }
+        self.quiet_us = Some(self.now_us);
+        self.after(RESTED_ELECTIONS * ELECTION_US, Action::Rested);
+    }
+
+    fn has_done_enough(&self) -> bool {
+        self.report.operations >= self.mix.least.operations
+    }
+
+    /// Whether clients ask for nothing more.
+    pub(super) fn are_clients_done(&self) -> bool {
+        let is_late = self.calm && self.now_us >= self.calm_us + CLIENTS_ELECTIONS * ELECTION_US;
+        self.is_quiet() || is_late && self.has_done_enough()
+    }
+
+    /// Whether nobody asks for anything any more.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.quiet_us.is_some()
+    }
+
+    /// When the run ends, as far as that is known.
+    pub(super) fn end_us(&self) -> u64 {
+        self.quiet_us.map_or(u64::MAX, |since_us| since_us + QUIET_ELECTIONS * ELECTION_US)
+    }
+}
