@@ -4,18 +4,30 @@
 //! product in an LSM tree. Its tree knows the real file system only, so such a run uses a directory there, and processes are killed and
 //! power is never cut: what was written stays.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use mraft::machines::StateMachine;
 use mraft_disk::{Disk, MemoryDisk, RealDisk};
 use mraft_kv::{Caches, KvMachine, KvOptions, MemoryKv, MemoryOptions};
+use tempfile::TempDir;
 
 use crate::mix::Own;
 use crate::node::DATA;
 
 const BLOCK_CACHE_BYTES: u64 = 1 << 20;
 const OPEN_FILES_MAX: usize = 64;
+
+/// A file system in memory, where there is one: no power is cut, so nothing is lost with it, and no seed waits for a disk. A run takes less
+/// than a megabyte there.
+const IN_MEMORY: &str = "/dev/shm";
+const PREFIX: &str = "mraft-sim-";
+
+/// A directory for the nodes of one run.
+pub fn make_directory() -> io::Result<TempDir> {
+    TempDir::with_prefix_in(PREFIX, IN_MEMORY).or_else(|_| TempDir::with_prefix(PREFIX))
+}
 
 /// A node's directory on the real file system.
 #[derive(Clone, Debug)]

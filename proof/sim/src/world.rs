@@ -41,7 +41,7 @@ use crate::mix::{Fault, Mix, Scripted, TICK_US};
 use crate::network::Network;
 use crate::node::{ELECTION_TICKS, Node, Process};
 use crate::random::{Concern, Random};
-use crate::stores::RealStore;
+use crate::stores::{self, RealStore};
 use crate::transcript::Transcript;
 use atlas::Atlas;
 use links::Link;
@@ -392,8 +392,8 @@ impl World {
 
     /// Gives each node a directory on the real file system.
     fn use_real_stores(&mut self) -> Result<(), Broken> {
-        let directory = TempDir::with_prefix("mraft-sim-");
-        let directory = directory.map_err(|error| Broken::new(promise::RUNS, error.to_string()))?;
+        let directory =
+            stores::make_directory().map_err(|error| Broken::new(promise::RUNS, error.to_string()))?;
         for node in &mut self.nodes {
             node.real = Some(RealStore::new(directory.path().join(node.id.to_string())));
         }

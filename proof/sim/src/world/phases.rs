@@ -2,13 +2,14 @@
 
 //! When the phases of a run end: not before it has come to what its mix wants at least ([`crate::mix::Least`]).
 
+use super::probe::{AWAY_ELECTIONS, PROBE_ELECTIONS};
 use super::{Action, ELECTION_US, World};
 use crate::check::Broken;
 
 /// A phase that has not come to enough goes on for so long.
 const LONGER_US: u64 = 100_000;
 /// Clients ask for so many election timeouts of the calm at least: until the probe is over.
-const CLIENTS_ELECTIONS: u64 = 28;
+const CLIENTS_ELECTIONS: u64 = PROBE_ELECTIONS + AWAY_ELECTIONS + 1;
 /// The calm must bring everything back within so many election timeouts: then nobody asks for anything any more …
 const BACK_ELECTIONS: u64 = 33;
 /// … for so many: then all replicas must be at the same place.
@@ -51,6 +52,14 @@ impl World {
     pub(super) fn are_clients_done(&self) -> bool {
         let is_late = self.calm && self.now_us >= self.calm_us + CLIENTS_ELECTIONS * ELECTION_US;
         self.is_quiet() || is_late && self.has_done_enough()
+    }
+
+    /// How long a client of the calm has nothing to do: until the probe, when all groups took a write. More operations of a healthy cluster
+    /// find nothing.
+    pub(super) fn rest_us(&self) -> u64 {
+        let has_time = self.calm && self.has_done_enough() && self.owed.is_empty();
+        let probe_us = self.calm_us + PROBE_ELECTIONS * ELECTION_US;
+        if has_time { probe_us.saturating_sub(self.now_us) } else { 0 }
     }
 
     /// Whether nobody asks for anything any more.

@@ -11,13 +11,13 @@ use super::{Action, ELECTION_US, World};
 use crate::check::{Broken, calm};
 
 /// In the calm, when operators have put everything right again, a node is taken away for so long.
-const PROBE_ELECTIONS: u64 = 20;
+pub(super) const PROBE_ELECTIONS: u64 = 20;
 /// Within so many election timeouts after that each group takes a write.
 pub(super) const GAP_ELECTIONS: u64 = 3;
 /// With fewer clients nobody asks when a group could answer.
 const CLIENTS_PER_GROUP: u64 = 2;
 /// The node is away for so long.
-const AWAY_ELECTIONS: u64 = 6;
+pub(super) const AWAY_ELECTIONS: u64 = 6;
 /// A voter that lacks more entries than this is being caught up: its group lacks something.
 const LAG_ENTRIES_MAX: u64 = 20;
 
@@ -41,6 +41,11 @@ impl Owed {
         if asked_us >= self.since_us && self.groups.remove(&group) {
             self.longest_us = self.longest_us.max(now_us - self.since_us);
         }
+    }
+
+    /// Whether all of them have.
+    pub(super) fn is_empty(&self) -> bool {
+        self.groups.is_empty()
     }
 
     /// One that owes a write, by a number.

@@ -212,7 +212,7 @@ impl World {
         // In the calm each group must have taken a write soon.
         let longest =
             if self.calm { self.mix.think_us_max.min(CALM_THINK_US_MAX) } else { self.mix.think_us_max };
-        let wait = self.random.load.between(100, longest);
+        let wait = self.random.load.between(100, longest) + self.rest_us();
         self.after(wait, Action::Client(client));
         Ok(())
     }
