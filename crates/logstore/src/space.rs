@@ -107,9 +107,14 @@ impl Space {
         Ok(())
     }
 
+    /// Whether there are more files than a log keeps that does not need them.
+    pub(crate) fn has_too_many(&self) -> bool {
+        self.uses.len() + self.free.len() > self.kept_max
+    }
+
     /// Deletes one file that is too many; `false` when there is none.
     pub(crate) fn shrink(&mut self) -> Result<bool, LogError> {
-        if self.free.len() <= FREE_TARGET || self.uses.len() + self.free.len() <= self.kept_max {
+        if self.free.len() <= FREE_TARGET || !self.has_too_many() {
             return Ok(false);
         }
         if let Some(file) = self.free.pop_front() {

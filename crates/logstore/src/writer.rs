@@ -439,15 +439,16 @@ impl SegmentLog {
         if self.space.shrink()? {
             return Ok(true);
         }
-        if self.space.free.len() >= FREE_TARGET {
-            return Ok(false);
-        }
-        if self.active.is_some() && self.oldest_needed() > self.oldest_written {
-            // Files wait only for a synced batch to say that they are free.
+        let has_spares = self.space.free.len() >= FREE_TARGET;
+        if (!has_spares || self.space.has_too_many())
+            && self.active.is_some()
+            && self.oldest_needed() > self.oldest_written
+        {
+            // Files wait only for a synced batch to say that they are free, and nobody may write one for long.
             self.write_seal()?;
             return Ok(true);
         }
-        if self.space.lends {
+        if has_spares || self.space.lends {
             return Ok(false);
         }
         match self.space.prepare_step() {

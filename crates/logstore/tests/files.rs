@@ -60,6 +60,23 @@ fn a_log_that_grows_and_shrinks_in_turn_fills_its_files_once() {
 }
 
 #[test]
+fn an_idle_log_gives_back_what_its_last_batch_let_go() {
+    let disk = MemoryDisk::new();
+    let options = support::options(1).with_segments_kept_max(7);
+    let mut log =
+        SegmentLog::open(Arc::new(disk.clone()), support::DIRECTORY.as_ref(), options).expect("opens");
+    apply(&mut log, &Op::Add(vec![1])).expect("legal");
+    let next = grow(&mut log, 2, 12);
+    // Both spare files are there, so it needs none of those that the last batch let go.
+    while log.maintain().expect("legal") {}
+    let_go(&mut log, next);
+    assert_eq!(files(&disk).len(), 7, "nobody has to write something before room is given back");
+    let batches = log.durable_seq();
+    assert!(!log.maintain().expect("legal"));
+    assert_eq!(log.durable_seq(), batches, "it rests");
+}
+
+#[test]
 fn l5_on_a_full_disk_a_segment_that_waits_for_a_seal_is_freed_before_anything_is_carried() {
     let disk = MemoryDisk::new();
     let mut log = open(&disk, 1).expect("opens");
