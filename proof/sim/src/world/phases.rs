@@ -16,7 +16,7 @@ const BACK_ELECTIONS: u64 = 33;
 const QUIET_ELECTIONS: u64 = 12;
 /// What was asked for before has had its time after so many of them.
 const RESTED_ELECTIONS: u64 = 4;
-/// Clients of whom few are left may take longer than the calm for what is missing. Longer than this nobody waits for them.
+/// Few clients take longer for what is missing, and a log for very many files. Longer than this nobody waits for them.
 const BACK_ELECTIONS_MAX: u64 = 600;
 
 impl World {
@@ -34,9 +34,16 @@ impl World {
         self.calm_down()
     }
 
-    /// Ends the calm, if enough was done.
+    /// Ends the calm, if enough was done. A log that grew long while its disk hung gives its files back one by one.
     pub(super) fn fall_silent(&mut self) {
-        if !self.has_done_enough() && self.now_us < self.calm_us + BACK_ELECTIONS_MAX * ELECTION_US {
+        let is_tidying = self
+            .nodes
+            .iter()
+            .filter_map(|node| node.process.as_ref())
+            .any(|process| process.log_more_to_tidy);
+        if (is_tidying || !self.has_done_enough())
+            && self.now_us < self.calm_us + BACK_ELECTIONS_MAX * ELECTION_US
+        {
             self.after(LONGER_US, Action::Quiet);
             return;
         }
