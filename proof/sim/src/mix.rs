@@ -186,8 +186,8 @@ pub struct Least {
 
 /// What each seed comes to that breaks no promise.
 pub const LEAST: Least = Least { faults: 20, operations_in_safety: 500, operations: 2_000 };
-/// Longest safety phase, in microseconds: seeds whose groups hardly ever have a leader do their operations in the calm. The kind of fault that is drawn
-/// most rarely comes twenty times within this.
+/// Longest safety phase, in microseconds: seeds whose groups hardly ever have a leader do their operations in the calm. Hardly one seed in
+/// a million draws so few kinds of faults that it does not come to enough of them within this.
 const SAFETY_US_MAX: u64 = 60_000_000;
 
 /// One run's parameters.

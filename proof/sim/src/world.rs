@@ -302,6 +302,7 @@ struct World {
     checks: Checks,
     report: Report,
     calm: bool,
+    /// When everything healed.
     calm_us: u64,
     /// Since when nobody asks for anything.
     quiet_us: Option<u64>,
