@@ -16,7 +16,8 @@ const SCAN_LIMIT: usize = 3;
 /// So many values of a thousand are long: as many entries as a leader keeps for a follower fit one batch of the simulated log, which is
 /// smaller than what the consensus core may want written at once (`durability.rs`).
 const LONG_PER_MILLE: u64 = 30;
-const LONG_BYTES_MAX: u64 = 2_500;
+/// Of all values of one command.
+const LONG_BYTES_MAX: u64 = 1_500;
 
 /// What a client does.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,6 +94,7 @@ pub fn draw(mix: &Mix, random: &mut Random, series: u64, group: GroupId, model: 
         }
         46..=51 => {
             let keys: Vec<Vec<u8>> = (0..random.between(2, 4)).map(|_| key(random)).collect();
+            value.truncate(LONG_BYTES_MAX as usize / keys.len());
             let conditions: Vec<Condition> = keys
                 .iter()
                 .map(|_| if random.per_mille(200) { Condition::Exists } else { Condition::None })

@@ -73,6 +73,8 @@ pub struct Node {
     pub outcast: Option<String>,
     /// No process can open its directory.
     pub is_unreadable: bool,
+    /// An operator stopped it for good: it comes back with an empty directory once its peers have forgotten it.
+    pub is_put_away: bool,
     /// Something happened to its directory that no disk does by itself: what it holds may not be what was written.
     pub is_hurt: bool,
     /// By place, the directories of nodes that remember a start of this node which its directory did not go through: it is an old copy.
@@ -229,6 +231,7 @@ impl Node {
             is_gone: false,
             outcast: None,
             is_unreadable: false,
+            is_put_away: false,
             is_hurt: false,
             is_old_for: BTreeMap::new(),
             slow: None,

@@ -484,7 +484,7 @@ impl World {
                 let own = &self.nodes[node];
                 if own.away_until_us > self.now_us {
                     self.after(own.away_until_us - self.now_us, Action::Restart(node, boot));
-                } else if own.boot == boot && own.process.is_none() && !own.is_gone {
+                } else if own.boot == boot && own.process.is_none() && !own.is_gone && !own.is_put_away {
                     self.start(node)?;
                 }
                 Ok(())

@@ -472,7 +472,10 @@ impl World {
                 self.end_process(node, None);
             }
             self.nodes[node].faulty = Default::default();
-            if self.nodes[node].process.is_none() && !self.nodes[node].is_gone {
+            if self.nodes[node].process.is_none()
+                && !self.nodes[node].is_gone
+                && !self.nodes[node].is_put_away
+            {
                 self.start(node)?;
             }
         }

@@ -272,8 +272,8 @@ impl World {
         others.all(|boot| boot.is_some_and(|boot| boot >= starts))
     }
 
-    /// A node of no use that no group lists any more begins anew, once everybody was told that its id is free: everybody but those whose
-    /// directories no process can open, which will remember nobody.
+    /// A node of no use that no group lists any more begins anew, once everybody was told that its id is free: everybody but those that
+    /// will remember nobody: whose directories no process can open, and those that are put away themselves.
     fn bring_back_outcasts(&mut self) -> Result<(), Broken> {
         for node in 0..self.nodes.len() {
             if self.nodes[node].is_gone || self.nodes[node].outcast.is_none() {
@@ -296,12 +296,18 @@ impl World {
                     membership.replica_on(id).is_none() && committed == Some(false)
                 })
             });
+            let remembers = |own: &Node| !own.is_gone && !own.is_unreadable && !own.is_put_away;
             let others_run = (0..self.nodes.len())
-                .filter(|at| *at != node && !self.nodes[*at].is_gone && !self.nodes[*at].is_unreadable)
+                .filter(|at| *at != node && remembers(&self.nodes[*at]))
                 .all(|at| self.nodes[at].process.is_some());
             if !all_are_there || !others_run {
                 continue;
             }
+            // First of all: whoever has forgotten it would talk to it, and hear of directories of others that are no more.
+            if self.nodes[node].process.is_some() {
+                self.end_process(node, None);
+            }
+            self.nodes[node].is_put_away = true;
             for other in (0..self.nodes.len()).filter(|at| *at != node) {
                 let table = self.nodes[other].process.as_ref().and_then(|process| process.table.as_ref());
                 let forgotten = table.map_or(Ok(()), |table| table.forget(id));
@@ -316,12 +322,9 @@ impl World {
             }
             self.say(|| format!("node {id} comes back with an empty directory"));
             self.report.outcasts_back += 1;
-            if self.nodes[node].process.is_some() {
-                self.end_process(node, None);
-            } else {
-                let boot = self.nodes[node].boot;
-                self.after(1, Action::Restart(node, boot));
-            }
+            self.nodes[node].is_put_away = false;
+            let boot = self.nodes[node].boot;
+            self.after(1, Action::Restart(node, boot));
             self.nodes[node].disk = MemoryDisk::new();
             self.nodes[node].copy = None;
             self.nodes[node].founding.clear();
