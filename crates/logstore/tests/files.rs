@@ -21,6 +21,16 @@ fn files(disk: &MemoryDisk) -> Vec<PathBuf> {
     disk.files().into_iter().map(|(path, _)| path).filter(|path| path.extension().is_some()).collect()
 }
 
+/// A new log of one replica that keeps so many files.
+fn log_that_keeps(segments: usize) -> (MemoryDisk, SegmentLog) {
+    let disk = MemoryDisk::new();
+    let options = support::options(1).with_segments_kept_max(segments);
+    let mut log =
+        SegmentLog::open(Arc::new(disk.clone()), support::DIRECTORY.as_ref(), options).expect("opens");
+    apply(&mut log, &Op::Add(vec![1])).expect("legal");
+    (disk, log)
+}
+
 /// A log that grows until `segments` are in use, from this entry on; the next one.
 fn grow(log: &mut SegmentLog, mut next: u64, segments: u64) -> u64 {
     while log.status().segments_live < segments {
@@ -38,11 +48,7 @@ fn let_go(log: &mut SegmentLog, next: u64) {
 
 #[test]
 fn a_log_that_grows_and_shrinks_in_turn_fills_its_files_once() {
-    let disk = MemoryDisk::new();
-    let options = support::options(1).with_segments_kept_max(7);
-    let mut log =
-        SegmentLog::open(Arc::new(disk.clone()), support::DIRECTORY.as_ref(), options).expect("opens");
-    apply(&mut log, &Op::Add(vec![1])).expect("legal");
+    let (disk, mut log) = log_that_keeps(7);
     let mut next = grow(&mut log, 2, 5);
     let_go(&mut log, next);
     let first = files(&disk);
@@ -61,11 +67,7 @@ fn a_log_that_grows_and_shrinks_in_turn_fills_its_files_once() {
 
 #[test]
 fn an_idle_log_gives_back_what_its_last_batch_let_go() {
-    let disk = MemoryDisk::new();
-    let options = support::options(1).with_segments_kept_max(7);
-    let mut log =
-        SegmentLog::open(Arc::new(disk.clone()), support::DIRECTORY.as_ref(), options).expect("opens");
-    apply(&mut log, &Op::Add(vec![1])).expect("legal");
+    let (disk, mut log) = log_that_keeps(7);
     let next = grow(&mut log, 2, 12);
     // Both spare files are there, so it needs none of those that the last batch let go.
     while log.maintain().expect("legal") {}

@@ -239,6 +239,8 @@ enum Action {
     },
     /// By now every group must have taken a write in the calm.
     WrittenByNow,
+    /// By now every group must be whole again.
+    BackByNow,
     /// A node is taken away, and this is what became of it (promise P7).
     Probe,
     Probed,
@@ -527,6 +529,7 @@ impl World {
             Action::LeftByNow { node, boot, group } => self.check_left(node, boot, group),
             Action::StoppedByNow { node, boot } => self.check_stalled(node, boot),
             Action::WrittenByNow => self.check_written(),
+            Action::BackByNow => self.check_back(),
             Action::Probe => {
                 self.probe();
                 Ok(())

@@ -2,9 +2,11 @@
 
 //! When the phases of a run end: not before it has come to what its mix wants at least ([`crate::mix::Least`]).
 
+use mraft_types::GroupId;
+
 use super::probe::{AWAY_ELECTIONS, PROBE_ELECTIONS};
 use super::{Action, ELECTION_US, World};
-use crate::check::Broken;
+use crate::check::{Broken, calm};
 
 /// A phase that has not come to enough goes on for so long.
 const LONGER_US: u64 = 100_000;
@@ -31,7 +33,22 @@ impl World {
         }
         self.calm_us = self.now_us;
         self.after(BACK_ELECTIONS * ELECTION_US, Action::Quiet);
+        self.after((BACK_ELECTIONS + QUIET_ELECTIONS) * ELECTION_US, Action::BackByNow);
         self.calm_down()
+    }
+
+    /// However long the calm goes on for operations or files: the groups have no more time for that. When it does not, the end says more.
+    pub(super) fn check_back(&self) -> Result<(), Broken> {
+        let is_back = |group: &GroupId| self.is_quiet() || self.is_whole(*group);
+        match (0..self.mix.groups).map(GroupId).find(|group| !is_back(group)) {
+            None => Ok(()),
+            Some(group) => {
+                let how = format!(
+                    "group {group} lacks a member, a leader or entries so long after everything healed"
+                );
+                Err(Broken::new(calm::MEMBERS_EQUAL, how))
+            }
+        }
     }
 
     /// Ends the calm, if enough was done. A log that grew long while its disk hung gives its files back one by one.

@@ -98,7 +98,7 @@ impl World {
     }
 
     /// Whether a group has all its members, all of them up to date, and a leader.
-    fn is_whole(&self, group: GroupId) -> bool {
+    pub(super) fn is_whole(&self, group: GroupId) -> bool {
         let Some((leader, membership, _)) = self.serving_leader(group) else { return false };
         let raft_of = |at: usize| self.nodes[at].process.as_ref()?.core.engine().raft(group);
         let Some(commit) = raft_of(leader).map(|raft| raft.commit()) else { return false };
