@@ -98,8 +98,18 @@ impl Raft {
         let is_notice = entries.is_empty() && prev.index <= matched;
         let start = self.log.start().position;
         if prev.index < start.index && start.index > 0 {
-            // What the log begins behind is committed: the leader's entries there are the same.
+            // What the log begins behind is committed: the leader's entries there are the same, as far as their terms can tell.
             let covered = usize::try_from(start.index - prev.index).unwrap_or(usize::MAX).min(entries.len());
+            let last = entries[..covered].last().map_or(prev, Entry::position);
+            if last.term > start.term || last.index == start.index && last.term < start.term {
+                return self.contradicts_committed(last.index, commit);
+            }
+            if last.index < start.index {
+                if !is_notice {
+                    self.durability.acknowledge(last.index);
+                }
+                return;
+            }
             entries.drain(..covered);
             prev = start;
         }
@@ -108,7 +118,7 @@ impl Raft {
             && entries.first().is_some_and(|entry| self.log.term_at(prev.index) <= Some(entry.term));
         if !self.log.contains(prev) && !is_taken_for_known || self.is_memberless() {
             if prev.index <= self.log.commit() && !self.is_memberless() {
-                return self.ignore(Ignored::ContradictsCommitted);
+                return self.contradicts_committed(prev.index, commit);
             }
             let hint = self.log.position_at_most(prev.index, prev.term).unwrap_or(start);
             let reply = AppendReply::Rejected { prev: prev.index, hint };
@@ -120,7 +130,7 @@ impl Raft {
         let last = prev.index + (known + new.len()) as u64;
         if let Some(first) = new.first() {
             if first.index <= self.log.commit() {
-                return self.ignore(Ignored::ContradictsCommitted);
+                return self.contradicts_committed(first.index, commit);
             }
             if first.index <= self.log.last() {
                 self.log.truncate_from(first.index);
@@ -133,6 +143,17 @@ impl Raft {
         self.follow_commit(commit.min(last));
         if !is_notice {
             self.durability.acknowledge(last);
+        }
+    }
+
+    /// A leader that a majority elected has another entry here than the one that is committed. Between replicas that lost nothing that
+    /// cannot be: the others gave up what this one has applied, because a majority of them lost it (rule D9). Once the leader's entry is
+    /// committed, what is here is not the group any more, and must not be read as if it were. Until then this replica may still lead the
+    /// group on with what it has.
+    fn contradicts_committed(&mut self, index: Index, leader_commit: Index) {
+        self.ignore(Ignored::ContradictsCommitted);
+        if index <= leader_commit {
+            self.condemn(CondemnedReason::Divergence);
         }
     }
 

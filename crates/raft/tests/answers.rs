@@ -6,7 +6,7 @@
 #![allow(clippy::expect_used, reason = "a test that cannot go on should stop")]
 
 use mraft_raft::{AppendReply, Body, Effect, Event, Ignored, Message, PeerState, ProposeRefused};
-use mraft_types::{Entry, EntryKind, LogPosition, LogStart, ReplicaId, Role};
+use mraft_types::{CondemnedReason, Entry, EntryKind, LogPosition, LogStart, ReplicaId, Role};
 
 mod support;
 
@@ -177,6 +177,70 @@ fn an_append_is_taken_only_behind_the_entry_that_it_names() {
     assert_eq!(said, [Body::AppendReply(AppendReply::Rejected { prev: own, hint })]);
     group.step(replica(2), append(term - 1));
     assert_eq!(group.raft(replica(2)).expect("it runs").last_index(), own + 1, "behind its own entry it is");
+}
+
+#[test]
+fn d9_what_contradicts_the_committed_log_changes_nothing_and_condemns_once_it_is_committed_itself() {
+    let mut group = led_group();
+    propose(&mut group, replica(1), "committed");
+    for _ in 0..2 {
+        group.tick(replica(1), 0);
+        deliver_all(&mut group);
+    }
+    let committed = group.raft(replica(2)).expect("it runs").commit();
+    // Replica 3 leads the next term without the last committed entry, which replica 2 has, in its log or behind its beginning.
+    let term = 3;
+    let append = |commit| {
+        let (index, prev) = (committed, LogPosition { index: committed - 1, term: term - 1 });
+        let entries = vec![Entry { index, term, kind: EntryKind::Commands, payload: "another one".into() }];
+        let body = Body::Append { prev, entries, commit, matched: 0 };
+        Event::Received(Message { from: replica(3), to: replica(2), term, body })
+    };
+    for begins_behind_it in [false, true] {
+        let node = group.node_mut(replica(2));
+        node.disk.machine = node.machine.clone();
+        if begins_behind_it {
+            let start = LogStart {
+                position: LogPosition { index: committed, term: term - 1 },
+                ..LogStart::default()
+            };
+            group.step(replica(2), Event::Truncate { start });
+        }
+        let mut raft = group.raft(replica(2)).expect("it runs").clone();
+        assert_eq!(raft.start().position.index == committed, begins_behind_it);
+        let mut effects = Vec::new();
+        for (commit, condemned) in [(committed - 1, None), (committed, Some(CondemnedReason::Divergence))] {
+            raft.step(append(commit));
+            raft.poll(&mut effects);
+            let is_answered = effects.drain(..).any(|effect| {
+                matches!(effect, Effect::Send(message) if matches!(message.body, Body::AppendReply(_)))
+            });
+            assert!(!is_answered && raft.take_ignored().contains_key(&Ignored::ContradictsCommitted));
+            assert_eq!((raft.condemned(), raft.last_index()), (condemned, committed));
+        }
+    }
+}
+
+#[test]
+fn a_log_acknowledges_no_more_than_the_leader_sent_also_of_what_it_begins_behind() {
+    let mut group = led_group();
+    (0..3).for_each(|_| propose(&mut group, replica(1), "committed"));
+    for _ in 0..2 {
+        group.tick(replica(1), 0);
+        deliver_all(&mut group);
+    }
+    let node = group.node_mut(replica(2));
+    node.disk.machine = node.machine.clone();
+    let first: Vec<Entry> = node.disk.entries[..1].to_vec();
+    let (before, committed) = (first[0].index - 1, group.raft(replica(2)).expect("it runs").commit());
+    let start = LogStart { position: LogPosition { index: committed, term: 2 }, ..LogStart::default() };
+    group.step(replica(2), Event::Truncate { start });
+    let prev = LogPosition { index: before, term: 1 };
+    let body = Body::Append { prev, entries: first, commit: committed, matched: before };
+    group.wire.clear();
+    group.step(replica(2), Event::Received(Message { from: replica(1), to: replica(2), term: 2, body }));
+    let said: Vec<Body> = group.wire.iter().map(|message| message.body.clone()).collect();
+    assert_eq!(said, [Body::AppendReply(AppendReply::Accepted { matched: before + 1 })]);
 }
 
 #[test]

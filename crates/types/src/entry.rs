@@ -107,7 +107,8 @@ pub enum CondemnedReason {
     Damage = 2,
     /// The directory is an old copy (rule M7).
     OldCopy = 3,
-    /// Its applied state differs from the majority's (rule E8).
+    /// Its applied state differs from the majority's: found by comparison (rule E8), or because a leader's log contradicts what is
+    /// committed here, which others gave up (rule D9).
     Divergence = 4,
     /// The state that it had persisted is gone: its log begins behind what the store has (rule D11).
     StateLost = 5,
