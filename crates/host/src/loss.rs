@@ -19,6 +19,7 @@
 
 use std::any::Any;
 use std::collections::BTreeSet;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -145,6 +146,17 @@ pub struct Survey {
     pub replicas: usize,
 }
 
+/// Salts for the segments of one log (rule L2).
+pub type Salts = Box<dyn FnMut() -> u64 + Send>;
+
+/// What a repair draws.
+pub struct Chance {
+    /// Tells the start that it counts from others (rule M7).
+    pub nonce: u64,
+    /// For each log that it opens.
+    pub salts: Box<dyn Fn() -> io::Result<Salts> + Send>,
+}
+
 /// The directories of a node that is not running, which nobody else can open meanwhile.
 pub struct StoppedNode {
     disk: Arc<dyn Disk>,
@@ -156,6 +168,7 @@ pub struct StoppedNode {
     log: Option<Inspection>,
     /// What the log takes at once; tests have smaller segments.
     batch_bytes_max: usize,
+    chance: Chance,
     _locks: Vec<Box<dyn Any + Send + Sync>>,
 }
 
@@ -182,8 +195,14 @@ impl StoppedNode {
             list,
             log,
             batch_bytes_max: BATCH_BYTES_MAX,
+            chance: Chance { nonce: crate::random::seed(), salts: Box::new(crate::random::salts) },
             _locks: locks,
         })
+    }
+
+    /// The same under a simulator, whose logs take less at once and which draws by itself.
+    pub fn simulated(self, batch_bytes_max: usize, chance: Chance) -> StoppedNode {
+        StoppedNode { batch_bytes_max, chance, ..self }
     }
 
     /// Where its log is, or was.
@@ -253,7 +272,7 @@ impl StoppedNode {
         let found = self.look_at_log()?;
         if survey.node != Some(NodeLoss::LogGone) {
             // What the log goes on from is known for good before it is written to (rule M7), as at any start.
-            let (nonce, found_seq) = (crate::random::seed(), found.last_batch_seq());
+            let (nonce, found_seq) = (self.chance.nonce, found.last_batch_seq());
             self.identity =
                 identity::begin(self.disk.as_ref(), &self.data, &self.wal, &self.identity, nonce, found_seq)?;
         }
@@ -374,7 +393,7 @@ impl StoppedNode {
         // Only what has entries is written to, and then there is a segment that says how long they are.
         let mut lengths = self.log.iter().flat_map(|log| &log.segments).map(|segment| segment.bytes);
         let segment_bytes = lengths.next_back().unwrap_or(SEGMENT_BYTES_MIN as u64);
-        let salts = crate::random::salts().map_err(|error| HostError::io(&self.log_directory(), error))?;
+        let salts = (self.chance.salts)().map_err(|error| HostError::io(&self.log_directory(), error))?;
         let options = LogOptions::new(segment_bytes, salts);
         let options = options.with_batch_bytes_max(self.batch_bytes_max);
         Ok(FoundLog::look(Arc::clone(&self.disk), &self.log_directory(), options)?)
