@@ -79,6 +79,8 @@ pub enum Fault {
     ClockJump,
     /// A path holds back all frames for a while.
     Clog,
+    /// When all is over, groups lose the logs of a majority at once, and an operator accepts that (rule D9).
+    QuorumLost,
 }
 
 impl Fault {
@@ -115,6 +117,9 @@ impl Fault {
         (Fault::Clog, 400, (400, 2_500)),
     ];
 
+    /// Of a thousand seeds so many end with [`Fault::QuorumLost`].
+    const QUORUM_LOST_PER_MILLE: u64 = 150;
+
     /// Those that a disk on the real file system cannot be made to have.
     const OF_DISKS: &[Fault] = &[
         Fault::PowerCut,
@@ -132,11 +137,12 @@ impl Fault {
         Fault::LostWrite,
         Fault::Misdirected,
         Fault::LyingDisk,
+        Fault::QuorumLost,
     ];
 
     /// All kinds.
     pub fn all() -> impl Iterator<Item = Fault> {
-        Fault::DRAWN.iter().map(|(fault, ..)| *fault)
+        Fault::DRAWN.iter().map(|(fault, ..)| *fault).chain([Fault::QuorumLost])
     }
 }
 
@@ -215,7 +221,7 @@ pub struct Mix {
     pub safety_us_max: u64,
     /// What the run goes on for.
     pub least: Least,
-    /// What happens from time to time, with the mean time between two of a kind in microseconds.
+    /// What happens from time to time, with the mean time between two of a kind in microseconds; 0 for what happens once, in the end.
     pub faults: BTreeMap<Fault, u64>,
     /// The network between faults.
     pub quality: Quality,
@@ -316,6 +322,8 @@ impl Mix {
         };
         if random.per_mille(REAL_PER_MILLE) {
             mix.use_real_stores(random);
+        } else if random.per_mille(Fault::QUORUM_LOST_PER_MILLE) {
+            mix.faults.insert(Fault::QuorumLost, 0);
         }
         mix
     }

@@ -27,7 +27,7 @@ use mraft_disk::memory::Faults;
 use mraft_disk::{Disk, MemoryDisk};
 use mraft_engine::Limits;
 use mraft_logstore::{Case, LogError, LogOptions, Recovered};
-use mraft_types::{DeploymentId, GroupId, HardState, Index, InstanceId, NodeId, ReplicaId};
+use mraft_types::{CondemnedReason, DeploymentId, GroupId, HardState, Index, InstanceId, NodeId, ReplicaId};
 
 use crate::mix::{Mix, Own};
 use crate::random::{Concern, Random};
@@ -52,6 +52,8 @@ const DEPLOYMENT: DeploymentId = DeploymentId(1);
 const BATCH_BYTES_TARGET: usize = 8 << 10;
 /// One segment of the simulated log.
 const SEGMENT_BYTES: u64 = 128 << 10;
+/// What a log takes at once.
+pub const BATCH_BYTES_MAX: usize = SEGMENT_BYTES as usize / 4;
 
 /// A node.
 pub struct Node {
@@ -341,7 +343,7 @@ impl Node {
         let claim = Claim { deployment: DEPLOYMENT, node: self.id, raft_address: address(self.id) };
         opening::claim(disk.as_ref(), data, data, &claim, fresh)?;
         let options = LogOptions::new(SEGMENT_BYTES, Box::new(move || random.draw()))
-            .with_batch_bytes_max(SEGMENT_BYTES as usize / 4)
+            .with_batch_bytes_max(BATCH_BYTES_MAX)
             .with_segments_target(SEGMENTS_TARGET);
         let opened = opening::open(&disk, data, data, &claim, fresh, options)?;
         let opening::Opened { mut identity, registry, log } = opened;
@@ -488,7 +490,9 @@ impl Process {
     fn take_in(&mut self, record: &GroupRecord, replica: RestoredReplica) {
         let RestoredReplica { seat, applier, discard, .. } = replica;
         let of = seat.incarnation;
-        self.lookups.insert(record.group, applier.lookup());
+        if seat.raft.condemned() != Some(CondemnedReason::Divergence) {
+            self.lookups.insert(record.group, applier.lookup());
+        }
         self.core.handle(Input::Start(Box::new(seat)));
         let out = &mut Default::default();
         self.apply.handle(ApplyMail::Add(record.group, Box::new(applier)), out);

@@ -18,6 +18,9 @@ const INSTALLING_MIN: f64 = 20.0;
 /// Of a hundred seeds so many recycle a segment.
 const RECYCLING_MIN: f64 = 20.0;
 
+/// Of a hundred seeds so many have groups that lose a majority, which is accepted (rule D9).
+const QUORUMS_LOST_MIN: f64 = 4.0;
+
 /// What a run of many seeds did.
 #[derive(Clone, Debug)]
 pub struct Summary {
@@ -105,6 +108,8 @@ impl Summary {
             share("seeds with a failed store", |report| report.stores_failed, None),
             share("seeds that took a node away in the calm", |report| report.probes, None),
             most("  longest time without a write", |report| report.gap_us / 1_000, " ms"),
+            share("seeds whose groups lost a majority", |report| report.quorums_lost, Some(QUORUMS_LOST_MIN)),
+            average("  committed entries given up", |report| report.entries_given_up),
             share("seeds with real LSM trees", |report| report.real_stores, None),
             share("seeds that compared all replicas", |report| report.groups_compared, None),
         ]);

@@ -3,7 +3,8 @@
 //! The loop: whatever is due next happens, and everything that follows from it is put on the calendar.
 //!
 //! `turns` lets a node decide and carries out what it asks for, `snapshots` moves snapshots, `crashes` is what goes wrong,
-//! `requests` are the clients, `watch` is what must hold all the time, `end` when everything has come to rest.
+//! `requests` are the clients, `watch` is what must hold all the time, `end` when everything has come to rest, `loss` what comes after
+//! that in some seeds.
 
 mod atlas;
 mod crashes;
@@ -11,6 +12,7 @@ mod damage;
 mod end;
 mod lies;
 mod links;
+mod loss;
 mod nonsense;
 mod operators;
 mod phases;
@@ -45,6 +47,7 @@ use crate::stores::{self, RealStore};
 use crate::transcript::Transcript;
 use atlas::Atlas;
 use links::Link;
+use loss::Repairs;
 use probe::Owed;
 use slow_disks::Beat;
 use snapshots::Transfer;
@@ -115,6 +118,10 @@ pub struct Report {
     pub probes: u64,
     /// How long the slowest group then took until it acknowledged a write that was asked for since, in microseconds of virtual time.
     pub gap_us: u64,
+    /// Groups that lost a majority and went on after that was accepted (rule D9).
+    pub quorums_lost: u64,
+    /// Committed entries that were given up with that.
+    pub entries_given_up: u64,
     /// 1 where the groups were in LSM trees on the real file system.
     pub real_stores: u64,
     /// Groups whose voters were all found to have the same state by themselves (rule E8).
@@ -134,8 +141,10 @@ impl Report {
 
 enum Action {
     Tick(usize, u64),
+    /// What was sent to a process reaches no later one: its connections end with it.
     Deliver {
         to: usize,
+        boot: u64,
         from: NodeId,
         frame: Vec<u8>,
     },
@@ -157,6 +166,7 @@ enum Action {
     Job(usize, u64),
     Report {
         to: usize,
+        boot: u64,
         report: HashReport,
     },
     Mail {
@@ -182,6 +192,7 @@ enum Action {
     /// A host says how it is.
     Beat {
         to: usize,
+        boot: u64,
         beat: Beat,
     },
     Client(usize),
@@ -244,6 +255,10 @@ enum Action {
     /// A node is taken away, and this is what became of it (promise P7).
     Probe,
     Probed,
+    /// Groups lose the logs of a majority.
+    Strike,
+    /// An operator looks at a node that lost its log, or something of it.
+    Repair(usize),
     /// Nobody asks for anything any more.
     Quiet,
     /// Nobody has asked for anything for a while.
@@ -314,6 +329,8 @@ struct World {
     atlas: Atlas,
     /// The newest memberships of each group that anybody ever went by.
     newest_memberships: BTreeMap<GroupId, Vec<Membership>>,
+    /// What operators do about groups that lost a majority.
+    repairs: Repairs,
     /// Since when a node's replica of a group sleeps behind a leader that is gone.
     forsaken: BTreeMap<(usize, GroupId), u64>,
     marks: Marks,
@@ -384,6 +401,7 @@ impl World {
             links: BTreeMap::new(),
             atlas: Atlas::default(),
             newest_memberships,
+            repairs: Repairs::default(),
             forsaken: BTreeMap::new(),
             marks: Marks::default(),
             real: None,
@@ -416,7 +434,8 @@ impl World {
             let wait = self.random.load.between(0, 100_000);
             self.after(wait, Action::Client(client));
         }
-        for (fault, mean_us) in self.mix.faults.clone() {
+        let repeated = self.mix.faults.clone().into_iter().filter(|(_, mean_us)| *mean_us > 0);
+        for (fault, mean_us) in repeated {
             let wait = self.until_next(fault, mean_us);
             self.after(wait, Action::Fault(fault));
         }
@@ -425,17 +444,30 @@ impl World {
         }
         self.after(1, Action::Operate);
         self.after(self.mix.safety_us, Action::Calm);
-        while let Some(Reverse((at, id, place))) = self.calendar.pop() {
+        self.go_on()?;
+        self.check_end()?;
+        for _ in 0..self.strikes() {
+            self.plan_strike();
+            self.go_on()?;
+            self.check_end()?;
+        }
+        Ok(())
+    }
+
+    /// Until the run ends, as far as that is known.
+    fn go_on(&mut self) -> Result<(), Broken> {
+        while let Some(Reverse((at, id, place))) = self.calendar.peek().copied() {
             if at > self.end_us() {
                 break;
             }
+            self.calendar.pop();
             let Some(action) = self.actions[place].take() else { continue };
             self.free.push(place);
             self.now_us = at;
             self.trace(at ^ id);
             self.happen(action)?;
         }
-        self.check_end()
+        Ok(())
     }
 
     fn happen(&mut self, action: Action) -> Result<(), Broken> {
@@ -448,7 +480,7 @@ impl World {
         }
         match action {
             Action::Tick(node, boot) => self.tick(node, boot),
-            Action::Deliver { to, from, frame } => self.deliver(to, from, &frame),
+            Action::Deliver { to, boot, from, frame } => self.deliver(to, boot, from, &frame),
             Action::LogDone(node, boot) => self.log_done(node, boot),
             Action::LogIdle { node, boot, run } => self.log_idle(node, boot, run),
             Action::Filled { node, boot, fill } => self.filled(node, boot, fill),
@@ -460,7 +492,7 @@ impl World {
                 self.apply_done(node, boot)
             }
             Action::Job(node, boot) => self.run_job(node, boot),
-            Action::Report { to, report } => self.deliver_report(to, report),
+            Action::Report { to, boot, report } => self.deliver_report(to, boot, report),
             Action::Mail { node, boot, mail } => {
                 self.mail(node, boot, *mail);
                 Ok(())
@@ -470,7 +502,7 @@ impl World {
                 self.receive_snapshot(to, from, from_boot, *send)
             }
             Action::Told { node, event } => self.told(node, event),
-            Action::Beat { to, beat } => self.hear_beat(to, beat),
+            Action::Beat { to, boot, beat } => self.hear_beat(to, boot, beat),
             Action::Client(client) => self.ask(client),
             Action::Retry { client, series } => self.retry(client, series),
             Action::Answer { client, series, answer } => self.answered(client, series, answer),
@@ -518,6 +550,8 @@ impl World {
             Action::Operate => self.operate(),
             Action::Forget { node, boot, group, replica } => self.forget_replica(node, boot, group, replica),
             Action::Calm => self.end_safety(),
+            Action::Strike => self.strike(),
+            Action::Repair(node) => self.repair(node),
             Action::Quiet => {
                 self.fall_silent();
                 Ok(())
@@ -549,6 +583,7 @@ impl World {
         }
         self.report.marks = self.marks.into_counts();
         self.report.acknowledged = self.checks.acknowledged.count;
+        self.report.entries_given_up = self.checks.losses.given_up;
         let compared = |group: GroupId| {
             let running = self.nodes.iter().filter_map(|node| node.process.as_ref());
             running.filter_map(|process| process.core.engine().compared(group)).any(|(index, _)| index > 0)

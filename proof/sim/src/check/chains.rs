@@ -16,6 +16,11 @@ pub const PROMISE: &str = "chain hashes are equal";
 pub struct Chains(BTreeMap<(GroupId, Index), u128>);
 
 impl Chains {
+    /// What was above this index never was (rule D9).
+    pub fn give_up(&mut self, group: GroupId, from: Index) {
+        self.0.retain(|(of, index), _| *of != group || *index <= from);
+    }
+
     /// A replica ended a batch here.
     pub fn applied(&mut self, group: GroupId, node: NodeId, index: Index, chain: u128) -> Result<(), Broken> {
         let known = *self.0.entry((group, index)).or_insert(chain);

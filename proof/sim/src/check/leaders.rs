@@ -12,17 +12,35 @@ use super::Broken;
 /// See the module.
 pub const PROMISE: &str = "leader completeness";
 
-/// What is known to be committed, per group: every position that somebody's commit index stood at.
+/// What is known to be committed, per group: every position that somebody's commit index stood at or passed.
 #[derive(Clone, Debug, Default)]
-pub struct Leaders(BTreeMap<GroupId, BTreeMap<Index, Term>>);
+pub struct Leaders(BTreeMap<GroupId, BTreeMap<Index, Committed>>);
+
+/// An entry that is committed.
+#[derive(Clone, Copy, Debug)]
+struct Committed {
+    /// Its term.
+    term: Term,
+    /// In this term, or an earlier one, it was committed.
+    by_term: Term,
+}
 
 impl Leaders {
     /// A replica knows that everything up to here is committed.
     pub fn commits(&mut self, group: GroupId, replica: &Raft) -> Result<(), Broken> {
         let index = replica.commit();
         let Some(term) = replica.term_at(index) else { return Ok(()) };
-        let known = *self.0.entry(group).or_default().entry(index).or_insert(term);
+        let of_group = self.0.entry(group).or_default();
+        let by_term = replica.term();
+        let known = of_group.entry(index).or_insert(Committed { term, by_term }).term;
         if known == term {
+            // What is before it is committed, too.
+            for before in (replica.start().position.index..index).rev() {
+                let Some(term) = replica.term_at(before).filter(|_| !of_group.contains_key(&before)) else {
+                    break;
+                };
+                of_group.insert(before, Committed { term, by_term });
+            }
             return Ok(());
         }
         let how = format!(
@@ -32,15 +50,39 @@ impl Leaders {
         Err(Broken::new(PROMISE, how))
     }
 
+    /// The last entry that is known to be committed.
+    pub fn last(&self, group: GroupId) -> Index {
+        self.0.get(&group).and_then(|known| known.keys().next_back()).copied().unwrap_or_default()
+    }
+
+    /// The term of a committed entry.
+    pub fn term(&self, group: GroupId, index: Index) -> Option<Term> {
+        self.0.get(&group)?.get(&index).map(|known| known.term)
+    }
+
+    /// Up to where a replica has what is committed.
+    pub fn agrees(&self, group: GroupId, replica: &Raft) -> Index {
+        let known = self.0.get(&group).into_iter().flatten().rev();
+        let mut agreed = known.filter(|(index, known)| replica.term_at(**index) == Some(known.term));
+        agreed.next().map_or(0, |(index, _)| *index)
+    }
+
+    /// What was above this index is not committed any more (rule D9).
+    pub fn give_up(&mut self, group: GroupId, from: Index) {
+        self.0.entry(group).or_default().retain(|index, _| *index <= from);
+    }
+
     /// A replica leads, which is news: it must have everything that was committed in earlier terms.
     pub fn leads(&self, group: GroupId, replica: &Raft) -> Result<(), Broken> {
         // Who stood still may find out late that it leads: what was committed since is no business of its term.
         let mut before = self.0.get(&group).into_iter().flatten().rev();
-        let Some((index, term)) = before.find(|(_, term)| **term < replica.term()) else { return Ok(()) };
-        if *index <= replica.start().position.index || replica.term_at(*index) == Some(*term) {
+        let Some((index, known)) = before.find(|(_, known)| known.by_term < replica.term()) else {
+            return Ok(());
+        };
+        if *index <= replica.start().position.index || replica.term_at(*index) == Some(known.term) {
             return Ok(());
         }
-        let committed = LogPosition { index: *index, term: *term };
+        let committed = LogPosition { index: *index, term: known.term };
         let how = format!(
             "{} leads group {group} in term {} with {:?} at {index}, where {committed:?} is committed",
             replica.id(),
@@ -53,40 +95,12 @@ impl Leaders {
 
 #[cfg(test)]
 mod tests {
-    use mraft_raft::{Config, Restored};
-    use mraft_types::{HardState, LogStart, Member, Membership, Role};
-
-    use super::super::tests::{GROUP, replica};
+    use super::super::tests::{GROUP, voter_of};
     use super::*;
 
     /// A voter whose log ends at this index, in this term.
     fn voter(last_index: Index, term: Term, commit: Index) -> Raft {
-        let member = Member { role: Role::Voter, raft_address: String::new() };
-        let members = [(replica(1), member)].into();
-        let start = LogPosition { index: 1, term: 1 };
-        let restored = Restored {
-            hard_state: HardState { term, vote: None, commit },
-            start: LogStart { position: start, membership: Membership { members, ..Membership::default() } },
-            last_index,
-            terms: vec![(2, term)],
-            memberships: Vec::new(),
-            applied: start,
-            condemned: None,
-        };
-        let config = Config {
-            id: replica(1),
-            election_ticks: 10,
-            heartbeat_ticks: 2,
-            check_quorum: true,
-            append_bytes_max: 1 << 10,
-            inflight_bytes_max: 1 << 10,
-            inflight_messages_max: 4,
-            unapplied_bytes_max: 1 << 10,
-            cache_bytes_max: 1 << 10,
-            snapshot_deadline_ticks: 10,
-            quiesce_after_ticks: None,
-        };
-        Raft::new(config, restored).expect("a replica")
+        voter_of(last_index, &[(2, term)], commit)
     }
 
     #[test]

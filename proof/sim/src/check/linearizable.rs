@@ -27,6 +27,12 @@ impl Order {
         self.0.get(&group).copied().unwrap_or(0)
     }
 
+    /// What was above this index was given up (rule D9).
+    pub fn give_up(&mut self, group: GroupId, from: Index) {
+        let floor = self.0.entry(group).or_default();
+        *floor = from.min(*floor);
+    }
+
     fn answered(&mut self, group: GroupId, index: Index) {
         let floor = self.0.entry(group).or_default();
         *floor = index.max(*floor);

@@ -16,6 +16,11 @@ pub const PROMISE: &str = "the log's time never goes back and follows no wrong c
 pub struct LogTimes(BTreeMap<(GroupId, Index), u64>);
 
 impl LogTimes {
+    /// What was above this index never was (rule D9).
+    pub fn give_up(&mut self, group: GroupId, from: Index) {
+        self.0.retain(|(of, index), _| *of != group || *index <= from);
+    }
+
     /// The group's time after an applied entry, at a moment at which no sane clock is beyond `latest_unix_ms`.
     pub fn applied(
         &mut self,

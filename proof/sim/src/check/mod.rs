@@ -16,6 +16,7 @@ pub mod leaders;
 pub mod linearizable;
 pub mod log_matching;
 pub mod log_time;
+pub mod losses;
 pub mod model;
 pub mod stale;
 pub mod state_machines;
@@ -115,6 +116,8 @@ pub struct Checks {
     pub stale: stale::Stale,
     /// The groups' time.
     pub log_times: log_time::LogTimes,
+    /// What was lost and accepted.
+    pub losses: losses::Losses,
     /// The groups' terms at rest.
     pub resting_terms: calm::RestingTerms,
 }
@@ -130,7 +133,10 @@ impl Checks {
 #[cfg(test)]
 pub(crate) mod tests {
     use mraft_kv::command::{Condition, Operation, encode, encode_put};
-    use mraft_types::{GroupId, NodeId, ReplicaId};
+    use mraft_raft::{Config, Raft, Restored};
+    use mraft_types::{
+        GroupId, HardState, Index, LogPosition, LogStart, Member, Membership, NodeId, ReplicaId, Role, Term,
+    };
 
     pub(crate) const GROUP: GroupId = GroupId(0);
 
@@ -140,6 +146,36 @@ pub(crate) mod tests {
 
     pub(crate) fn replica(id: u64) -> ReplicaId {
         ReplicaId::new(0, node(id))
+    }
+
+    /// A voter whose log begins behind entry 1 of term 1 and ends at this index; each term is that of the entries from an index on.
+    pub(crate) fn voter_of(last_index: Index, terms: &[(Index, Term)], commit: Index) -> Raft {
+        let member = Member { role: Role::Voter, raft_address: String::new() };
+        let members = [(replica(1), member)].into();
+        let start = LogPosition { index: 1, term: 1 };
+        let restored = Restored {
+            hard_state: HardState { term: terms.last().expect("one").1, vote: None, commit },
+            start: LogStart { position: start, membership: Membership { members, ..Membership::default() } },
+            last_index,
+            terms: terms.to_vec(),
+            memberships: Vec::new(),
+            applied: start,
+            condemned: None,
+        };
+        let config = Config {
+            id: replica(1),
+            election_ticks: 10,
+            heartbeat_ticks: 2,
+            check_quorum: true,
+            append_bytes_max: 1 << 10,
+            inflight_bytes_max: 1 << 10,
+            inflight_messages_max: 4,
+            unapplied_bytes_max: 1 << 10,
+            cache_bytes_max: 1 << 10,
+            snapshot_deadline_ticks: 10,
+            quiesce_after_ticks: None,
+        };
+        Raft::new(config, restored).expect("a replica")
     }
 
     pub(crate) fn put(key: &str, value: &str) -> Vec<u8> {

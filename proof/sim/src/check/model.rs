@@ -92,6 +92,18 @@ impl Model {
         Ok(expected)
     }
 
+    /// What was above this index never was.
+    pub fn give_up(&mut self, from: Index) {
+        self.revision = self.revision_at(from);
+        self.last = self.last.min(from);
+        self.entries.retain(|index, _| *index <= from);
+        self.revisions.retain(|index, _| *index <= from);
+        self.places.retain(|_, index| *index <= from);
+        for versions in self.keys.values_mut() {
+            versions.retain(|(index, _)| *index <= from);
+        }
+    }
+
     fn execute(&mut self, index: Index, body: &[u8]) -> Answer {
         let operations = match decode(body) {
             Ok(operations) => operations,
@@ -155,5 +167,9 @@ mod tests {
         assert_eq!([2, 3, 4, 5, 6].map(|index| model.revision_at(index)), [0, 2, 2, 3, 4]);
         assert_eq!(model.keys_at(5).map(|(key, ..)| key).collect::<Vec<_>>(), [b"b"]);
         assert!(model.append(7, vec![applied(put("a", "1"))]).is_err(), "a command is applied once");
+        model.give_up(4);
+        assert_eq!((model.last(), model.revision_at(9)), (3, 2));
+        assert_eq!(model.key_at(b"a", 9), &Some((1, b"1".to_vec())));
+        assert_eq!(model.append(4, vec![applied(put("a", "3"))]), Ok(vec![put_at(3)]), "it never was");
     }
 }

@@ -27,6 +27,12 @@ impl Acknowledged {
         *last = index.max(*last);
         self.count += 1;
     }
+
+    /// What was above this index was given up (rule D9).
+    pub fn give_up(&mut self, group: GroupId, from: Index) {
+        let last = self.last.entry(group).or_default();
+        *last = from.min(*last);
+    }
 }
 
 impl Checks {

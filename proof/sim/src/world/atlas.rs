@@ -17,6 +17,16 @@ const REMEMBERED_MAX: usize = 3;
 pub(super) struct Atlas(BTreeMap<GroupId, BTreeSet<ReplicaId>>);
 
 impl Atlas {
+    /// A replica lost something.
+    pub(super) fn is_lost(&mut self, group: GroupId, replica: ReplicaId) {
+        self.0.entry(group).or_default().insert(replica);
+    }
+
+    /// What a replica lost was accepted.
+    pub(super) fn is_accepted(&mut self, group: GroupId, replica: ReplicaId) {
+        self.0.entry(group).or_default().remove(&replica);
+    }
+
     /// Whether a replica may have lost something.
     pub(super) fn is_damaged(&self, group: GroupId, replica: ReplicaId) -> bool {
         self.0.get(&group).is_some_and(|damaged| damaged.contains(&replica))

@@ -100,7 +100,9 @@ impl World {
             | Fault::LyingDisk
             | Fault::SlowDisk
             | Fault::HungDisk => &mut self.random.disks,
-            Fault::Transfer | Fault::Members | Fault::Nonsense => &mut self.random.operators,
+            Fault::Transfer | Fault::Members | Fault::Nonsense | Fault::QuorumLost => {
+                &mut self.random.operators
+            }
         };
         random.between(1, 2 * mean_us)
     }
@@ -154,6 +156,8 @@ impl World {
             Fault::Freeze => self.freeze(),
             Fault::ClockJump => self.jump_clock(),
             Fault::Clog => self.clog(),
+            // Once, when all is over.
+            Fault::QuorumLost => false,
         };
         if happened {
             *self.report.faults.entry(fault).or_default() += 1;

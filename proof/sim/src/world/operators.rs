@@ -275,6 +275,9 @@ impl World {
     /// A node of no use that no group lists any more begins anew, once everybody was told that its id is free: everybody but those that
     /// will remember nobody: whose directories no process can open, and those that are put away themselves.
     fn bring_back_outcasts(&mut self) -> Result<(), Broken> {
+        if self.repairs.are_under_way() {
+            return Ok(());
+        }
         for node in 0..self.nodes.len() {
             if self.nodes[node].is_gone || self.nodes[node].outcast.is_none() {
                 continue;

@@ -32,9 +32,14 @@ impl World {
             return Ok(());
         }
         self.calm_us = self.now_us;
+        self.plan_quiet();
+        self.calm_down()
+    }
+
+    /// By when everything must be back, and nobody asks for anything any more.
+    pub(super) fn plan_quiet(&mut self) {
         self.after(BACK_ELECTIONS * ELECTION_US, Action::Quiet);
         self.after((BACK_ELECTIONS + QUIET_ELECTIONS) * ELECTION_US, Action::BackByNow);
-        self.calm_down()
     }
 
     /// However long the calm goes on for operations or files: the groups have no more time for that. When it does not, the end says more.

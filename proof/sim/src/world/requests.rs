@@ -220,6 +220,15 @@ impl World {
     /// Asks the process that holds a client's operation what it has published; nothing when it is gone or the group is not there.
     fn look_up(&mut self, asked: &Asked, question: &Question) -> Option<QueryAnswer> {
         let at = self.ids.iter().position(|id| *id == asked.node)?;
+        let raft = self.raft(at, asked.group);
+        // It has not heard yet, or never will, that the group went on without what it has.
+        let is_given_up = raft.is_some_and(|raft| {
+            let hears_nothing = raft.condemned().is_some() && self.checks.losses.has_given_up(asked.group);
+            hears_nothing || self.checks.is_given_up(asked.group, raft)
+        });
+        if is_given_up {
+            return None;
+        }
         let process = running(&mut self.nodes, at, asked.boot)?;
         let mut found = Vec::new();
         let looked = process.lookups.get(&asked.group)?.query(&query(question), &mut found);

@@ -9,7 +9,7 @@ use mraft_engine::NOBODY;
 use mraft_engine::event::{Event, NodeEvent};
 use mraft_types::{GroupId, NodeId, ReplicaId};
 
-use super::{Action, World};
+use super::{Action, World, running};
 use crate::check::{Broken, promise};
 use crate::mix::Scripted;
 
@@ -25,10 +25,9 @@ pub(super) struct Beat {
 }
 
 impl World {
-    pub(super) fn hear_beat(&mut self, to: usize, beat: Beat) -> Result<(), Broken> {
-        if let Some(process) = self.nodes[to].process.as_mut() {
-            process.peers_waited_ms.insert(beat.from, beat.disk_waited_ms);
-        }
+    pub(super) fn hear_beat(&mut self, to: usize, boot: u64, beat: Beat) -> Result<(), Broken> {
+        let Some(process) = running(&mut self.nodes, to, boot) else { return Ok(()) };
+        process.peers_waited_ms.insert(beat.from, beat.disk_waited_ms);
         self.told(to, NodeEvent::PeerClock { node: beat.from, unix_ms: beat.unix_ms })
     }
 

@@ -12,7 +12,7 @@ use mraft_engine::effect::Notice;
 use mraft_engine::event::{Event, NodeEvent};
 use mraft_logstore::Fill;
 use mraft_raft::ReadBack;
-use mraft_types::{NodeId, Payload};
+use mraft_types::{CondemnedReason, NodeId, Payload};
 use mraft_wire::{FRAME_HEADER_BYTES, FrameBuilder, FrameReader, Packet, PacketReader};
 
 use super::crashes::INSTALL_OPERATIONS;
@@ -74,7 +74,7 @@ impl World {
                 table.into_iter().for_each(|table| table.heard(own, durable_seq));
             }
             for delay in self.network.send(self.now_us, own, self.ids[at], &mut self.random.network) {
-                self.after(delay, Action::Beat { to: at, beat });
+                self.after(delay, Action::Beat { to: at, boot: self.nodes[at].boot, beat });
                 if let Some(event) = life {
                     self.after(delay, Action::Told { node: at, event });
                 }
@@ -83,10 +83,10 @@ impl World {
         life.map_or(Ok(()), |event| self.told(node, event))
     }
 
-    pub(super) fn deliver(&mut self, to: usize, from: NodeId, frame: &[u8]) -> Result<(), Broken> {
+    pub(super) fn deliver(&mut self, to: usize, boot: u64, from: NodeId, frame: &[u8]) -> Result<(), Broken> {
         let own = self.ids[to];
         self.trace_bytes(frame);
-        if self.nodes[to].process.is_none() {
+        if running(&mut self.nodes, to, boot).is_none() {
             return Ok(());
         }
         let Some(payload) = self.read_frame(to, from, frame) else { return Ok(()) };
@@ -138,8 +138,8 @@ impl World {
         read
     }
 
-    pub(super) fn deliver_report(&mut self, to: usize, report: HashReport) -> Result<(), Broken> {
-        let Some(process) = self.nodes[to].process.as_mut() else { return Ok(()) };
+    pub(super) fn deliver_report(&mut self, to: usize, boot: u64, report: HashReport) -> Result<(), Broken> {
+        let Some(process) = running(&mut self.nodes, to, boot) else { return Ok(()) };
         let event = Event::PeerHashed { uid: report.uid, from: report.from, hash: report.hash };
         process.core.handle(Input::Group(report.group, event));
         self.pump(to)
@@ -216,8 +216,10 @@ impl World {
             if self.transcript.is_some() {
                 messages.iter().for_each(|envelope| self.say(|| told(envelope)));
             }
+            let to_boot = self.nodes[at].boot;
             for delay in self.network.send(self.now_us, own, to, &mut self.random.network) {
-                self.after(delay, Action::Deliver { to: at, from: own, frame: frame.clone() });
+                let frame = frame.clone();
+                self.after(delay, Action::Deliver { to: at, boot: to_boot, from: own, frame });
             }
         }
         for report in output.reports {
@@ -226,7 +228,7 @@ impl World {
                 continue;
             }
             for delay in self.network.send(self.now_us, own, report.to.node(), &mut self.random.network) {
-                self.after(delay, Action::Report { to: at, report });
+                self.after(delay, Action::Report { to: at, boot: self.nodes[at].boot, report });
             }
         }
         for order in output.log_reads {
@@ -249,6 +251,12 @@ impl World {
                 Notice::Condemned(reason) => {
                     self.marks.see(reason);
                     self.report.condemned += 1;
+                    if *reason == CondemnedReason::Divergence
+                        && let Some(process) = self.nodes[node].process.as_mut()
+                    {
+                        // As a host does: what is here is not the group's state.
+                        process.lookups.remove(group);
+                    }
                 }
                 _ => {}
             }
@@ -504,7 +512,10 @@ impl World {
         let Some(process) = running(&mut self.nodes, node, boot) else { return Ok(()) };
         for (group, input) in out.inputs {
             self.report.snapshots_installed += u64::from(matches!(input, Input::Switched { .. }));
-            if let Some(applier) = process.apply.applier(group) {
+            let is_given_up = |raft| self.checks.is_given_up(group, raft);
+            if let Some(applier) = process.apply.applier(group)
+                && !process.core.engine().raft(group).is_some_and(is_given_up)
+            {
                 let meta = applier.meta();
                 applied.push((group, meta.applied.index, meta.chain, meta.log_unix_ms));
                 let (index, persisted) = (meta.applied.index, applier.persisted());

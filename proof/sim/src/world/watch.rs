@@ -10,8 +10,8 @@ use mraft_types::{GroupId, HardState, ReplicaId};
 
 use super::World;
 use super::turns::BEAT_TICKS;
-use crate::check::{Broken, bounds, condemned, durable, promise};
-use crate::node::ELECTION_TICKS;
+use crate::check::{Broken, Checks, bounds, condemned, durable, promise};
+use crate::node::{ELECTION_TICKS, Node};
 
 /// What sleeps behind a leader that is gone hears another life of its node, or nothing for an election timeout. The rest is delay.
 const SLEEP_TICKS_MAX: u64 = ELECTION_TICKS as u64 + BEAT_TICKS + 2;
@@ -23,13 +23,23 @@ impl World {
         let engine = process.core.engine();
         for group in engine.group_ids() {
             let Some(raft) = engine.raft(group) else { continue };
-            let is_damaged = self.nodes[node].is_hurt || self.atlas.is_damaged(group, raft.id());
+            let is_given_up = self.checks.is_given_up(group, raft);
+            let is_damaged =
+                self.nodes[node].is_hurt || self.atlas.is_damaged(group, raft.id()) || is_given_up;
             if let Some(reason) = raft.condemned().filter(|_| !is_damaged) {
                 let how = format!("group {group} on node {}: {reason}", self.ids[node]);
                 return Err(Broken::new(condemned::ONLY_WITH_CAUSE, how));
             }
-            if !raft.is_leader() {
+            if !raft.is_leader() || is_given_up {
                 continue;
+            }
+            if self.checks.losses.is_open(group) && raft.has_committed_in_term() {
+                let from = self.checks.goes_on(group, raft);
+                // Who asked before could not know.
+                let asked = self.clients.iter_mut().filter_map(|client| client.asked.as_mut());
+                for asked in asked.filter(|asked| asked.group == group) {
+                    asked.floor = asked.floor.min(from);
+                }
             }
             self.checks.leaders.commits(group, raft)?;
             if self.checks.elections.leader(group, raft.term()) == Some(raft.id()) {
@@ -41,7 +51,7 @@ impl World {
             let durable = key.and_then(|key| process.log.store().head(key)).map(|head| head.hard_state);
             let is_durable = durable.is_some_and(|state| state.term == raft.term());
             if is_durable && self.checks.elections.leads(group, raft.term(), raft.id())? {
-                self.checks.leaders.leads(group, raft)?;
+                new_leader(&self.checks, &self.nodes, group, raft)?;
             }
         }
         Ok(())
@@ -59,6 +69,9 @@ impl World {
                 Broken::new(promise::INVARIANTS, format!("group {group} on node {}: {how}", self.ids[node]))
             })?;
             bounds::replica(group, raft)?;
+            if self.checks.is_given_up(group, raft) {
+                continue;
+            }
             self.checks.leaders.commits(group, raft)?;
             let is_newest = self.checks.elections.newest_term(group) == Some(raft.term());
             if raft.has_committed_in_term() && is_newest && engine.applied(group) == Some(raft.commit()) {
@@ -82,7 +95,7 @@ impl World {
                 && self.checks.elections.leads(group, message.term, message.from)?
                 && let Some(raft) = raft.filter(|raft| raft.is_leader() && raft.term() == message.term)
             {
-                self.checks.leaders.leads(group, raft)?;
+                new_leader(&self.checks, &self.nodes, group, raft)?;
             }
             match &message.body {
                 Body::Append { prev, entries, .. } => {
@@ -120,6 +133,11 @@ impl World {
     pub(super) fn check_applied(&mut self, node: usize) -> Result<(), Broken> {
         let Some(process) = self.nodes[node].process.as_ref() else { return Ok(()) };
         for (group, applied) in &process.applied {
+            let raft = process.core.engine().raft(*group);
+            if raft.is_some_and(|raft| self.checks.is_given_up(*group, raft)) {
+                applied.take();
+                continue;
+            }
             for (index, commands) in applied.take() {
                 self.checks.applied_entry(*group, self.ids[node], index, commands)?;
             }
@@ -179,6 +197,20 @@ impl World {
     pub(super) fn raft(&self, node: usize, group: GroupId) -> Option<&Raft> {
         self.nodes[node].process.as_ref()?.core.engine().raft(group)
     }
+}
+
+/// A replica leads, which is news: it has everything that was committed or, where a majority lost it, what is left.
+fn new_leader(checks: &Checks, nodes: &[Node], group: GroupId, leader: &Raft) -> Result<(), Broken> {
+    if !checks.losses.is_open(group) {
+        return checks.leaders.leads(group, leader);
+    }
+    let is_taking_part = |raft: &&Raft| {
+        let is_voter = leader.membership().counting().any(|id| id == raft.id());
+        is_voter && raft.condemned().is_none() && !checks.is_given_up(group, raft)
+    };
+    let rafts = nodes.iter().filter_map(|node| node.process.as_ref()?.core.engine().raft(group));
+    let voters: Vec<&Raft> = rafts.filter(is_taking_part).collect();
+    checks.leads_on(group, leader, &voters, leader.membership().counting().count())
 }
 
 /// What a replica has its log hold, for the transcript.
