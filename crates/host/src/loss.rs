@@ -30,6 +30,7 @@ use mraft_logstore::{
 };
 use mraft_raft::term_after_loss;
 use mraft_types::limits::{BATCH_BYTES_MAX, SEGMENT_BYTES_MIN};
+use mraft_types::planted;
 use mraft_types::{CondemnedReason, GroupId, HardState, Index, LogPosition, LogStart, ReplicaId, Term};
 
 use crate::core::Incarnation;
@@ -264,6 +265,7 @@ impl StoppedNode {
             survey.node == Some(NodeLoss::LogGone)
                 || groups.contains(&loss.group) && loss.decision.as_ref().is_ok_and(|to| to.anew.is_some())
         });
+        let lost = lost.filter(|_| !planted!(AcceptedUnmarked));
         registry.begin_acceptance(accepted, lost.map(|loss| loss.group))?;
         if survey.node == Some(NodeLoss::LogGone) {
             self.raise(epoch)?;

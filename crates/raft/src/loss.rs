@@ -7,7 +7,7 @@
 //! have reached: terms are counted in epochs of 2^32, which elections never fill, and it begins the epoch after the last one that
 //! anything still knows of, without a vote. The others learn the term from its first answer and go on from there.
 
-use mraft_types::Term;
+use mraft_types::{Term, planted};
 
 use crate::admission::POSITION_MAX;
 
@@ -16,6 +16,9 @@ const EPOCH_BITS: u32 = 32;
 
 /// The term in which a replica comes back that knows of no later one than `known`; `None` when terms are used up.
 pub fn term_after_loss(known: Term) -> Option<Term> {
+    if planted!(AcceptedTermKept) {
+        return Some(known);
+    }
     let epoch = (known >> EPOCH_BITS) + 1;
     Some(epoch << EPOCH_BITS).filter(|term| *term < POSITION_MAX)
 }

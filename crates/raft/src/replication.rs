@@ -101,7 +101,8 @@ impl Raft {
             // What the log begins behind is committed: the leader's entries there are the same, as far as their terms can tell.
             let covered = usize::try_from(start.index - prev.index).unwrap_or(usize::MAX).min(entries.len());
             let last = entries[..covered].last().map_or(prev, Entry::position);
-            if last.term > start.term || last.index == start.index && last.term < start.term {
+            let contradicts = last.term > start.term || last.index == start.index && last.term < start.term;
+            if contradicts && !planted!(BeginningUnchecked) {
                 return self.contradicts_committed(last.index, commit);
             }
             if last.index < start.index {
@@ -152,7 +153,7 @@ impl Raft {
     /// group on with what it has.
     fn contradicts_committed(&mut self, index: Index, leader_commit: Index) {
         self.ignore(Ignored::ContradictsCommitted);
-        if index <= leader_commit {
+        if index <= leader_commit && !planted!(GivenUpFollows) {
             self.condemn(CondemnedReason::Divergence);
         }
     }

@@ -110,6 +110,10 @@ mod bugs {
         MemberlessVotes "memberless-votes" "M4, tikv#3572" "a replica without a log grants votes";
         CondemnedTakesPart "condemned-takes-part" "D9" "a condemned replica goes on";
         LostLogUnnoticed "lost-log-unnoticed" "D9" "what a leader remembers of a log that was lost is ignored";
+        AcceptedTermKept "accepted-term-kept" "D9" "a replica whose loss was accepted comes back in a term that it may have voted in";
+        AcceptedUnmarked "accepted-unmarked" "D9" "what is lost until an acceptance is through is not written down before it begins";
+        BeginningUnchecked "beginning-unchecked" "D9" "what a log begins behind is taken for what the leader has there";
+        GivenUpFollows "given-up-follows" "D9" "a replica goes on that has applied what the others gave up";
         LifeIgnored "life-ignored" "Q2" "another life of the leader's node does not wake a sleeping follower";
         SleepUnmatched "sleep-unmatched" "Q1" "a leader offers sleep although somebody lacks entries";
         StoreForgotten "store-forgotten" "D8" "a restart takes the commit index of the log alone, not that of the store";
