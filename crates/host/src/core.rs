@@ -135,7 +135,7 @@ pub enum Input {
         /// Whose.
         of: Incarnation,
     },
-    /// A view for an [`ApplyOrder::Send`] was opened at this index; entries behind it are kept while it is sent (rule N2).
+    /// A view for an [`ApplyOrder::Send`] was opened at this index; entries behind it are kept until the peer has them (rule N2).
     ViewOpened {
         /// Whose.
         of: Incarnation,
@@ -292,6 +292,16 @@ struct Installing {
     step: InstallStep,
 }
 
+/// A snapshot for a peer, and what is kept for it. Entries that were written while it was on its way are kept until the peer has them:
+/// where few are kept otherwise, it would need another snapshot at once, and another one after that.
+#[derive(Clone, Copy, Debug, Default)]
+struct Sending {
+    /// Entries are kept from here on; `None` until the view is open.
+    from: Option<Index>,
+    /// Where the log ended when it had arrived; `None` until its `Event::SnapshotSent`.
+    until: Option<Index>,
+}
+
 /// The host's side of one group.
 #[derive(Debug)]
 struct Bench {
@@ -302,9 +312,8 @@ struct Bench {
     /// The one snapshot that lies staged, until the core took or dropped it.
     staged: Option<(LogStart, u64)>,
     installing: Option<Installing>,
-    /// Snapshots on their way, at most one to each peer and each until its `Event::SnapshotSent`, with the index from which on entries
-    /// are kept; `None` until the view is open.
-    sending: BTreeMap<ReplicaId, Option<Index>>,
+    /// Snapshots on their way, at most one to each peer, and those that arrived at peers that are not where the log ended then.
+    sending: BTreeMap<ReplicaId, Sending>,
     persisted: Index,
     /// The state machine takes nothing more until there is room (rule D10).
     store_full: bool,
@@ -374,9 +383,17 @@ impl Core {
             },
             Input::Group(group, event) => self.engine.handle_event(group, event),
             Input::Own(of, event) => {
+                let ends =
+                    self.engine.raft(of.group).map(|raft| (raft.start().position.index, raft.last_index()));
                 let Some(bench) = self.bench_of(of) else { return };
-                if let Event::SnapshotSent { to, .. } = &event {
-                    bench.sending.remove(to);
+                if let Event::SnapshotSent { to, ok } = &event {
+                    match (bench.sending.get_mut(to), ends) {
+                        (Some(sending), Some((start, last))) if *ok => {
+                            // The core asks the receiver about the start that the log has now.
+                            *sending = Sending { from: Some(start), until: Some(last) };
+                        }
+                        _ => _ = bench.sending.remove(to),
+                    }
                 }
                 self.engine.handle_event(of.group, event);
             }
@@ -435,7 +452,7 @@ impl Core {
             Input::Switched { of } => self.switched(of),
             Input::ViewOpened { of, to, index } => {
                 if let Some(sending) = self.bench_of(of).and_then(|bench| bench.sending.get_mut(&to)) {
-                    *sending = Some(index);
+                    sending.from = Some(index);
                 }
             }
             Input::Look(Look(look)) => look(self),
@@ -576,10 +593,10 @@ impl Core {
             Effect::SendSnapshot { to, at_least, term } => {
                 // One at a time to each peer: the one on its way still needs the entries behind it, and will be of as much use. The core
                 // asks again when the peer gives a sign of life.
-                if bench.sending.contains_key(&to) {
+                if bench.sending.get(&to).is_some_and(|sending| sending.until.is_none()) {
                     return self.engine.handle_event(group, Event::SnapshotSent { to, ok: false });
                 }
-                bench.sending.insert(to, None);
+                bench.sending.insert(to, Sending::default());
                 let order = SnapshotOrder { to, from: bench.key.replica, uid: bench.key.uid, at_least, term };
                 self.out.applies.push((bench.incarnation, ApplyOrder::Send(order)));
             }
@@ -640,17 +657,29 @@ impl Core {
         }
     }
 
-    /// Lets the log forget what the store has persisted (rule D11), except what is kept for followers and running snapshots.
+    /// Lets the log forget what the store has persisted (rule D11), except what is kept for followers and for snapshots (rule N2).
     fn truncate(&mut self, group: GroupId) {
-        let (Some(bench), Some(raft)) = (self.benches.get(&group), self.engine.raft(group)) else { return };
+        let (Some(bench), Some(raft)) = (self.benches.get_mut(&group), self.engine.raft(group)) else {
+            return;
+        };
         let (overhead, step) = match self.log_pressed {
             true => (0, 1),
             false => (self.config.compaction_overhead_entries, self.config.truncate_step_entries.max(1)),
         };
         let mut index = bench.persisted.saturating_sub(overhead);
-        for kept_from in bench.sending.values() {
-            match kept_from {
-                Some(from) => index = index.min(*from),
+        if !bench.sending.is_empty() {
+            let peers = raft.peers();
+            let is_pressed = self.log_pressed;
+            // Nobody is waited for who says nothing, nor while the log is too long.
+            bench.sending.retain(|to, sending| {
+                let lacks =
+                    |until| peers.iter().any(|peer| peer.id == *to && peer.is_active && peer.matched < until);
+                sending.until.is_none_or(|until| !is_pressed && lacks(until))
+            });
+        }
+        for sending in bench.sending.values() {
+            match sending.from {
+                Some(from) => index = index.min(from),
                 None => return,
             }
         }

@@ -300,7 +300,10 @@ impl Progress {
     }
 
     /// Rule N2: sending ended. Answers whether the peer was waiting for that; it is released once.
-    pub(crate) fn snapshot_sent(&mut self, ok: bool) -> bool {
+    ///
+    /// The log may have moved on to the snapshot's own index meanwhile. A peer that is still installing it must not look as if it needed
+    /// another one, so it is asked about the log's start, at which it will be.
+    pub(crate) fn snapshot_sent(&mut self, ok: bool, log_start: Index) -> bool {
         let Some(shipment) = self.shipment.filter(|shipment| shipment.ordered) else { return false };
         if !matches!(self.state, State::Snapshot) {
             return false;
@@ -309,7 +312,7 @@ impl Progress {
             return true;
         }
         if ok {
-            self.next = self.matched.max(shipment.at_least) + 1;
+            self.next = self.matched.max(shipment.at_least).max(log_start) + 1;
             self.state = State::Probe(Probe::Waiting);
         } else {
             self.shipment = None;

@@ -68,8 +68,9 @@ impl Raft {
     }
 
     pub(crate) fn handle_snapshot_sent(&mut self, to: ReplicaId, ok: bool) {
+        let log_start = self.log.start_index();
         let Standing::Leader(leader) = &mut self.standing else { return self.ignore(Ignored::NotLeading) };
-        if !leader.peers.get_mut(&to).is_some_and(|peer| peer.snapshot_sent(ok)) {
+        if !leader.peers.get_mut(&to).is_some_and(|peer| peer.snapshot_sent(ok, log_start)) {
             self.ignore(Ignored::OutOfPlace);
         }
     }

@@ -468,6 +468,11 @@ fn sole_leader(limits: Limits) -> Core {
 /// Turns until nothing is left to do, with a quick disk and a quick state machine; replica 2 takes everything, replica 3 gives signs of
 /// life but never gets the log behind the genesis. The snapshots that were ordered.
 fn settle_with_two_in_line(core: &mut Core, uid: GroupUid) -> Vec<SnapshotOrder> {
+    settle_with_two(core, uid, true)
+}
+
+/// The same; unless it `refuses`, replica 3 says nothing to entries: it installs what it was sent.
+fn settle_with_two(core: &mut Core, uid: GroupUid, refuses: bool) -> Vec<SnapshotOrder> {
     let mut orders = Vec::new();
     while !core.is_idle() {
         let out = core.turn();
@@ -485,7 +490,7 @@ fn settle_with_two_in_line(core: &mut Core, uid: GroupUid) -> Vec<SnapshotOrder>
                     let matched = prev.index + entries.len() as u64;
                     Body::AppendReply(AppendReply::Accepted { matched })
                 }
-                Body::Append { prev, .. } if prev.index > 1 => {
+                Body::Append { prev, .. } if refuses && prev.index > 1 => {
                     let hint = LogPosition { index: 1, term: 1 };
                     Body::AppendReply(AppendReply::Rejected { prev: prev.index, hint })
                 }
@@ -504,8 +509,12 @@ fn settle_with_two_in_line(core: &mut Core, uid: GroupUid) -> Vec<SnapshotOrder>
 
 /// A tick with a proposal; the snapshots that were ordered.
 fn busy_tick(core: &mut Core, uid: GroupUid) -> Vec<SnapshotOrder> {
+    busy_tick_with(core, uid, true)
+}
+
+fn busy_tick_with(core: &mut Core, uid: GroupUid, refuses: bool) -> Vec<SnapshotOrder> {
     core.handle(Input::Node(NodeEvent::Tick { random: 7 }));
-    let mut orders = settle_with_two_in_line(core, uid);
+    let mut orders = settle_with_two(core, uid, refuses);
     let proposal = mraft_engine::event::Proposal {
         ticket: Ticket(1),
         slot: NO_SLOT,
@@ -513,7 +522,7 @@ fn busy_tick(core: &mut Core, uid: GroupUid) -> Vec<SnapshotOrder> {
         body: "x".into(),
     };
     core.handle(Input::Group(GROUP, Event::Propose(vec![proposal])));
-    orders.extend(settle_with_two_in_line(core, uid));
+    orders.extend(settle_with_two(core, uid, refuses));
     orders
 }
 
@@ -545,6 +554,50 @@ fn n2_one_snapshot_at_a_time_goes_to_a_peer_and_keeps_the_entries_behind_it_unti
     core.handle(Input::ViewOpened { of: own(), to: replica(3), index });
     assert_eq!(next(&mut core), []);
     assert_eq!(start(&core), index, "what only the first one needed is let go of");
+}
+
+#[test]
+fn n2_what_was_written_while_a_snapshot_was_on_its_way_is_kept_until_its_receiver_has_it() {
+    for gives_up in [false, true] {
+        let mut core = core();
+        let uid = core.engine().uid(GROUP).expect("the group");
+        let start = |core: &Core| core.engine().raft(GROUP).map_or(0, |raft| raft.start().position.index);
+        let applied = |core: &Core| core.engine().applied(GROUP).expect("the group");
+        let mut tick = 0;
+        let mut next = |core: &mut Core, refuses| {
+            tick += 1;
+            core.set_now(Now { tick, ..Now::default() });
+            busy_tick_with(core, uid, refuses)
+        };
+        (0..100).find_map(|_| next(&mut core, true).pop()).expect("replica 3 lags");
+        let index = applied(&core);
+        core.handle(Input::ViewOpened { of: own(), to: replica(3), index });
+        for _ in 0..20 {
+            next(&mut core, false);
+        }
+        core.handle(Input::Own(own(), Event::SnapshotSent { to: replica(3), ok: true }));
+        let arrived = applied(&core);
+        let orders: Vec<_> = (0..20).flat_map(|_| next(&mut core, false)).collect();
+        assert_eq!(orders, [], "it has one to install");
+        assert!(start(&core) <= index, "what it needs next is gone: {} > {index}", start(&core));
+
+        if gives_up {
+            core.handle(Input::LogPressed(true));
+            assert!(next(&mut core, false).is_empty());
+            assert!(start(&core) > index, "a log that is too long waits for nobody");
+            continue;
+        }
+        let mut says = |matched| {
+            let term = core.engine().raft(GROUP).map_or(0, Raft::term);
+            let body = Body::AppendReply(AppendReply::Accepted { matched });
+            let message = Message { from: replica(3), to: replica(1), term, body };
+            core.handle(Input::Group(GROUP, Event::Message { uid, message }));
+            next(&mut core, false);
+            start(&core)
+        };
+        assert!(says(index) <= index, "it has the snapshot and not what followed");
+        assert!(says(arrived) > index, "it has all that was there when the snapshot had arrived");
+    }
 }
 
 fn persist(core: &mut Core, out: &Output) {
