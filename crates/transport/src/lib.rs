@@ -45,7 +45,7 @@ mod snapshot;
 mod stream;
 mod waker;
 
-pub use config::{TransportConfig, TransportError, is_exposed_without_tls};
+pub use config::{SNAPSHOT_RATE_MIN, TransportConfig, TransportError, is_exposed_without_tls};
 pub use handler::{
     Connected, Disconnected, Handler, Refusal, SnapshotFailed, SnapshotReceiver, SnapshotSource,
 };

@@ -343,11 +343,11 @@ settings! {
         }
         max_snapshot_send_bytes_per_second: Bytes = {
             aliases: &["MaxSnapshotSendBytesPerSecond"], default: "256MiB", unit: "bytes/s",
-            why: "All snapshots that the node sends together. 0 = no limit.",
+            why: "All snapshots that the node sends together, at least 1MiB. 0 = no limit.",
         }
         max_snapshot_recv_bytes_per_second: Bytes = {
             aliases: &["MaxSnapshotRecvBytesPerSecond"], default: "0", unit: "bytes/s",
-            why: "All snapshots that the node receives together. 0 = no limit.",
+            why: "All snapshots that the node receives together, at least 1MiB. 0 = no limit.",
         }
     }
     Http {

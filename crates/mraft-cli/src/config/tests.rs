@@ -317,6 +317,19 @@ fn what_is_wrong_is_refused_with_field_and_fix() {
         (toml("data_dir = 'w/data'\nwal_dir = 'w'"), vec!["`wal_dir` = w", "`data_dir` = w/data", "beside"]),
         (toml("max_in_mem_log_size = '1MiB'"), vec!["`max_in_mem_log_size` = 1MiB", "or 0"]),
         (toml("max_send_queue_size = 1"), vec!["`max_send_queue_size`", "or 0"]),
+        // A host would refuse these, too, and name no key; `mraft config check` starts none.
+        (
+            toml("max_snapshot_send_bytes_per_second = 1"),
+            vec!["`max_snapshot_send_bytes_per_second` = 1B", "at least 1MiB a second", "0 for no limit"],
+        ),
+        (
+            toml("max_snapshot_recv_bytes_per_second = 1048575"),
+            vec![
+                "`max_snapshot_recv_bytes_per_second` = 1048575B",
+                "at least 1MiB a second",
+                "0 for no limit",
+            ],
+        ),
         (toml("raft_dir = 'a'\ndata_dir = 'b'"), vec!["`data_dir` = \"a\"", "`data_dir` = \"b\"", "once"]),
         (
             toml("").flag("rtt_ms", "1").flag("rtt_ms", "2"),

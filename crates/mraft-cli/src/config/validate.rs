@@ -8,6 +8,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use mraft_transport::SNAPSHOT_RATE_MIN;
 use mraft_types::limits::{COMMAND_BYTES_MAX, ENTRY_BYTES_MAX};
 use mraft_types::{DeploymentId, NodeId};
 
@@ -249,6 +250,12 @@ fn peers(
     ] {
         must_hold_an_entry(name, queue, ENTRY_BYTES_MAX as u64, problems);
     }
+    for (name, rate) in [
+        ("max_snapshot_send_bytes_per_second", &settings.max_snapshot_send_bytes_per_second),
+        ("max_snapshot_recv_bytes_per_second", &settings.max_snapshot_recv_bytes_per_second),
+    ] {
+        must_deliver_snapshots(name, rate, problems);
+    }
     PeerSettings {
         raft_address: raft_address.value.clone(),
         listen_address,
@@ -398,6 +405,19 @@ fn must_hold_an_entry(name: &str, setting: &Setting<Bytes>, bytes_min: u64, prob
             expected: format!(
                 "at least {}, the largest single write, or 0 for no limit of its own",
                 Bytes(bytes_min)
+            ),
+        });
+    }
+}
+
+/// At a slower rate a part of a snapshot would take longer than either side waits for it, again and again.
+fn must_deliver_snapshots(name: &str, setting: &Setting<Bytes>, problems: &mut Vec<Problem>) {
+    if setting.value.0 > 0 && setting.value.0 < SNAPSHOT_RATE_MIN {
+        problems.push(Problem::Value {
+            given: setting.given(name),
+            expected: format!(
+                "at least {} a second, or a snapshot would be given up and begun again for ever; 0 for no limit",
+                Bytes(SNAPSHOT_RATE_MIN)
             ),
         });
     }
