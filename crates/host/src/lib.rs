@@ -107,6 +107,7 @@ mod panics;
 pub mod peer_table;
 pub mod peers;
 pub mod persist;
+mod progress;
 mod questions;
 mod random;
 pub mod registry;

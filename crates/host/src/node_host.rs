@@ -34,6 +34,7 @@ use crate::opening;
 use crate::peer_table::PeerTable;
 use crate::peers::{ClearedConflict, Peers, RequestHandler};
 use crate::persist::{LogJob, LogWorker};
+use crate::progress::Progress;
 use crate::registry::{GroupRecord, Published, Registry};
 use crate::runtime::{Listener, Pace, Runtime, Shared};
 use crate::slow_disk::Moves;
@@ -530,8 +531,11 @@ impl Drop for NodeHost {
 impl Inner {
     fn start(self: &Arc<Inner>, log: SegmentLog) -> Result<(), HostError> {
         let mut worker = LogWorker::new(Box::new(log));
+        let mut progress = Progress::new(self.groups.get().records.len(), Instant::now());
         let recovery = opening::recover(&mut self.registry(), &mut worker, |record, log| {
-            self.put_together(record, log)
+            let replica = self.put_together(record, log);
+            progress.one_more(Instant::now(), "opening the groups that live here");
+            replica
         })?;
         for (group, error) in &recovery.not_started {
             self.not_started(*group, error);

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, PoisonError};
+use std::time::Instant;
 
 use mraft_engine::error::NotApplied;
 use mraft_engine::event::Event;
@@ -26,6 +27,7 @@ use crate::node_host::{GroupSpec, Inner, Leadership, MachineContext, wait};
 use crate::panics::caught;
 use crate::peers::{ClearedConflict, Reply};
 use crate::persist::LogJob;
+use crate::progress::Progress;
 use crate::registry::{AcceptedLoss, GroupRecord};
 use crate::restore::{RestoredReplica, first_log, log_key, restore};
 use crate::runtime::{Listener, Shared};
@@ -192,8 +194,10 @@ impl Inner {
         self.log_job(|token| LogJob::Add { token, replicas: records.iter().map(first_log).collect() })?;
         self.registry().logged(records.iter().map(|record| record.group))?;
         let mut result = Ok(());
+        let mut progress = Progress::new(records.len(), Instant::now());
         for record in &records {
             let group = record.group;
+            progress.one_more(Instant::now(), "making the states of new groups");
             let replica = match self.put_together(record, None) {
                 Ok(replica) => replica,
                 Err(error) => {

@@ -75,6 +75,9 @@ pub fn run_node(config: NodeConfig, shutdown: &Shutdown) -> Result<Exit, Command
     let budget = Budget::of(&config, &listed);
     let descriptors = Descriptors::of_process();
     let requests = Some(Arc::clone(&answerer) as Arc<_>);
+    // Thousands of groups take their time: somebody who looks meanwhile shall see that it has begun, and what there is.
+    let began = Instant::now();
+    tracing::info!(groups = listed.records.len(), data = %config.data_dir.display(), "starting: reading the log");
     let caches = Caches::new(budget.block_cache_bytes, descriptors.files);
     let machines = of_kv(caches.clone(), budget.flush_bytes);
     let host = NodeHost::open(host_config(&config, &budget), machines, requests)
@@ -88,7 +91,8 @@ pub fn run_node(config: NodeConfig, shutdown: &Shutdown) -> Result<Exit, Command
     let config = &service.config;
     tracing::info!(
         node = %config.node_id, raft = %config.peers.raft_address, http = %config.http.advertised_address,
-        data = %config.data_dir.display(), groups = service.host.groups().len(), "the node is up"
+        data = %config.data_dir.display(), groups = service.host.groups().len(),
+        took_ms = began.elapsed().as_millis() as u64, "the node is up"
     );
 
     let door = Door::new(Arc::new(Doors(Arc::clone(&service))), limits(config, &budget, descriptors));
