@@ -9,6 +9,8 @@ use mraft_history::{
     outcomes_are_honest,
 };
 
+use tokio::task::JoinSet;
+
 use crate::autopsy;
 use crate::cluster::Cluster;
 use crate::counts::Counts;
@@ -18,6 +20,8 @@ use crate::{values, vitals, wait};
 
 /// Entries of one page; a page is bounded in bytes, too.
 const PAGE_ENTRIES: u32 = 1000;
+/// With thousands of groups, one after the other would take minutes: each waits for a commit and for all its replicas.
+const GROUPS_COMPARED_AT_ONCE: usize = 32;
 
 /// Waits for rest and judges. Adds what was judged to the figures.
 pub async fn judge(cluster: &mut Cluster, recorded: &Recorded, counts: &mut Counts) -> Result<()> {
@@ -98,20 +102,41 @@ async fn compare_hashes(cluster: &Cluster) -> Result<u64> {
     let running = cluster.nodes.iter().position(|node| node.is_running());
     let client = cluster.client(running.unwrap_or(0))?;
     let members = cluster.nodes.iter().filter(|node| node.is_running()).count();
-    for group in 0..cluster.shape.groups {
-        let what = format!("every replica of group {group} has said its hash");
-        let verdict = wait::until(&what, async || {
-            let verdict = client.verify(group).await?;
-            let said = verdict.replicas.iter().filter(|row| row.hash.is_some()).count();
-            wait::is(said == members, || format!("{:?}", verdict.replicas))?;
-            Ok(verdict)
-        })
-        .await?;
-        if !verdict.equal {
-            return Err(Failure::new(format_args!("BROKEN PROMISE: content differs: {verdict:?}")));
+    let mut left: Vec<u64> = (0..cluster.shape.groups).collect();
+    let different = wait::until("every replica of every group has said its hash", async || {
+        let mut why_not = String::new();
+        for groups in std::mem::take(&mut left).chunks(GROUPS_COMPARED_AT_ONCE) {
+            let mut asked = JoinSet::new();
+            for group in groups.iter().copied() {
+                let client = client.clone();
+                asked.spawn(async move { (group, client.verify(group).await) });
+            }
+            while let Some(answered) = asked.join_next().await {
+                let (group, verdict) = answered.map_err(Failure::new)?;
+                match verdict {
+                    Ok(verdict)
+                        if verdict.replicas.iter().filter(|row| row.hash.is_some()).count() != members =>
+                    {
+                        why_not = format!("group {group}: {:?}", verdict.replicas);
+                        left.push(group);
+                    }
+                    Ok(verdict) if verdict.equal => {}
+                    Ok(verdict) => return Ok(Some(verdict)),
+                    Err(error) => {
+                        why_not = format!("group {group}: {error}");
+                        left.push(group);
+                    }
+                }
+            }
         }
+        wait::is(left.is_empty(), || format!("{} groups are left; {why_not}", left.len()))?;
+        Ok(None)
+    })
+    .await?;
+    match different {
+        None => Ok(cluster.shape.groups),
+        Some(verdict) => Err(Failure::new(format_args!("BROKEN PROMISE: content differs: {verdict:?}"))),
     }
-    Ok(cluster.shape.groups)
 }
 
 /// Rule N1: interrupted installs leave nothing behind for ever.
