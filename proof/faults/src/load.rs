@@ -9,7 +9,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mraft_api::client::Client;
 use mraft_api::{ClientError, Condition, Consistency, ErrorCode};
@@ -19,6 +19,7 @@ use tokio::task::JoinSet;
 use crate::acks::Acks;
 use crate::cluster::Cluster;
 use crate::failure::{Failure, Result};
+use crate::latency::Latencies;
 use crate::probe::{self, Prober};
 use crate::values::{self, Dice};
 use crate::watch::{Watched, Watcher};
@@ -75,6 +76,7 @@ pub(crate) struct Shared {
     writes_in_flight: AtomicU64,
     writes_acknowledged: AtomicU64,
     acks: Acks,
+    latencies: Latencies,
     is_stopping: AtomicBool,
     oddities: Mutex<Vec<String>>,
 }
@@ -159,6 +161,11 @@ impl Load {
     /// When writes were acknowledged.
     pub fn acks(&self) -> &Acks {
         &self.shared.acks
+    }
+
+    /// How long writes of writers and rivals took.
+    pub fn latencies(&self) -> &Latencies {
+        &self.shared.latencies
     }
 
     /// Writes that were begun and not answered.
@@ -339,10 +346,12 @@ impl Worker {
         write: impl Future<Output = std::result::Result<T, ClientError>>,
     ) -> std::result::Result<T, ClientError> {
         self.shared.writes_in_flight.fetch_add(1, Ordering::Relaxed);
+        let begun = Instant::now();
         let answer = write.await;
         self.shared.writes_in_flight.fetch_sub(1, Ordering::Relaxed);
         if answer.is_ok() {
             self.shared.writes_acknowledged.fetch_add(1, Ordering::Relaxed);
+            self.shared.latencies.add(begun.elapsed());
         }
         answer
     }

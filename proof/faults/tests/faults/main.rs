@@ -17,11 +17,13 @@ mod disks_slow;
 mod endurance;
 mod kills;
 mod long_stop;
+mod many_groups;
 mod partitions;
 mod replacement;
 mod resources;
 mod rolling;
 mod signals;
+mod snapshot_rates;
 mod stages;
 mod weathers;
 
