@@ -5,7 +5,8 @@
 //! The code under test is the code that ships: `host::core` decides, `host::persist` writes the log, `host::apply_worker` runs the
 //! state machines, `mraft_wire` makes the bytes between nodes. What is simulated is what surrounds them: the disk
 //! ([`mraft_disk::MemoryDisk`]), the network, time, and the processes, which may die between any two effects and in the middle of a
-//! write. After a safety phase full of faults everything heals, and in a calm phase the cluster must come back, all replicas of it.
+//! write. After a safety phase full of faults everything heals, and in a calm phase the cluster must come back, all replicas of it. In some
+//! seeds groups then lose their majority, and what operators accept of that is all that may be gone.
 //!
 //! [`world`] is the loop, [`node`] one process, [`network`] what happens to frames, [`mix`] what a seed draws, [`clients`] the load,
 //! [`check`] the promises, [`summary`] what many seeds together must have done.
