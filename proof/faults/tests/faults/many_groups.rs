@@ -95,7 +95,8 @@ impl Before {
         let written = begun.elapsed();
         let elections = elections::since_start(cluster).await?;
         let terms_after = rounds::terms(cluster, &[0, 1, 2]).await?;
-        let growth: Vec<u64> = terms.iter().zip(&terms_after).map(|(before, after)| after - before).collect();
+        let growth: Vec<u64> =
+            terms.iter().zip(&terms_after).map(|(before, after)| after.saturating_sub(*before)).collect();
         say(&format!(
             "{GROUPS} groups: all have a leader {} ms after the nodes were started, all have taken a write after {} ms",
             led.as_millis(),
