@@ -466,12 +466,8 @@ fn sole_leader(limits: Limits) -> Core {
 }
 
 /// Turns until nothing is left to do, with a quick disk and a quick state machine; replica 2 takes everything, replica 3 gives signs of
-/// life but never gets the log behind the genesis. The snapshots that were ordered.
-fn settle_with_two_in_line(core: &mut Core, uid: GroupUid) -> Vec<SnapshotOrder> {
-    settle_with_two(core, uid, true)
-}
-
-/// The same; unless it `refuses`, replica 3 says nothing to entries: it installs what it was sent.
+/// life but never gets the log behind the genesis: it `refuses` entries, or says nothing to them while it installs what it was sent. The
+/// snapshots that were ordered.
 fn settle_with_two(core: &mut Core, uid: GroupUid, refuses: bool) -> Vec<SnapshotOrder> {
     let mut orders = Vec::new();
     while !core.is_idle() {
