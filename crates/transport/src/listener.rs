@@ -98,6 +98,7 @@ fn serve(shared: &Arc<Shared>, socket: TcpStream, address: SocketAddr, handshake
     let node = connected.hello.node;
     shared.counters.accepts.add(1);
     shared.forget_refusal(node);
+    shared.tls_failures.forget(address.ip());
     tracing::debug!(%node, %address, purpose = %connected.hello.purpose, "accepted");
     match connected.hello.purpose {
         Purpose::Messages => {
@@ -125,7 +126,11 @@ fn tell_failure(shared: &Shared, address: SocketAddr, failed: HelloFailed) -> Cl
         HelloFailed::ByPeer(node, refused) => (true, node, refused),
         HelloFailed::ByUs(node, refused) => (false, node, refused),
         HelloFailed::Broken(broken) => {
-            if !shared.is_closing() {
+            // No hello says who it is, and it may be a peer that this node can dial well: nobody else would tell.
+            let is_told = reason == CloseReason::Tls && !shared.is_closing();
+            if is_told && shared.tls_failures.is_news(address.ip(), &broken.detail) {
+                tracing::warn!(%address, "somebody cannot connect to this node: {broken}");
+            } else if !shared.is_closing() {
                 tracing::debug!(%address, reason = reason.label(), "no hello: {broken}");
             }
             return reason;

@@ -2,9 +2,9 @@
 
 //! What all threads of a transport share, and how they are counted, limited and ended.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::{Shutdown, TcpStream};
+use std::net::{IpAddr, Shutdown, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
@@ -43,6 +43,8 @@ pub(crate) struct Shared {
     pub(crate) snapshot_receive_slots: Arc<Slots>,
     /// The latest refusal per node, so that each is told once.
     pub(crate) refusals: Mutex<BTreeMap<NodeId, HelloRefused>>,
+    /// What came of TLS with who dialed, so that each is told once.
+    pub(crate) tls_failures: TlsFailures,
     pub(crate) listen_waker: Waker,
     pub(crate) threads: Threads,
 }
@@ -172,6 +174,29 @@ impl Threads {
     }
 }
 
+/// Why connections from which address did not come about. Whoever dials is nobody before its hello, so an address has to do.
+#[derive(Debug, Default)]
+pub(crate) struct TlsFailures(Mutex<BTreeSet<(IpAddr, String)>>);
+
+impl TlsFailures {
+    /// Strangers can bring about some of them, from many addresses: what is more is forgotten and told again.
+    const COUNT_MAX: usize = 1024;
+
+    /// Whether this was not told yet.
+    pub(crate) fn is_news(&self, address: IpAddr, why: &str) -> bool {
+        let mut told = lock(&self.0);
+        if told.len() >= TlsFailures::COUNT_MAX {
+            told.clear();
+        }
+        told.insert((address, why.to_owned()))
+    }
+
+    /// A peer came through from there: what is wrong after this is news again.
+    pub(crate) fn forget(&self, address: IpAddr) {
+        lock(&self.0).retain(|(of, _)| *of != address);
+    }
+}
+
 /// Sockets in which a thread may be blocked; shut down when the transport closes.
 #[derive(Debug, Default)]
 pub(crate) struct Sockets {
@@ -261,4 +286,26 @@ impl Drop for Slot {
 /// A panic in a handler must not make every later caller panic too (rule T4 decides about the process).
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    #[test]
+    fn what_went_wrong_with_tls_is_news_once_per_address_until_somebody_comes_through() {
+        let failures = TlsFailures::default();
+        let [here, there] = [1, 2].map(|last| IpAddr::V4(Ipv4Addr::new(10, 0, 0, last)));
+        let is_news = |address, why: &str| failures.is_news(address, why);
+        assert!(is_news(here, "expired") && is_news(there, "expired") && is_news(here, "unknown"));
+        assert!(!is_news(here, "expired") && !is_news(there, "expired") && !is_news(here, "unknown"));
+        failures.forget(here);
+        assert!(is_news(here, "expired") && !is_news(there, "expired"));
+        for number in 0..3 * TlsFailures::COUNT_MAX {
+            is_news(here, &number.to_string());
+        }
+        assert!(lock(&failures.0).len() <= TlsFailures::COUNT_MAX);
+    }
 }

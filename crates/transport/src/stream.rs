@@ -13,6 +13,7 @@ use rustls::Connection;
 
 use crate::link::Link;
 use crate::stats::CloseReason;
+use crate::tls;
 
 /// Why a connection is of no use any more.
 #[derive(Clone, Debug)]
@@ -60,7 +61,7 @@ impl From<DecodeError> for Broken {
 
 impl From<rustls::Error> for Broken {
     fn from(error: rustls::Error) -> Broken {
-        Broken::new(CloseReason::Tls, format!("TLS: {error}"))
+        Broken::new(CloseReason::Tls, tls::reason(&error))
     }
 }
 

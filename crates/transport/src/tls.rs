@@ -10,7 +10,10 @@ use std::sync::Arc;
 use rustls::client::Resumption;
 use rustls::crypto::ring;
 use rustls::server::WebPkiClientVerifier;
-use rustls::{ClientConfig, ClientConnection, Connection, RootCertStore, ServerConfig, ServerConnection};
+use rustls::{
+    AlertDescription, CertificateError, ClientConfig, ClientConnection, Connection, Error, RootCertStore,
+    ServerConfig, ServerConnection,
+};
 use rustls_pki_types::pem::{self, PemObject};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 
@@ -103,6 +106,60 @@ impl Tls {
     }
 }
 
+/// Why there is no connection, for whoever has to mend it: whose certificate it is about, and what is wrong with it. The same trouble is
+/// the same text as long as the day lasts, because it is told when it is news.
+pub(crate) fn reason(error: &Error) -> String {
+    match error {
+        Error::InvalidCertificate(error) => {
+            format!("the peer's certificate is refused: {}", refused_by_us(error))
+        }
+        Error::AlertReceived(alert) => match refused_by_peer(*alert) {
+            Some(why) => format!("the peer refuses this node's certificate: {why}"),
+            None => format!("TLS: {error}"),
+        },
+        _ => format!("TLS: {error}"),
+    }
+}
+
+fn refused_by_us(error: &CertificateError) -> String {
+    const DAY_SECONDS: u64 = 24 * 60 * 60;
+    match error {
+        CertificateError::ExpiredContext { time, not_after } => {
+            let days = time.as_secs().saturating_sub(not_after.as_secs()) / DAY_SECONDS;
+            format!("it expired {days} days ago, by this node's clock")
+        }
+        CertificateError::NotValidYetContext { time, not_before } => {
+            let days = not_before.as_secs().saturating_sub(time.as_secs()).div_ceil(DAY_SECONDS);
+            format!("it is valid only in {days} days, by this node's clock")
+        }
+        // A signature that does not fit is what an authority's successor of the same name makes.
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => {
+            format!("it is signed by no authority of this node's CA file ({error})")
+        }
+        _ => error.to_string(),
+    }
+}
+
+/// What the peer's alert says of our certificate, if it is about that (RFC 8446 §6.2).
+fn refused_by_peer(alert: AlertDescription) -> Option<String> {
+    let why = match alert {
+        AlertDescription::CertificateExpired => "it is not valid by the peer's clock, expired or too new",
+        AlertDescription::UnknownCA | AlertDescription::DecryptError => {
+            "it is signed by no authority of the peer's CA file"
+        }
+        AlertDescription::BadCertificate => {
+            "it is not for the host at which the peer dials this node, or damaged"
+        }
+        AlertDescription::CertificateRequired
+        | AlertDescription::UnsupportedCertificate
+        | AlertDescription::CertificateRevoked
+        | AlertDescription::CertificateUnknown
+        | AlertDescription::AccessDenied => "",
+        _ => return None,
+    };
+    Some(if why.is_empty() { format!("{alert:?}") } else { format!("{why} ({alert:?})") })
+}
+
 /// Most bytes that wait encrypted for a socket; more wait in the send queue, where they are counted.
 const TLS_BUFFER_BYTES_MAX: usize = 256 << 10;
 
@@ -123,5 +180,44 @@ fn pem_reason(error: &pem::Error, wanted: &str) -> String {
         pem::Error::NoItemsFound => format!("it holds no {wanted} in PEM form"),
         pem::Error::Io(error) => error.to_string(),
         other => format!("it is no PEM file: {other:?}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use rustls_pki_types::UnixTime;
+
+    use super::*;
+
+    #[test]
+    fn a_certificate_that_expired_is_news_once_a_day_and_not_with_every_dial() {
+        let days = |days: u64| Duration::from_secs(days * 24 * 60 * 60);
+        let told_at = |now: Duration| {
+            let (time, not_after) = (UnixTime::since_unix_epoch(now), UnixTime::since_unix_epoch(days(7)));
+            reason(&Error::InvalidCertificate(CertificateError::ExpiredContext { time, not_after }))
+        };
+        let now = days(30);
+        assert_eq!(
+            told_at(now),
+            "the peer's certificate is refused: it expired 23 days ago, by this node's clock"
+        );
+        assert_eq!(told_at(now), told_at(now + Duration::from_secs(1)));
+        assert_ne!(told_at(now), told_at(now + days(1)));
+    }
+
+    #[test]
+    fn an_alert_about_a_certificate_says_whose_it_is_and_another_one_is_told_as_it_came() {
+        let told = |alert| reason(&Error::AlertReceived(alert));
+        assert_eq!(
+            told(AlertDescription::UnknownCA),
+            "the peer refuses this node's certificate: it is signed by no authority of the peer's CA file (UnknownCA)"
+        );
+        assert_eq!(
+            told(AlertDescription::CertificateRevoked),
+            "the peer refuses this node's certificate: CertificateRevoked"
+        );
+        assert!(told(AlertDescription::InternalError).starts_with("TLS: "));
     }
 }

@@ -19,7 +19,7 @@ use crate::peer::Peer;
 use crate::rate::Pacer;
 use crate::receive::ReceiveBudget;
 use crate::resolver::Resolver;
-use crate::shared::{Shared, Slots, Sockets, Threads};
+use crate::shared::{Shared, Slots, Sockets, Threads, TlsFailures};
 use crate::snapshot;
 use crate::stats::{Counters, Dropped, TransportStats};
 use crate::tls::Tls;
@@ -104,6 +104,7 @@ impl Transport {
             snapshot_send_slots: Slots::new(config.snapshot_sends_max),
             snapshot_receive_slots: Slots::new(config.snapshot_receives_max),
             refusals: Mutex::default(),
+            tls_failures: TlsFailures::default(),
             listen_waker: Waker::new().map_err(TransportError::System)?,
             threads: Threads::default(),
             config,

@@ -11,7 +11,7 @@ use std::path::Path;
 
 use mraft_transport::{CloseReason, Dropped, TlsFiles, TransportConfig, TransportError};
 use mraft_wire::{FrameKind, Purpose};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, date_time_ymd};
 use support::{Happening, RawPeer, TestNode, config, frame_of, hello, node, pair};
 use tempfile::TempDir;
 
@@ -23,7 +23,12 @@ struct Authority {
 
 impl Authority {
     fn new() -> Authority {
+        Authority::named("ours")
+    }
+
+    fn named(name: &str) -> Authority {
         let mut params = CertificateParams::new(Vec::new()).expect("no names");
+        params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let issuer =
             CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("signed");
@@ -38,10 +43,20 @@ impl Authority {
 
     /// Files of a node whose certificate is for these hosts.
     fn node(&self, name: &str, hosts: &[&str]) -> TlsFiles {
-        let key = KeyPair::generate().expect("a key");
         let hosts: Vec<String> = hosts.iter().map(|host| (*host).to_owned()).collect();
-        let certificate =
-            CertificateParams::new(hosts).expect("names").signed_by(&key, &self.issuer).expect("signed");
+        self.sign(name, CertificateParams::new(hosts).expect("names"))
+    }
+
+    /// Files of a node whose certificate is valid from the beginning of one year to that of another.
+    fn node_valid(&self, name: &str, (from, to): (i32, i32)) -> TlsFiles {
+        let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).expect("names");
+        (params.not_before, params.not_after) = (date_time_ymd(from, 1, 1), date_time_ymd(to, 1, 1));
+        self.sign(name, params)
+    }
+
+    fn sign(&self, name: &str, params: CertificateParams) -> TlsFiles {
+        let key = KeyPair::generate().expect("a key");
+        let certificate = params.signed_by(&key, &self.issuer).expect("signed");
         let (cert_file, key_file) =
             (self.path().join(format!("{name}.pem")), self.path().join(format!("{name}.key")));
         fs::write(&cert_file, certificate.pem()).expect("written");
@@ -118,6 +133,60 @@ fn a_certificate_for_another_host_is_refused() {
     one.knows(&two);
     one.waits_for_close(CloseReason::Tls, 1);
     assert_eq!(one.stats().dials, 0);
+}
+
+/// What is wrong with a certificate, what a node says that dials who shows it, and what a node says that shows it to whom it dials. The
+/// host in a certificate is checked by the dialer alone.
+const NO_GOOD: &[(&str, &str, Option<&str>)] = &[
+    ("expired", "it expired", Some("it is not valid by the peer's clock")),
+    ("too new", "it is valid only in", Some("it is not valid by the peer's clock")),
+    (
+        "of another authority",
+        "it is signed by no authority of this node's CA file",
+        Some("it is signed by no authority of the peer's CA file"),
+    ),
+    (
+        "of a namesake",
+        "it is signed by no authority of this node's CA file",
+        Some("no authority of the peer's"),
+    ),
+    (
+        "for another host",
+        "not valid for name \"127.0.0.1\"; certificate is only valid for DnsName(\"else",
+        None,
+    ),
+];
+
+#[test]
+fn why_a_certificate_is_refused_is_told_to_either_side() {
+    let (ours, namesake, other) = (Authority::new(), Authority::new(), Authority::named("other"));
+    let good = TestNode::start_with(secured(1, &ours.node("good", &["127.0.0.1"])));
+    for (number, (what, told, told_to_it)) in (2..).zip(NO_GOOD) {
+        let mut files = match *what {
+            "expired" => ours.node_valid("bad", (2001, 2002)),
+            "too new" => ours.node_valid("bad", (3001, 3002)),
+            "of another authority" => other.node("bad", &["127.0.0.1"]),
+            "of a namesake" => namesake.node("bad", &["127.0.0.1"]),
+            _ => ours.node("bad", &["elsewhere.example"]),
+        };
+        files.ca_file = ours.path().join("ca.pem");
+        let bad = TestNode::start_with(secured(number, &files));
+        good.knows(&bad);
+        let said = good.cannot_dial(&bad);
+        assert!(
+            said.contains("the peer's certificate is refused: ") && said.contains(told),
+            "{what}: {said}"
+        );
+        bad.knows(&good);
+        match told_to_it {
+            Some(told) => {
+                let said = bad.cannot_dial(&good);
+                let refused = said.contains("the peer refuses this node's certificate: ");
+                assert!(refused && said.contains(told), "{what}: {said}");
+            }
+            None => bad.recorder.wait_until("it is heard", || good.stats().accepts > 0),
+        }
+    }
 }
 
 #[test]

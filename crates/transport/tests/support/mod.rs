@@ -375,6 +375,13 @@ impl TestNode {
         self.transport.stats()
     }
 
+    /// Waits until a dial of the other one failed; what is told of it.
+    pub fn cannot_dial(&self, other: &TestNode) -> String {
+        let failure = || self.stats().peers.into_iter().find(|peer| peer.node == other.id)?.failure;
+        self.recorder.wait_until("a dial that failed", || failure().is_some());
+        failure().expect("it failed")
+    }
+
     pub fn waits_for_close(&self, reason: CloseReason, count: u64) {
         self.recorder
             .wait_until(&format!("{count} closes for {reason}"), || self.stats().closed_for(reason) >= count);
