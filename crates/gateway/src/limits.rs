@@ -34,7 +34,7 @@ pub struct Limits {
     pub waiting_scans_max: usize,
     /// Connections: each holds a socket and read and write buffers.
     pub connections_max: usize,
-    /// Bytes that connections hold, whatever is asked on them: so much for each, and more while the head of a request comes in.
+    /// Bytes that connections hold, whatever is asked on them: so much for each, and more while a large head of a request comes in.
     pub connection_bytes_max: usize,
     /// Header fields of one request.
     pub headers_max: usize,
@@ -97,11 +97,11 @@ pub const SCAN_BYTES_MAX: usize = 1 << 20;
 /// Groups that one scan asks at once: bounds the pages it holds beside its answer.
 pub(crate) const SCAN_GROUPS_AT_ONCE: usize = 16;
 
-/// What a connection costs that is open: its task, its buffers while they are small, and an answer of [`SMALL_ANSWER_BYTES`]. Measured
-/// at 8 to 15 KiB.
-pub(crate) const CONNECTION_BYTES: usize = 16 << 10;
-/// What the first bytes of a request's head cost beside that: a read buffer.
-pub(crate) const HEAD_BYTES: usize = 16 << 10;
+/// What a connection costs: its task, its buffers while they are small, and an answer of [`SMALL_ANSWER_BYTES`], measured at 8 to 15 KiB;
+/// and as much for the buffer that the head of a request is read into. That is held also while nothing is asked: whoever is let in can
+/// ask, however many others want its place. Otherwise clients that come in crowds would have those cut off that are there already, and
+/// these would not know what became of their writes.
+pub(crate) const CONNECTION_BYTES: usize = 32 << 10;
 /// How long a head may be before its bytes count beside the buffer.
 pub(crate) const SMALL_HEAD_BYTES: usize = 8 << 10;
 /// An answer up to this size is counted with its connection.

@@ -3,7 +3,8 @@
 //! A client's stream, metered: what comes before a request is complete takes memory that no request is counted for yet, and what is
 //! not taken of an answer holds it.
 //!
-//! - Bytes of a head count while it comes in; when there is no room for more of them, the connection ends.
+//! - Bytes of a large head count while it comes in; when there is no room for more of them, the connection ends. A small one has its room
+//!   from the beginning of the connection on.
 //! - A client that takes nothing for [`Limits::write_timeout`](crate::Limits::write_timeout) is cut off.
 
 use std::future::Future;
@@ -17,7 +18,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
 use crate::errors::Refused;
-use crate::limits::{CONNECTION_BYTES, Gate, HEAD_BYTES, Pass, SMALL_HEAD_BYTES};
+use crate::limits::{CONNECTION_BYTES, Gate, Pass, SMALL_HEAD_BYTES};
 
 /// What a connection holds. Its stream and its requests share it.
 #[derive(Debug)]
@@ -52,9 +53,8 @@ impl Meter {
         let mut held = self.held();
         let Some(before) = held.head.filter(|_| bytes > 0) else { return Ok(()) };
         let beyond = |length: usize| length.saturating_sub(SMALL_HEAD_BYTES);
-        let buffer = if before == 0 { HEAD_BYTES } else { 0 };
         held.head = Some(before + bytes);
-        held.pass.add(buffer + beyond(before + bytes) - beyond(before))
+        held.pass.add(beyond(before + bytes) - beyond(before))
     }
 
     fn held(&self) -> std::sync::MutexGuard<'_, Held> {
@@ -142,22 +142,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_head_counts_while_it_comes_in_and_not_beyond() {
-        let gate = Arc::new(Gate::new("bytes of connections", CONNECTION_BYTES + HEAD_BYTES + 10));
+    fn a_large_head_counts_while_it_comes_in_and_not_beyond_and_a_small_one_always_has_room() {
+        let gate = Arc::new(Gate::new("bytes of connections", 2 * CONNECTION_BYTES + 10));
         let meter = Meter::begin(&gate).expect("room");
-        assert!(Meter::begin(&gate).is_ok_and(|_| true), "and for another one");
-        assert_eq!(gate.used(), CONNECTION_BYTES);
-        meter.read(SMALL_HEAD_BYTES).expect("room for a small head");
-        assert_eq!(gate.used(), CONNECTION_BYTES + HEAD_BYTES);
+        let other = Meter::begin(&gate).expect("and for another one");
+        assert!(Meter::begin(&gate).is_err(), "and for no third one");
+        assert_eq!(gate.used(), 2 * CONNECTION_BYTES);
+        other.read(SMALL_HEAD_BYTES).expect("room for a small head");
+        meter.read(SMALL_HEAD_BYTES).expect("on either");
+        assert_eq!(gate.used(), 2 * CONNECTION_BYTES);
         meter.read(10).expect("room for some more");
+        assert_eq!(gate.used(), 2 * CONNECTION_BYTES + 10);
         assert!(meter.read(1).is_err(), "and no further");
         meter.head_is_complete();
-        assert_eq!(gate.used(), CONNECTION_BYTES);
+        assert_eq!(gate.used(), 2 * CONNECTION_BYTES);
         meter.read(1 << 20).expect("a body is counted elsewhere");
         meter.is_answered();
-        meter.read(1).expect("the next head");
-        assert_eq!(gate.used(), CONNECTION_BYTES + HEAD_BYTES);
-        drop(meter);
+        meter.read(SMALL_HEAD_BYTES + 10).expect("the next head");
+        drop((meter, other));
         assert_eq!(gate.used(), 0);
     }
 }

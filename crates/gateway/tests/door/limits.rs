@@ -248,6 +248,22 @@ async fn t2_a_client_that_takes_nothing_is_cut_off() {
 }
 
 #[tokio::test]
+async fn t2_who_was_let_in_is_answered_also_when_there_is_no_room_for_another_connection() {
+    let house = door_with(Limits { connection_bytes_max: 160 << 10, ..Limits::default() }).await;
+    let mut early = house.connect().await;
+    let mut others = Vec::new();
+    for _ in 0..10 {
+        others.push(house.connect().await);
+    }
+    let last = others.last_mut().expect("some");
+    assert!(rest(last).await.starts_with("HTTP/1.1 429"), "all the room is taken");
+    // Its write would be of unknown fate if it were cut off now.
+    let ask = b"PUT /v1/kv/key HTTP/1.1\r\nhost: node\r\nconnection: close\r\ncontent-length: 1\r\n\r\nv";
+    early.write_all(ask).await.expect("sent");
+    assert!(rest(&mut early).await.starts_with("HTTP/1.1 200"));
+}
+
+#[tokio::test]
 async fn t2_heads_that_are_not_complete_are_bounded_together() {
     let house = door_with(Limits { connection_bytes_max: 160 << 10, ..Limits::default() }).await;
     let head = format!("GET /v1/kv/{}", "a".repeat(60 << 10));
