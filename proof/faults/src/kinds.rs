@@ -6,6 +6,7 @@ pub mod greedy;
 pub mod links;
 pub mod signals;
 pub mod starved;
+pub mod storm;
 pub mod weathers;
 
 use crate::cluster::Cluster;

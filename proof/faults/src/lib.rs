@@ -25,6 +25,7 @@
 #![forbid(unsafe_code)]
 
 pub mod acks;
+pub mod authority;
 pub mod autopsy;
 pub mod binary;
 pub mod cluster;
@@ -51,6 +52,7 @@ pub mod raw;
 pub mod report;
 pub mod rounds;
 pub mod skips;
+pub mod told;
 pub mod values;
 pub mod vitals;
 pub mod wait;

@@ -49,6 +49,12 @@ impl Wire {
         Ok(Wire { stream: BufReader::new(stream) })
     }
 
+    /// Ends the connection with a reset: clients that come and go all the time would use up the system's ports otherwise.
+    pub fn vanish(self) {
+        // What is not reset is closed.
+        let _ = self.stream.get_ref().set_zero_linger();
+    }
+
     /// Sends bytes, whatever they are.
     pub async fn send(&mut self, bytes: &[u8]) -> Result<()> {
         Ok(self.stream.get_mut().write_all(bytes).await?)

@@ -54,6 +54,15 @@ impl Vitals {
     }
 }
 
+/// The most memory that was resident since the process began.
+pub fn most_resident_bytes(process: Pid) -> Result<u64> {
+    let path = format!("/proc/{}/status", process.as_raw_nonzero());
+    let status = fs::read_to_string(&path)?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kilobytes = line.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok());
+    kilobytes.map(|number| number << 10).ok_or_else(|| Failure::new(format_args!("{path} has no VmHWM")))
+}
+
 /// The limit that the kernel sets a process, by the name that `/proc` has for it; `None`: there is no limit.
 pub fn limit(process: Pid, name: &str) -> Result<Option<u64>> {
     let limits = fs::read_to_string(format!("/proc/{}/limits", process.as_raw_nonzero()))?;
@@ -137,6 +146,7 @@ mod tests {
         let (memory, file) = (vec![1_u8; 64 << 20], fs::File::open("/proc/self/status").expect("a file"));
         let after = Vitals::of(own).expect("vitals");
         assert!(after.resident_bytes > before.resident_bytes + (32 << 20), "{before:?} {after:?}");
+        assert!(most_resident_bytes(own).expect("it has some") >= after.resident_bytes);
         assert!(after.threads > 0 && after.files > 0 && after.descriptors >= after.files + after.sockets);
         drop((std::hint::black_box(memory), file));
 

@@ -3,18 +3,18 @@
 //! Clients that take too much of one node: they do not read what they asked for, open more connections than it has room for, or send
 //! what never ends. What they are answered with must be a refusal that says what became of the request and when to come back.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddrV4;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use mraft_api::{headers, paths};
+use mraft_api::paths;
 use tokio::task::JoinSet;
 
 use crate::cluster::Cluster;
-use crate::failure::{Failure, Result};
+use crate::failure::Result;
 use crate::fault::{Fault, Scene};
-use crate::raw::{Answer, Wire, head, request};
+use crate::raw::{Wire, head, request};
+use crate::told::Told;
 use crate::values::FOREIGN;
 use crate::wait;
 
@@ -43,15 +43,6 @@ pub struct Greedy {
     whose: usize,
     told: Arc<Told>,
     clients: JoinSet<()>,
-}
-
-/// What they were told.
-#[derive(Debug, Default)]
-struct Told {
-    /// How often each status was answered; 0: the connection was closed without a word.
-    statuses: Mutex<BTreeMap<u16, u64>>,
-    /// Answers that the contract does not allow.
-    odd: Mutex<Option<String>>,
 }
 
 const CLIENTS_UNREAD: usize = 400;
@@ -159,43 +150,14 @@ impl Fault for Greedy {
     }
 
     fn has_hit(&self, _: &Cluster) -> Result<()> {
-        if let Some(odd) = &*lock(&self.told.odd) {
-            return Err(Failure::new(odd));
-        }
-        let statuses = lock(&self.told.statuses);
-        let answered = |status: &u16| statuses.get(status).copied().unwrap_or(0);
-        let lacks = self.wanted().iter().find(|status| answered(status) < self.least());
-        wait::is(lacks.is_none(), || format!("too few were answered with {lacks:?}: {statuses:?}"))
+        self.told.is_right()?;
+        let lacks = self.wanted().iter().find(|status| self.told.count(**status) < self.least());
+        wait::is(lacks.is_none(), || format!("too few were answered with {lacks:?}: {}", self.told))
     }
 
     fn lift(&mut self, _: &mut Scene<'_>) -> Result<()> {
         self.clients.abort_all();
-        match lock(&self.told.odd).take() {
-            Some(odd) => Err(Failure::new(odd)),
-            None => Ok(()),
-        }
-    }
-}
-
-impl Told {
-    /// Takes in an answer, or that there was none.
-    fn hear(&self, answer: &Result<Answer>) {
-        let status = answer.as_ref().map_or(0, |answer| answer.status);
-        *lock(&self.statuses).entry(status).or_default() += 1;
-        let Ok(answer) = answer else { return };
-        let text = || String::from_utf8_lossy(&answer.body[..answer.body.len().min(300)]).into_owned();
-        let is_right = match status {
-            200 | 404 => true,
-            // What is no HTTP is answered without a body.
-            400 | 431 => true,
-            408 | 413 => answer.field(headers::OUTCOME) == Some("not_applied"),
-            429 | 503 => answer.number("retry-after").is_some() && answer.field(headers::OUTCOME).is_some(),
-            504 => answer.field(headers::OUTCOME).is_some(),
-            _ => false,
-        };
-        if !is_right {
-            *lock(&self.odd) = Some(format!("odd answer: {status} with {:?}: {}", answer.fields, text()));
-        }
+        self.told.is_right()
     }
 }
 
@@ -281,8 +243,4 @@ impl Client {
             tokio::time::sleep(PAUSE).await;
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -2,6 +2,7 @@
 
 //! Real nodes, real kills. Every scenario prints its figures.
 
+mod certificates;
 #[cfg(target_os = "linux")]
 mod disks;
 #[cfg(target_os = "linux")]
@@ -25,6 +26,7 @@ mod rolling;
 mod signals;
 mod snapshot_rates;
 mod stages;
+mod storms;
 mod weathers;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -29,13 +29,13 @@ const SHAPE: Shape = Shape {
 const SIZE: Size = Size { writers: 60, keys_per_writer: 16, rivals: 15, shared_keys: 5 };
 const PACE: Pace = Pace { writes_per_group: 50, reads_per_node: 3, halt: Duration::from_secs(3) };
 /// The ceiling of every node here, and what its code, its threads' stacks and the allocator may take beside it.
-const CEILING_MEGABYTES: u64 = 256;
-const SLACK_MEGABYTES: u64 = 64;
+pub const CEILING_MEGABYTES: u64 = 256;
+pub const SLACK_MEGABYTES: u64 = 64;
 /// The kernel gives no more, beside what is mapped and never used: a node that wanted it would end.
 const DATA_BYTES_MAX: u64 = 768 << 20;
 const DESCRIPTORS_MAX: u64 = 512;
 /// A term for each election that has a reason; a storm has one after the other.
-const TERMS_MAX: u64 = 6;
+pub const TERMS_MAX: u64 = 6;
 
 #[test]
 fn a_node_that_is_short_of_something_refuses_and_recovers() {

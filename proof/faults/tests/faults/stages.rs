@@ -38,3 +38,16 @@ pub async fn is_left_behind(cluster: &Cluster, dead: usize) -> Result<()> {
     }
     Ok(())
 }
+
+/// Waits until a node has applied all that another one knows to be committed now.
+pub async fn catches_up(cluster: &Cluster, node: usize) -> Result<()> {
+    let other = cluster.client_of_one((node + 1) % cluster.nodes.len())?;
+    let known = wait::until("a node says what is committed", async || Ok(other.groups().await?)).await?;
+    let client = cluster.client_of_one(node)?;
+    wait::until("a node has applied what was committed", async || {
+        let groups = client.groups().await?.groups;
+        let lacks = groups.iter().zip(&known.groups).find(|(own, known)| own.applied < known.commit);
+        wait::is(lacks.is_none(), || format!("{lacks:?}"))
+    })
+    .await
+}
