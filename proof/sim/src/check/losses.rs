@@ -37,11 +37,6 @@ impl Losses {
         *open = term.max(*open);
     }
 
-    /// Whether a group ever went on without something.
-    pub fn has_given_up(&self, group: GroupId) -> bool {
-        self.turns.contains_key(&group)
-    }
-
     /// Whether a new leader may have less than was committed.
     pub fn is_open(&self, group: GroupId) -> bool {
         self.open.contains_key(&group)
@@ -94,6 +89,12 @@ impl Checks {
         let is_above =
             |(from, since): &(Index, Term)| commit > *from && term.is_some_and(|term| term < *since);
         turns.iter().any(is_above) && self.leaders.term(group, commit) != term
+    }
+
+    /// Whether what a replica has may not be the group's any more, and it has not heard of that or, condemned, never will.
+    pub fn is_outside(&self, group: GroupId, replica: &Raft) -> bool {
+        let hears_nothing = replica.condemned().is_some() && self.losses.turns.contains_key(&group);
+        hears_nothing || self.is_given_up(group, replica)
     }
 
     /// Forgets what was above.

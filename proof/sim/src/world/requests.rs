@@ -221,12 +221,7 @@ impl World {
     fn look_up(&mut self, asked: &Asked, question: &Question) -> Option<QueryAnswer> {
         let at = self.ids.iter().position(|id| *id == asked.node)?;
         let raft = self.raft(at, asked.group);
-        // It has not heard yet, or never will, that the group went on without what it has.
-        let is_given_up = raft.is_some_and(|raft| {
-            let hears_nothing = raft.condemned().is_some() && self.checks.losses.has_given_up(asked.group);
-            hears_nothing || self.checks.is_given_up(asked.group, raft)
-        });
-        if is_given_up {
+        if raft.is_some_and(|raft| self.checks.is_outside(asked.group, raft)) {
             return None;
         }
         let process = running(&mut self.nodes, at, asked.boot)?;

@@ -512,9 +512,9 @@ impl World {
         let Some(process) = running(&mut self.nodes, node, boot) else { return Ok(()) };
         for (group, input) in out.inputs {
             self.report.snapshots_installed += u64::from(matches!(input, Input::Switched { .. }));
-            let is_given_up = |raft| self.checks.is_given_up(group, raft);
+            let is_outside = |raft| self.checks.is_outside(group, raft);
             if let Some(applier) = process.apply.applier(group)
-                && !process.core.engine().raft(group).is_some_and(is_given_up)
+                && !process.core.engine().raft(group).is_some_and(is_outside)
             {
                 let meta = applier.meta();
                 applied.push((group, meta.applied.index, meta.chain, meta.log_unix_ms));

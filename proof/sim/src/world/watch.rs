@@ -69,7 +69,7 @@ impl World {
                 Broken::new(promise::INVARIANTS, format!("group {group} on node {}: {how}", self.ids[node]))
             })?;
             bounds::replica(group, raft)?;
-            if self.checks.is_given_up(group, raft) {
+            if self.checks.is_outside(group, raft) {
                 continue;
             }
             self.checks.leaders.commits(group, raft)?;
@@ -134,7 +134,7 @@ impl World {
         let Some(process) = self.nodes[node].process.as_ref() else { return Ok(()) };
         for (group, applied) in &process.applied {
             let raft = process.core.engine().raft(*group);
-            if raft.is_some_and(|raft| self.checks.is_given_up(*group, raft)) {
+            if raft.is_some_and(|raft| self.checks.is_outside(*group, raft)) {
                 applied.take();
                 continue;
             }
