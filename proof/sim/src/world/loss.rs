@@ -66,6 +66,8 @@ impl World {
 
     /// Lets clients ask once more, and then something happen.
     pub(super) fn plan_strike(&mut self) {
+        // All members are equal: whatever they may have lost is there again.
+        self.atlas = Default::default();
         self.ask_for(OPERATIONS_AFTER);
         let wait = self.random.disks.between(BEFORE_US.0, BEFORE_US.1);
         self.after(wait, Action::Strike);
