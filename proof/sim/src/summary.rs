@@ -171,6 +171,7 @@ mod tests {
             sleeping_leaders_killed: 1,
             snapshots_installed: 1,
             segments_recycled: 1,
+            quorums_lost: 1,
             ..Report::default()
         }
     }
@@ -180,7 +181,7 @@ mod tests {
         let good: Vec<Report> = (0..JUDGED_SEEDS_MIN as u64).map(enough).collect();
         assert_eq!(Summary::of(&good).shortfalls(), Vec::<String>::new());
         let idle: Vec<Report> = good.iter().map(|_| Report::default()).collect();
-        assert_eq!(Summary::of(&idle).shortfalls().len(), 5, "each minimum by itself");
+        assert_eq!(Summary::of(&idle).shortfalls().len(), 6, "each minimum by itself");
         assert_eq!(Summary::of(&idle[1..]).shortfalls().len(), 2, "what each seed must do by itself");
         for cut in [
             |report: &mut Report| report.operations = 1_999,
@@ -194,6 +195,7 @@ mod tests {
             |report: &mut Report| report.sleeping_leaders_killed = 0,
             |report: &mut Report| report.snapshots_installed = 0,
             |report: &mut Report| report.segments_recycled = 0,
+            |report: &mut Report| report.quorums_lost = 0,
         ] {
             let mut reports = good.clone();
             reports.iter_mut().for_each(cut);

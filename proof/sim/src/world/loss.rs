@@ -107,7 +107,7 @@ impl World {
         }
         let mut found = BTreeMap::new();
         for node in struck {
-            if let Some(survey) = self.hurt_log(node) {
+            if let Some(survey) = self.hurt_log(node, &memberships) {
                 found.insert(node, survey);
             }
         }
@@ -123,8 +123,8 @@ impl World {
     }
 
     /// The log of a node that does not run is gone, or bits of it are flipped. What an operator is shown then; `None`, and nothing happened,
-    /// where that leaves nothing to go on with, or lacks nothing.
-    fn hurt_log(&mut self, node: usize) -> Option<Survey> {
+    /// where that leaves nothing to go on with, lacks nothing, or lacks a change of members: who must be there then is another question.
+    fn hurt_log(&mut self, node: usize, memberships: &BTreeMap<GroupId, Membership>) -> Option<Survey> {
         let disk = self.nodes[node].disk.fork();
         let log = Path::new(DATA).join("log");
         if self.random.disks.per_mille(600) {
@@ -143,7 +143,11 @@ impl World {
         }
         let chance = self.random.disks.draw();
         let survey = stopped(&disk, chance).ok()?.survey(&mut look(&disk, &self.mix.own[node]), 0);
-        if survey.losses.is_empty() || survey.losses.iter().any(|loss| loss.decision.is_err()) {
+        let is_fit = |loss: &Loss| {
+            let members_since = memberships.get(&loss.group).map_or(0, |members| members.change_index);
+            loss.decision.as_ref().is_ok_and(|restart| restart.last >= members_since)
+        };
+        if survey.losses.is_empty() || !survey.losses.iter().all(is_fit) {
             return None;
         }
         self.say(|| format!("node {} has lost {:?}", self.ids[node], survey.losses));
