@@ -28,6 +28,7 @@ use mraft_disk::{Disk, MemoryDisk};
 use mraft_engine::Limits;
 use mraft_logstore::{Case, LogError, LogOptions, Recovered};
 use mraft_types::{CondemnedReason, DeploymentId, GroupId, HardState, Index, InstanceId, NodeId, ReplicaId};
+use mraft_wire::STARTS_MAX;
 
 use crate::mix::{Mix, Own};
 use crate::random::{Concern, Random};
@@ -81,6 +82,8 @@ pub struct Node {
     pub is_hurt: bool,
     /// By place, the directories of nodes that remember a start of this node which its directory did not go through: it is an old copy.
     pub is_old_for: BTreeMap<usize, InstanceId>,
+    /// How often that directory had been started when it was copied.
+    pub old_boot: u64,
     /// Until when its disk is slow, and how many times.
     pub slow: Option<(u64, u64)>,
     /// Until when its process stands still, in microseconds of virtual time.
@@ -236,6 +239,7 @@ impl Node {
             is_put_away: false,
             is_hurt: false,
             is_old_for: BTreeMap::new(),
+            old_boot: 0,
             slow: None,
             frozen_until_us: 0,
             jumped_ms: 0,
@@ -347,6 +351,10 @@ impl Node {
             .with_segments_target(SEGMENTS_TARGET);
         let opened = opening::open(&disk, data, data, &claim, fresh, options)?;
         let opening::Opened { mut identity, registry, log } = opened;
+        if identity.boot_counter > self.old_boot + STARTS_MAX as u64 {
+            // It does not know any more which starts it went through (`docs/promises.md`).
+            self.is_old_for.clear();
+        }
         self.recovery_cases = log.recovery_cases().clone();
         let mut process =
             Process::new(self.boot, own, mix, identity.clone(), registry, Box::new(log), now_us);

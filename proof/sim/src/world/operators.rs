@@ -251,6 +251,7 @@ impl World {
         let instance = |at: usize| Some((at, self.nodes[at].process.as_ref()?.identity.instance));
         self.nodes[node].is_old_for =
             (0..self.nodes.len()).filter(|at| *at != node).filter_map(instance).collect();
+        self.nodes[node].old_boot = boot;
         self.crash(node, true);
         // On the disk that the node has now: the one that was copied may have been full.
         let faults = self.nodes[node].disk.faults();
