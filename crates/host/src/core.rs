@@ -383,17 +383,11 @@ impl Core {
             },
             Input::Group(group, event) => self.engine.handle_event(group, event),
             Input::Own(of, event) => {
-                let ends =
-                    self.engine.raft(of.group).map(|raft| (raft.start().position.index, raft.last_index()));
-                let Some(bench) = self.bench_of(of) else { return };
+                if self.bench_of(of).is_none() {
+                    return;
+                }
                 if let Event::SnapshotSent { to, ok } = &event {
-                    match (bench.sending.get_mut(to), ends) {
-                        (Some(sending), Some((start, last))) if *ok => {
-                            // The core asks the receiver about the start that the log has now.
-                            *sending = Sending { from: Some(start), until: Some(last) };
-                        }
-                        _ => _ = bench.sending.remove(to),
-                    }
+                    self.snapshot_sent(of.group, *to, *ok);
                 }
                 self.engine.handle_event(of.group, event);
             }
@@ -654,6 +648,20 @@ impl Core {
                 self.out.log.push(job);
             }
             other => bench.installing = other,
+        }
+    }
+
+    /// A snapshot arrived, or did not: what is kept for its receiver from now on.
+    fn snapshot_sent(&mut self, group: GroupId, to: ReplicaId, ok: bool) {
+        let raft = self.engine.raft(group).filter(|_| ok);
+        let Some(bench) = self.benches.get_mut(&group) else { return };
+        match (bench.sending.get_mut(&to), raft) {
+            (Some(sending), Some(raft)) => {
+                // The core asks the receiver about the start that the log has now.
+                *sending =
+                    Sending { from: Some(raft.start().position.index), until: Some(raft.last_index()) };
+            }
+            _ => _ = bench.sending.remove(&to),
         }
     }
 
