@@ -69,6 +69,14 @@ pub struct Recorded {
     pub history: History,
 }
 
+impl Recorded {
+    /// How many operations failed, or are of unknown fate.
+    pub fn unsure(&self) -> u64 {
+        let is_unsure = |outcome| matches!(outcome, Outcome::Unknown | Outcome::NotApplied);
+        self.history.operations().iter().filter(|operation| is_unsure(operation.outcome)).count() as u64
+    }
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct Shared {
     history: Mutex<History>,

@@ -10,7 +10,6 @@ use mraft_faults::counts::Counts;
 use mraft_faults::failure::Result;
 use mraft_faults::load::{Load, Size};
 use mraft_faults::{binary, judge, rounds, wait};
-use mraft_history::Outcome;
 
 use super::stages;
 
@@ -129,17 +128,11 @@ async fn scenario(cluster: &mut Cluster, authorities: &Authorities) -> Result<()
     }
     stages::progress(cluster, &load, "all are back", WRITES_PER_STEP).await?;
     let recorded = load.finish().await?;
-    let unsure = recorded
-        .history
-        .operations()
-        .iter()
-        .filter(|operation| matches!(operation.outcome, Outcome::Unknown | Outcome::NotApplied))
-        .count();
     let mut counts = Counts::new("certificates");
     counts.at_least((steps.len() * NODES) as u64, "restarts with other files", restarts);
     counts.at_least(NO_GOOD.len() as u64, "nodes kept out", kept_out);
     counts.at_most(TERMS_MAX, "terms of one group while a node was kept out", terms_most);
-    counts.at_most(0, "operations that failed, or of unknown fate", unsure as u64);
+    counts.at_most(0, "operations that failed, or of unknown fate", recorded.unsure());
     let judged = judge::judge(cluster, &recorded, &mut counts).await;
     let enough = counts.close();
     judged?;

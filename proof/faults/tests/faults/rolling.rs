@@ -8,7 +8,6 @@ use mraft_faults::counts::Counts;
 use mraft_faults::failure::Result;
 use mraft_faults::judge;
 use mraft_faults::load::{Load, Size};
-use mraft_history::Outcome;
 
 use super::stages;
 
@@ -43,15 +42,9 @@ async fn scenario(cluster: &mut Cluster) -> Result<()> {
         restarts += 1;
     }
     let recorded = load.finish().await?;
-    let unsure = recorded
-        .history
-        .operations()
-        .iter()
-        .filter(|operation| matches!(operation.outcome, Outcome::Unknown | Outcome::NotApplied))
-        .count();
     let mut counts = Counts::new("rolling restart");
     counts.at_least(ROUNDS * SHAPE.nodes as u64, "restarts", restarts);
-    counts.at_most(0, "operations that failed, or of unknown fate", unsure as u64);
+    counts.at_most(0, "operations that failed, or of unknown fate", recorded.unsure());
     let judged = judge::judge(cluster, &recorded, &mut counts).await;
     let enough = counts.close();
     judged?;

@@ -11,7 +11,6 @@ use mraft_faults::counts::{Counts, say};
 use mraft_faults::failure::{Failure, Result};
 use mraft_faults::load::{Load, Size};
 use mraft_faults::{binary, judge, metrics, wait};
-use mraft_history::Outcome;
 
 use super::stages;
 
@@ -131,10 +130,7 @@ async fn scenario(cluster: &mut Cluster) -> Result<()> {
     ));
 
     let recorded = load.finish().await?;
-    let unsure = recorded.history.operations().iter();
-    let unsure =
-        unsure.filter(|operation| matches!(operation.outcome, Outcome::Unknown | Outcome::NotApplied));
-    counts.at_most(0, "operations that failed, or of unknown fate", unsure.count() as u64);
+    counts.at_most(0, "operations that failed, or of unknown fate", recorded.unsure());
     let judged = judge::judge(cluster, &recorded, &mut counts).await;
     let enough = counts.close();
     judged?;
