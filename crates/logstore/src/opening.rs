@@ -2,8 +2,8 @@
 
 //! Opening a log: what recovery found becomes a log that can be written and trusted (rules D7, L4).
 //!
-//! Nothing is touched before all of it was read. Then, in this order: the list and the segments are synced, the last batch of the process
-//! before is written again, and replicas that lost something are marked, durably.
+//! Nothing is touched before all of it was read. Then, in this order: the list and the segments are synced, those headers that may not be
+//! durable after being written again, the last batch of the process before is written again, and replicas that lost something are marked, durably.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
@@ -213,12 +213,17 @@ fn own_files(
     for path in &files.half_prepared {
         disk.remove_file(path).map_err(LogError::Failed)?;
     }
-    let (mut uses, mut free) = (BTreeMap::new(), VecDeque::new());
+    let (mut uses, mut stale, mut free) = (BTreeMap::new(), Vec::new(), VecDeque::new());
     for (number, segment) in &files.uses {
         let file = open(&segment.path)?;
         if *number < recovery.oldest_use {
-            free.push_back(file);
+            stale.push(file);
             continue;
+        }
+        if recovery.durable_seq < segment.header.first_batch_seq {
+            // Nothing says that it became durable with the first batch, and a sync that failed is not made good by another one. The use
+            // may be the oldest that is needed: without a header it would be missed.
+            file.file.write_all_at(&segment.header.encode(), 0).map_err(LogError::Failed)?;
         }
         file.file.sync_data().map_err(LogError::Failed)?;
         uses.insert(*number, file);
@@ -229,6 +234,8 @@ fn own_files(
     {
         free.push_back(open(path)?);
     }
+    // These last: what says that they are not needed may be the batch that is about to be written again.
+    free.extend(stale);
     disk.sync_dir(directory).map_err(LogError::Failed)?;
     let (directory, next_file) = (directory.to_owned(), files.next_file);
     Ok(Space {

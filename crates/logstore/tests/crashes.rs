@@ -99,18 +99,24 @@ fn d10_one_error_at_any_operation_stops_the_log_and_loses_nothing_that_was_ackno
             let disk = MemoryDisk::new();
             disk.set_faults(Faults { once_at_operation: Some(fails_at), ..Faults::default() });
             let acknowledged = run(&disk, &ops, seed);
-            if fails_at % 2 == 0 {
-                disk.kill()
-            } else {
-                disk.crash(seed ^ fails_at)
+            for loses_power in [false, true] {
+                let disk = disk.fork();
+                if loses_power {
+                    disk.crash(seed ^ fails_at)
+                } else {
+                    disk.kill()
+                }
+                let log = open(&disk, fails_at + 1000).expect("no fault any more");
+                let found = content(&log);
+                check(&found, &ops, acknowledged, &format!("seed {seed}, error at {fails_at}"));
+                drop(log);
+                disk.crash(fails_at);
+                let again = open(&disk, fails_at + 2000).expect("no fault any more");
+                assert!(
+                    content(&again) == found,
+                    "seed {seed}, error at {fails_at}, power lost: {loses_power}: what was recovered stays"
+                );
             }
-            let log = open(&disk, fails_at + 1000).expect("no fault any more");
-            let found = content(&log);
-            check(&found, &ops, acknowledged, &format!("seed {seed}, error at {fails_at}"));
-            drop(log);
-            disk.crash(fails_at);
-            let again = open(&disk, fails_at + 2000).expect("no fault any more");
-            assert!(content(&again) == found, "seed {seed}, error at {fails_at}: what was recovered stays");
             if disk.operations() < fails_at {
                 break;
             }
