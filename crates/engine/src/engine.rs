@@ -117,9 +117,15 @@ impl Engine {
                     return;
                 }
             }
+            NodeEvent::PeerSilent { node, .. } => {
+                if !self.lives.forget(node) {
+                    return;
+                }
+            }
             NodeEvent::Tick { .. } => {
-                for node in self.silent_nodes() {
-                    self.tell_all(NodeEvent::PeerLife { node, life: None });
+                let for_ticks = self.silent_after_ticks();
+                for node in self.lives.fall_silent(self.now.tick, for_ticks) {
+                    self.tell_all(NodeEvent::PeerSilent { node, for_ticks });
                 }
             }
             NodeEvent::NodeSuspected { .. } => {}
@@ -127,13 +133,12 @@ impl Engine {
         self.tell_all(event);
     }
 
-    /// Who said nothing of its life for an election timeout, the shortest of all groups.
-    fn silent_nodes(&mut self) -> Vec<NodeId> {
+    /// Who says nothing of its life for so long is silent: an election timeout, the shortest of all groups.
+    fn silent_after_ticks(&self) -> u32 {
         if self.lives.is_empty() {
-            return Vec::new();
+            return u32::MAX;
         }
-        let timeouts = self.groups.values().map(|group| group.raft.config().election_ticks);
-        self.lives.fall_silent(self.now.tick, timeouts.min().map_or(u64::MAX, u64::from))
+        self.groups.values().map(|group| group.raft.config().election_ticks).min().unwrap_or(u32::MAX)
     }
 
     fn tell_all(&mut self, event: NodeEvent) {

@@ -202,15 +202,22 @@ pub enum NodeEvent {
         /// The node.
         node: NodeId,
     },
-    /// A node says this of its life, or is gone (rule Q2). To be told again and again, also of the own node: who is not heard of for one
-    /// election timeout counts as gone.
+    /// A node says this of its life (rule Q2). To be told again and again, also of the own node: who is not heard of for one election
+    /// timeout counts as silent.
     PeerLife {
         /// The node.
         node: NodeId,
         /// A value that changes with each start of the node's process and with each [`crate::Engine::epoch`] of any of its engines: of
         /// their sum, say. It must come from where groups take their turns: a host that talks on while those hang would keep the others
         /// asleep.
-        life: Option<u64>,
+        life: u64,
+    },
+    /// A node is known to be gone, or was not heard of for a while (rule Q2).
+    PeerSilent {
+        /// The node.
+        node: NodeId,
+        /// For how long it was not heard of, in ticks.
+        for_ticks: u32,
     },
     /// A peer's wall clock, as its last host heartbeat told it, for the median of rule E1.
     PeerClock {

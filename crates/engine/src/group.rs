@@ -85,7 +85,7 @@ impl Group {
     /// Tells the core how all nodes live (rule Q2).
     pub(crate) fn hear_lives(&mut self, lives: &Lives) {
         for (node, life) in lives.all() {
-            self.raft.step(mraft_raft::Event::PeerLife { node, life: Some(life) });
+            self.raft.step(mraft_raft::Event::PeerLife { node, life });
         }
     }
 
@@ -111,6 +111,9 @@ impl Group {
             NodeEvent::PeerLost { node } => self.raft.step(mraft_raft::Event::PeerLost { node }),
             NodeEvent::PeerLife { node, life } => {
                 self.raft.step(mraft_raft::Event::PeerLife { node, life });
+            }
+            NodeEvent::PeerSilent { node, for_ticks } => {
+                self.raft.step(mraft_raft::Event::PeerSilent { node, for_ticks });
             }
             NodeEvent::NodeSuspected { node } => {
                 let campaign_after_ticks = self.rank_for_suspicion(node).saturating_add(wave);

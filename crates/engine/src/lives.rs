@@ -24,21 +24,23 @@ pub(crate) struct Lives {
 
 impl Lives {
     /// Answers whether that is news.
-    pub(crate) fn heard(&mut self, tick: u64, node: NodeId, life: Option<u64>) -> bool {
+    pub(crate) fn heard(&mut self, tick: u64, node: NodeId, life: u64) -> bool {
         let before = self.nodes.get(&node).map(|heard| heard.life);
-        match life {
-            Some(life) if before.is_some() || self.nodes.len() < NODES_MAX => {
-                self.nodes.insert(node, Heard { life, tick });
-                before != Some(life)
-            }
-            Some(_) => false,
-            None => self.nodes.remove(&node).is_some(),
+        if before.is_none() && self.nodes.len() >= NODES_MAX {
+            return false;
         }
+        self.nodes.insert(node, Heard { life, tick });
+        before != Some(life)
+    }
+
+    /// Answers whether it was known.
+    pub(crate) fn forget(&mut self, node: NodeId) -> bool {
+        self.nodes.remove(&node).is_some()
     }
 
     /// Who said nothing for so long; they are forgotten.
-    pub(crate) fn fall_silent(&mut self, tick: u64, silent_after_ticks: u64) -> Vec<NodeId> {
-        let is_silent = |heard: &Heard| tick.saturating_sub(heard.tick) >= silent_after_ticks;
+    pub(crate) fn fall_silent(&mut self, tick: u64, silent_after_ticks: u32) -> Vec<NodeId> {
+        let is_silent = |heard: &Heard| tick.saturating_sub(heard.tick) >= u64::from(silent_after_ticks);
         let silent: Vec<NodeId> =
             self.nodes.iter().filter(|(_, heard)| is_silent(heard)).map(|(node, _)| *node).collect();
         silent.iter().for_each(|node| _ = self.nodes.remove(node));

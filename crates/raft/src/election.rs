@@ -34,6 +34,11 @@ pub(crate) struct ElectionTimer {
 }
 
 impl ElectionTimer {
+    /// No leader was heard of for so long before this timer began to run.
+    pub(crate) fn missed(&mut self, ticks: u32) {
+        self.elapsed_ticks = ticks;
+    }
+
     fn has_expired(&self, is_contested: bool, election_ticks: u32) -> bool {
         let waits = |drawn: u32| match is_contested {
             // From one tick up to half an election timeout, by the same draw.

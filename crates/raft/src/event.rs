@@ -99,8 +99,15 @@ pub enum Event {
     PeerLife {
         /// The node.
         node: NodeId,
-        /// What it says; `None` when it said nothing for an election timeout.
-        life: Option<u64>,
+        /// What it says.
+        life: u64,
+    },
+    /// A node's host says nothing of its life any more (rule Q2): who sleeps as long as a leader there lives wakes.
+    PeerSilent {
+        /// The node.
+        node: NodeId,
+        /// For so long already, in ticks: that much of the wait for a leader is behind who wakes.
+        for_ticks: u32,
     },
     /// Hand leadership to this voter.
     TransferLeader {

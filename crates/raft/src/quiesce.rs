@@ -7,7 +7,7 @@
 //! takes the place of heartbeats are the *lives* of nodes: a value that a host tells all others all the time, for all its groups at once,
 //! and that changes whenever one of its replicas may have stopped answering for its group, or has something to tell that may get lost. A
 //! sleeping follower is bound to the life that its leader named; another one, or none for an election timeout, wakes it, and the election
-//! timer runs as always. So does every message of a member, questions for votes apart, and, on the leader, everything that is asked of it.
+//! timer runs as always; silence counts as if it had run meanwhile. So does every message of a member, questions for votes apart, and, on the leader, everything that is asked of it.
 //!
 //! Sleep is never needed for safety: it takes messages away, not rules. Who wakes too often costs an election timeout at most; who does
 //! not wake would wait for ever, so whatever is not known to be harmless wakes.
@@ -177,8 +177,8 @@ impl Raft {
         }
     }
 
-    /// Rule Q2: what a node says of its life, or that it is silent.
-    pub(crate) fn handle_peer_life(&mut self, node: NodeId, life: Option<u64>) {
+    /// Rule Q2: what a node says of its life, or that it has been silent for a while.
+    pub(crate) fn handle_peer_life(&mut self, node: NodeId, life: Option<u64>, silent_ticks: u32) {
         // A change that is not committed may be undone, and nobody tells again then.
         let memberships = [self.log.membership(), self.log.committed_membership()];
         let is_members = |node: NodeId| {
@@ -191,7 +191,12 @@ impl Raft {
         };
         let concerns = self.is_leader() || self.leader.is_some_and(|leader| leader.node() == node);
         if concerns && before != self.lives.get(&node).copied() && !planted!(LifeIgnored) {
+            let slept_through = self.bound_to.is_some().then_some(silent_ticks);
             self.wake();
+            if let Some(ticks) = slept_through {
+                // The leader was not heard of for as long, asleep or not: another whole timeout would be one too many (promise P7).
+                self.timer.missed(ticks.min(self.config.election_ticks));
+            }
         }
         if let (None, Standing::Leader(leader)) = (life, &mut self.standing) {
             // Nobody counts on it from now on, until it answers.

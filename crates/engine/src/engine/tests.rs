@@ -563,7 +563,7 @@ fn q2_a_node_that_falls_silent_or_lives_anew_wakes_the_groups_that_it_leads() {
     play.engine.groups.get_mut(&GROUP).expect("the group is here").raft.set_quiesce_after_ticks(Some(5));
     let leader = replica(3).node();
     let says = |play: &mut Play, life| {
-        play.engine.handle_node_event(NodeEvent::PeerLife { node: leader, life: Some(life) });
+        play.engine.handle_node_event(NodeEvent::PeerLife { node: leader, life });
         play.turn();
     };
     let entry = Entry { index: 2, term: 2, kind: EntryKind::Empty, payload: Payload::new() };
@@ -590,7 +590,7 @@ fn q2_a_node_that_falls_silent_or_lives_anew_wakes_the_groups_that_it_leads() {
     says(&mut play, 8);
     assert!(!play.raft().is_asleep(), "another life");
     sleep(&mut play, 8);
-    play.engine.handle_node_event(NodeEvent::PeerLife { node: leader, life: None });
+    play.engine.handle_node_event(NodeEvent::PeerSilent { node: leader, for_ticks: 0 });
     assert!(!play.raft().is_asleep(), "gone");
 }
 
@@ -599,7 +599,7 @@ fn q2_a_group_that_comes_later_hears_how_all_nodes_live() {
     let mut play = Play::new(Limits::default());
     assert!(play.engine.remove_group(GROUP, &NotApplied::Stopping));
     let leader = replica(3).node();
-    play.engine.handle_node_event(NodeEvent::PeerLife { node: leader, life: Some(7) });
+    play.engine.handle_node_event(NodeEvent::PeerLife { node: leader, life: 7 });
     let mut raft = follower();
     raft.set_quiesce_after_ticks(Some(5));
     assert!(play.engine.add_group(GROUP, UID, raft, 1));
@@ -615,7 +615,7 @@ fn q2_lives_are_told_again_when_a_membership_is_committed() {
     let mut play = Play::new(Limits::default());
     play.engine.groups.get_mut(&GROUP).expect("the group is here").raft.set_quiesce_after_ticks(Some(5));
     let newcomer = replica(4);
-    play.engine.handle_node_event(NodeEvent::PeerLife { node: newcomer.node(), life: Some(7) });
+    play.engine.handle_node_event(NodeEvent::PeerLife { node: newcomer.node(), life: 7 });
     let member = Member { role: Role::Voter, raft_address: "h:4".to_owned() };
     let mut next = Membership { change_index: 2, ..members() };
     next.members.insert(newcomer, member);

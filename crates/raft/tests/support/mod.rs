@@ -521,7 +521,12 @@ impl Group {
     /// A replica hears how a node lives, if that is news.
     pub fn tell_life(&mut self, id: ReplicaId, node: NodeId, life: Option<u64>) {
         if self.node_mut(id).told.insert(node, life) != Some(life) {
-            self.step(id, Event::PeerLife { node, life });
+            let for_ticks = self.node_mut(id).config.election_ticks;
+            let event = match life {
+                Some(life) => Event::PeerLife { node, life },
+                None => Event::PeerSilent { node, for_ticks },
+            };
+            self.step(id, event);
         }
     }
 

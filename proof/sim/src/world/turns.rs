@@ -62,7 +62,7 @@ impl World {
     fn beat(&mut self, node: usize, unix_ms: u64) -> Result<(), Broken> {
         let own = self.ids[node];
         let life = self.nodes[node].life().filter(|_| self.mix.quiesce_after_ticks.is_some());
-        let life = life.map(|life| NodeEvent::PeerLife { node: own, life: Some(life) });
+        let life = life.map(|life| NodeEvent::PeerLife { node: own, life });
         let beat = Beat { from: own, unix_ms, disk_waited_ms: self.disk_waited_ms(node).0 };
         let durable_seq = self.nodes[node].process.as_ref().map_or(0, |own| own.log.store().durable_seq());
         for at in (0..self.nodes.len()).filter(|at| *at != node) {
