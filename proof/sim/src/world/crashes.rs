@@ -381,7 +381,9 @@ impl World {
             return false;
         }
         let for_us = self.random.partitions.between(FROZEN_US.0, FROZEN_US.1);
-        self.nodes[node].frozen_until_us = self.now_us + for_us;
+        // What it holds back already waits for the end of the longer one.
+        let until_us = self.nodes[node].frozen_until_us.max(self.now_us + for_us);
+        self.nodes[node].frozen_until_us = until_us;
         self.say(|| format!("node {} stands still for {} ms", self.ids[node], for_us / 1000));
         true
     }
