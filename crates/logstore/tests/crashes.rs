@@ -9,7 +9,7 @@ mod support;
 
 use mraft_disk::MemoryDisk;
 use mraft_disk::memory::Faults;
-use mraft_logstore::LogError;
+use mraft_logstore::{LogError, LogStore};
 use support::{Content, Op, apply, content, open, script, twin};
 
 const SCRIPT_LEN: usize = 70;
@@ -122,6 +122,51 @@ fn d10_one_error_at_any_operation_stops_the_log_and_loses_nothing_that_was_ackno
             }
         }
     }
+}
+
+/// What an error left in memory only is read, and gone when the power goes: at any operation of what the next process does.
+#[test]
+fn d10_power_loss_after_an_error_and_a_restart_loses_nothing_that_was_acknowledged() {
+    let mut restarts = 0;
+    for seed in 0..SEEDS {
+        let ops = script(seed, SCRIPT_LEN, GROUPS);
+        for fails_at in 0.. {
+            let failed = MemoryDisk::new();
+            failed.set_faults(Faults { once_at_operation: Some(fails_at), ..Faults::default() });
+            let acknowledged = run(&failed, &ops, seed);
+            failed.kill();
+            if acknowledged == ops.len() {
+                break;
+            }
+            let log = open(&failed.fork(), 1).expect("no fault any more");
+            let begun =
+                if content(&log) == twin(&ops[..acknowledged]) { acknowledged } else { acknowledged + 1 };
+            let rest = &ops[begun..ops.len().min(begun + 3)];
+            for crash_at in 0.. {
+                let disk = failed.fork();
+                disk.fail_from_operation(disk.operations() + crash_at);
+                let written = open(&disk, crash_at + 1000).map(|mut log| {
+                    rest.iter()
+                        .take_while(|op| {
+                            while log.maintain().is_ok_and(|more| more) {}
+                            apply(&mut log, op).is_ok()
+                        })
+                        .count()
+                });
+                disk.crash(seed ^ crash_at);
+                let log = open(&disk, crash_at + 2000).expect("no fault any more");
+                let context = format!("seed {seed}, error at {fails_at}, crash at {crash_at}");
+                // Before it was written again, the last call of the process before may be gone.
+                let known = written.as_ref().map_or(acknowledged, |written| begun + written);
+                check(&content(&log), &ops, known, &context);
+                restarts += 1;
+                if written.is_ok_and(|written| written == rest.len()) {
+                    break;
+                }
+            }
+        }
+    }
+    assert!(restarts > 1000, "{restarts} are few");
 }
 
 #[test]
