@@ -2,16 +2,16 @@
 
 //! Opening a log: what recovery found becomes a log that can be written and trusted (rules D7, L4).
 //!
-//! Nothing is touched before all of it was read. Then, in this order: the list and the segments are synced, those headers that may not be
-//! durable after being written again, the last batch of the process before is written again, and replicas that lost something are marked, durably.
+//! Nothing is touched before all of it was read. Then, in this order: headers that may not be durable are written again, list and segments
+//! are synced, the last batch of the process before is written again, and replicas that lost something are marked, durably.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use mraft_disk::{Disk, Open};
+use mraft_disk::{Disk, File, Open};
 
-use crate::batch::{BATCH_HEADER_BYTES, BatchKind, ROW_BYTES};
+use crate::batch::{BATCH_HEADER_BYTES, BLOCK_BYTES, BatchKind, ROW_BYTES};
 use crate::cases::Case;
 use crate::options::LogOptions;
 use crate::reader::{SharedReplica, SharedUse, write};
@@ -20,7 +20,7 @@ use crate::recovery::{HeldBatch, Recovery, look};
 use crate::replica::Replica;
 use crate::replicas::{ReplicaList, list_path};
 use crate::scan::Directory;
-use crate::segment::{SegmentFile, refused};
+use crate::segment::{SegmentFile, SegmentHeader, refused};
 use crate::space::{Purpose, Space};
 use crate::writer::SegmentLog;
 use crate::{LogError, LogKey};
@@ -85,9 +85,9 @@ impl SegmentLog {
             highest_seq: recovery.highest_seq,
             proven_seq: recovery.durable_seq,
             listed_seq,
-            oldest_written: if files.uses.is_empty() { next_use } else { recovery.oldest_use },
+            oldest_written: if files.uses.is_empty() { next_use } else { recovery.oldest_use_proven },
             is_sealed: true,
-            is_opening: true,
+            oldest_found: Some(if files.uses.is_empty() { next_use } else { recovery.oldest_use }),
             has_failed: false,
             is_short: false,
             shared: Arc::default(),
@@ -102,7 +102,7 @@ impl SegmentLog {
             groups_carried: 0,
         };
         log.take_over(files, recovery)?;
-        log.is_opening = false;
+        log.oldest_found = None;
         Ok(log)
     }
 
@@ -197,7 +197,20 @@ fn own_list(disk: &dyn Disk, directory: &Path, list: Option<ReplicaList>) -> Res
     }
 }
 
-/// Opens the files for writing. What was read of them is synced: it may come from a page cache that a dead process left (rule D7).
+/// Writes the header of a use again of which nothing says that it became durable with the first batch: a sync that failed is not made
+/// good by another one, and should the use be the oldest that is needed, it would be missed without a header. The copies one by one: a
+/// write that the power interrupts leaves the other one.
+fn write_header_again(file: &dyn File, header: &SegmentHeader) -> std::io::Result<()> {
+    let copies = header.encode();
+    for (at, copy) in copies.chunks_exact(BLOCK_BYTES).enumerate() {
+        file.write_all_at(copy, (at * BLOCK_BYTES) as u64)?;
+        file.sync_data()?;
+    }
+    Ok(())
+}
+
+/// Opens the files for writing. What was read of them is synced, or written again: it may come from a page cache that a dead process, or a
+/// sync that failed, left (rule D7).
 fn own_files(
     disk: Arc<dyn Disk>,
     directory: &Path,
@@ -213,19 +226,20 @@ fn own_files(
     for path in &files.half_prepared {
         disk.remove_file(path).map_err(LogError::Failed)?;
     }
-    let (mut uses, mut stale, mut free) = (BTreeMap::new(), Vec::new(), VecDeque::new());
+    let (mut uses, mut free) = (BTreeMap::new(), VecDeque::new());
     for (number, segment) in &files.uses {
         let file = open(&segment.path)?;
-        if *number < recovery.oldest_use {
-            stale.push(file);
+        if *number < recovery.oldest_use_proven {
+            free.push_back(file);
             continue;
         }
-        if recovery.durable_seq < segment.header.first_batch_seq {
-            // Nothing says that it became durable with the first batch, and a sync that failed is not made good by another one. The use
-            // may be the oldest that is needed: without a header it would be missed.
-            file.file.write_all_at(&segment.header.encode(), 0).map_err(LogError::Failed)?;
+        // What only the last batch says is not needed waits for a batch of this process to say it.
+        if *number >= recovery.oldest_use {
+            if recovery.durable_seq < segment.header.first_batch_seq {
+                write_header_again(file.file.as_ref(), &segment.header).map_err(LogError::Failed)?;
+            }
+            file.file.sync_data().map_err(LogError::Failed)?;
         }
-        file.file.sync_data().map_err(LogError::Failed)?;
         uses.insert(*number, file);
     }
     // What proves a loss is left alone until the next opening: then the log itself says so.
@@ -234,8 +248,6 @@ fn own_files(
     {
         free.push_back(open(path)?);
     }
-    // These last: what says that they are not needed may be the batch that is about to be written again.
-    free.extend(stale);
     disk.sync_dir(directory).map_err(LogError::Failed)?;
     let (directory, next_file) = (directory.to_owned(), files.next_file);
     Ok(Space {

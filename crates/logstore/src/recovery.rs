@@ -36,8 +36,10 @@ pub(crate) struct Recovery {
     pub(crate) highest_seq: u64,
     /// Everything up to this batch is known to be durable.
     pub(crate) durable_seq: u64,
-    /// The oldest use that is needed, as far as a synced batch says.
+    /// The oldest use that is needed.
     pub(crate) oldest_use: u64,
+    /// The oldest use that is needed as far as a synced batch says, or the header of the newest use.
+    pub(crate) oldest_use_proven: u64,
     /// The highest batch number in the uses that have a header.
     known_seq: u64,
     /// Per use that is needed, what walking it found.
@@ -54,6 +56,18 @@ pub(crate) struct HeldBatch {
     pub(crate) rows: Vec<Row>,
     pub(crate) payload: Vec<u8>,
     address: Address,
+}
+
+impl HeldBatch {
+    /// Whether these are its records once more, those of replicas aside that are not listed.
+    fn says(&self, payload: &[u8], listed: &BTreeMap<u32, Tracker>) -> bool {
+        let is_listed = |body: &&[u8]| {
+            let name = slot_and_sequence(body).ok();
+            name.and_then(|(slot, _)| u32::try_from(slot).ok()).is_some_and(|slot| listed.contains_key(&slot))
+        };
+        let own: Vec<&[u8]> = bodies(&self.payload).filter(is_listed).collect();
+        !own.is_empty() && own.into_iter().eq(bodies(payload).filter(is_listed))
+    }
 }
 
 /// One replica as its records tell it.
@@ -94,7 +108,8 @@ impl Recovery {
         }
         directory.cases.iter().for_each(|case| recovery.count(*case));
         if let Some(newest) = directory.uses.values().next_back() {
-            recovery.oldest_use = numbers(newest)?.oldest_use;
+            let walked = numbers(newest)?;
+            (recovery.oldest_use, recovery.oldest_use_proven) = (walked.oldest_use, walked.oldest_use_before);
         }
         let oldest = recovery.oldest_use;
         (0..directory.uses.range(..oldest).count()).for_each(|_| recovery.count(Case::StaleSegment));
@@ -322,7 +337,14 @@ impl Listener for Recovery {
         at: u64,
         payload: &[u8],
     ) -> Result<(), LogError> {
-        self.release()?;
+        let again = self
+            .last
+            .take_if(|held| header.numbers.kind == BatchKind::Data && held.says(payload, &self.replicas));
+        match again {
+            // It counts where it was written again: here it may be in memory only.
+            Some(_) => self.count(Case::Repeated),
+            None => self.release()?,
+        }
         self.count(Case::Whole);
         self.durable_seq = self.durable_seq.max(header.numbers.durable_seq);
         if header.numbers.kind == BatchKind::Data {
@@ -595,6 +617,15 @@ const NUMBERS_LEFT_MIN: u64 = 1 << 40;
 fn next_body(records: &[u8]) -> Result<(&[u8], &[u8]), DecodeError> {
     let (len, _) = decode_record_head(records)?;
     records[RECORD_HEAD_BYTES..].split_at_checked(len).ok_or(DecodeError::Truncated("record.body"))
+}
+
+/// The bodies of records that are known to be whole, as far as they can be read.
+fn bodies(mut records: &[u8]) -> impl Iterator<Item = &[u8]> {
+    std::iter::from_fn(move || {
+        let (body, rest) = next_body(records).ok()?;
+        records = rest;
+        Some(body)
+    })
 }
 
 /// What a record says, and its entries.

@@ -75,6 +75,8 @@ pub(crate) struct Walked {
     pub(crate) highest_seq: u64,
     /// The highest oldest use that any valid header names.
     pub(crate) oldest_use: u64,
+    /// The same without the last header of a batch: that one may be in memory only.
+    pub(crate) oldest_use_before: u64,
 }
 
 /// Hears what stands in the segments.
@@ -258,7 +260,8 @@ pub(crate) fn walk(
     listener: &mut dyn Listener,
 ) -> Result<Walked, LogError> {
     let mut window = Window::new(segment);
-    let mut walked = Walked { oldest_use: segment.header.oldest_use, ..Walked::default() };
+    let named = segment.header.oldest_use;
+    let mut walked = Walked { oldest_use: named, oldest_use_before: named, ..Walked::default() };
     let mut expected = segment.header.first_batch_seq;
     let mut offset = SEGMENT_HEADER_BYTES as u64;
     let was_durable = |seq: u64| next_durable.is_some_and(|durable| durable >= seq);
@@ -324,6 +327,7 @@ pub(crate) fn numbers(segment: &UsedSegment) -> Result<Walked, LogError> {
 impl Walked {
     fn saw(&mut self, header: &BatchHeader) {
         self.highest_seq = self.highest_seq.max(header.numbers.batch_seq);
+        self.oldest_use_before = self.oldest_use;
         self.oldest_use = self.oldest_use.max(header.numbers.oldest_use);
     }
 }

@@ -52,7 +52,8 @@ pub struct SegmentLog {
     pub(crate) oldest_written: u64,
     /// The last batch is a seal.
     pub(crate) is_sealed: bool,
-    pub(crate) is_opening: bool,
+    /// While the log is being opened: the oldest use that the last process needed, as far as it said so, durably or not.
+    pub(crate) oldest_found: Option<u64>,
     pub(crate) has_failed: bool,
     /// The last entries found no room: from now on carrying is to make some, whatever the target says.
     pub(crate) is_short: bool,
@@ -238,10 +239,10 @@ impl SegmentLog {
     fn oldest_for_header(&self) -> u64 {
         // While the log is being opened not everything is pinned yet, nor every replica marked that lost something: should it be opened
         // once more, all that was needed still is.
-        if self.is_opening {
-            return self.oldest_written;
+        match self.oldest_found {
+            Some(found) => found,
+            None => self.oldest_needed().max(self.oldest_written),
         }
-        self.oldest_needed().max(self.oldest_written)
     }
 
     /// Sees to it that there are as many free files as a batch needs.
@@ -411,10 +412,13 @@ impl SegmentLog {
 
     /// Lets a synced batch say which files are no longer needed, if there is room for it here, and frees them.
     fn release(&mut self) -> Result<(), LogError> {
-        let has_room = self.active.as_ref().is_some_and(|active| {
-            active.offset > 0
-                && active.offset + round_up(BATCH_HEADER_BYTES) as u64 <= self.options.segment_bytes
-        });
+        let has_room = match &self.active {
+            Some(active) => {
+                active.offset > 0
+                    && active.offset + round_up(BATCH_HEADER_BYTES) as u64 <= self.options.segment_bytes
+            }
+            None => !self.space.free.is_empty(),
+        };
         if has_room && self.oldest_needed() > self.oldest_written {
             let rows = std::mem::take(&mut self.rows);
             self.write_seal()?;
@@ -618,7 +622,8 @@ impl LogStore for SegmentLog {
     }
 
     fn durable_seq(&self) -> u64 {
-        // The seal of the process before may only be in a page cache; nothing stands on it, so it is not written again.
+        // The seal of the process before may only be in a page cache. It is not written again: what it says is needed or not is believed
+        // when a batch of this process says so.
         self.proven_seq.max(self.listed_seq)
     }
 

@@ -10,7 +10,7 @@ mod support;
 use mraft_disk::MemoryDisk;
 use mraft_disk::memory::Faults;
 use mraft_logstore::{LogError, LogStore};
-use support::{Content, Op, apply, content, open, script, twin};
+use support::{Content, Op, apply, bytes_of, content, open, script, twin};
 
 const SCRIPT_LEN: usize = 70;
 const GROUPS: u64 = 5;
@@ -91,6 +91,32 @@ fn d7_power_loss_at_any_operation_of_a_recovery_loses_nothing_that_was_acknowled
     }
 }
 
+/// The first copy may be in memory only, however often the log was opened since.
+#[test]
+fn d7_a_batch_counts_where_it_was_written_again() {
+    let disk = MemoryDisk::new();
+    let mut log = open(&disk, 1).expect("opens");
+    apply(&mut log, &Op::Add(vec![1])).expect("legal");
+    apply(&mut log, &Op::Write(vec![support::append(1, 2..=3, 1, 100)])).expect("legal");
+    drop(log);
+    for salt_seed in 2..5 {
+        disk.kill();
+        let log = open(&disk, salt_seed).expect("opens");
+        // The files that were there before: damaged wherever a batch may be.
+        let torn = disk.fork();
+        for number in 1..salt_seed {
+            let path = support::segment_path(number);
+            let until = bytes_of(&disk, &path).iter().rposition(|byte| *byte != 0).expect("written");
+            (8192..=until).for_each(|at| assert!(disk.flip_bit(&path, 8 * at as u64)));
+        }
+        assert_eq!(content(&log).len(), 1, "read {salt_seed} times");
+        drop(log);
+        disk.kill();
+        let again = open(&torn, 9).expect("opens");
+        assert_eq!(content(&again).len(), 1);
+    }
+}
+
 #[test]
 fn d10_one_error_at_any_operation_stops_the_log_and_loses_nothing_that_was_acknowledged() {
     for seed in 0..SEEDS {
@@ -142,6 +168,8 @@ fn d10_power_loss_after_an_error_and_a_restart_loses_nothing_that_was_acknowledg
             let begun =
                 if content(&log) == twin(&ops[..acknowledged]) { acknowledged } else { acknowledged + 1 };
             let rest = &ops[begun..ops.len().min(begun + 3)];
+            // Every other time there is one more process in between.
+            let is_killed_first = fails_at % 2 == 1;
             for crash_at in 0.. {
                 let disk = failed.fork();
                 disk.fail_from_operation(disk.operations() + crash_at);
@@ -153,9 +181,15 @@ fn d10_power_loss_after_an_error_and_a_restart_loses_nothing_that_was_acknowledg
                         })
                         .count()
                 });
+                if is_killed_first {
+                    disk.kill();
+                    disk.set_faults(Faults::default());
+                    drop(open(&disk, crash_at + 1500).expect("no fault any more"));
+                }
                 disk.crash(seed ^ crash_at);
                 let log = open(&disk, crash_at + 2000).expect("no fault any more");
-                let context = format!("seed {seed}, error at {fails_at}, crash at {crash_at}");
+                let context =
+                    format!("seed {seed}, error at {fails_at}, crash at {crash_at}, {is_killed_first}");
                 // Before it was written again, the last call of the process before may be gone.
                 let known = written.as_ref().map_or(acknowledged, |written| begun + written);
                 check(&content(&log), &ops, known, &context);
