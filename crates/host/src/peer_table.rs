@@ -9,6 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use mraft_disk::Disk;
@@ -42,6 +43,8 @@ pub struct PeerTable {
     content: Mutex<Content>,
     /// Held while the file is replaced: whoever changes more than what [`PeerTable::heard`] does holds it.
     writing: Mutex<()>,
+    /// The directory is an old copy: third nodes may have other directories by now than those it knows.
+    is_outdated: AtomicBool,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -62,12 +65,19 @@ impl PeerTable {
             None => Content::default(),
             Some(bytes) => decode(&bytes).map_err(|error| HostError::damaged(&path, error.to_string()))?,
         };
-        Ok(PeerTable { disk, path, content: Mutex::new(content), writing: Mutex::new(()) })
+        let (content, writing) = (Mutex::new(content), Mutex::new(()));
+        Ok(PeerTable { disk, path, content, writing, is_outdated: AtomicBool::new(false) })
     }
 
     /// Node ids with the directories they are known as.
     pub fn instances(&self) -> BTreeMap<NodeId, InstanceId> {
         self.content().instances.clone()
+    }
+
+    /// A peer showed that this directory is an old copy (rule M7). From now on it tells others of no third node: whoever knows nothing yet,
+    /// because its own directory is new, would take what is over for true, and the node that it concerns for a stranger.
+    pub fn note_outdated(&self) {
+        self.is_outdated.store(true, Ordering::Relaxed);
     }
 
     /// What is remembered of a node's latest boot.
@@ -86,6 +96,10 @@ impl PeerTable {
     ) -> Hello {
         let Identity { deployment, node, instance, boot_counter, boot_nonce, raft_address, starts, .. } =
             identity.clone();
+        let mut instances = self.instances();
+        if self.is_outdated.load(Ordering::Relaxed) {
+            instances.retain(|node, _| *node == to);
+        }
         Hello {
             versions: VersionRange { min: WIRE_VERSION, max: WIRE_VERSION },
             feature_levels: VersionRange { min: FEATURE_LEVEL, max: FEATURE_LEVEL },
@@ -101,7 +115,7 @@ impl PeerTable {
             record_of_receiver: self.record(to),
             topology,
             raft_address,
-            instances: self.instances(),
+            instances,
             starts,
             fields: Vec::new(),
         }
@@ -316,8 +330,11 @@ fn read_node(reader: &mut Reader<'_>) -> Result<NodeId, DecodeError> {
 mod tests {
     use mraft_disk::MemoryDisk;
     use mraft_disk::memory::Faults;
+    use mraft_types::DeploymentId;
+    use mraft_wire::Starts;
 
     use super::*;
+    use crate::identity::LogPlace;
 
     fn node(id: u64) -> NodeId {
         NodeId::new(id).expect("a node id")
@@ -340,6 +357,21 @@ mod tests {
 
     fn table(disk: &Arc<MemoryDisk>) -> PeerTable {
         PeerTable::open(Arc::clone(disk) as Arc<dyn Disk>, Path::new("/data")).expect("a good table")
+    }
+
+    fn identity() -> Identity {
+        Identity {
+            deployment: DeploymentId(1),
+            node: node(1),
+            instance: InstanceId([1; 16]),
+            raft_address: "h:1".to_owned(),
+            boot_counter: 1,
+            boot_nonce: 5,
+            format_level: 1,
+            created: true,
+            log: LogPlace::WithData,
+            starts: Starts::default(),
+        }
     }
 
     fn fresh() -> Arc<MemoryDisk> {
@@ -434,6 +466,20 @@ mod tests {
         disk.crash(1);
         let conflict = InstanceConflict { node: node(3), known: Some(known), claimed: Some(said) };
         assert_eq!(super::tests::table(&disk).conflicts(), [conflict]);
+    }
+
+    #[test]
+    fn m7_an_old_copy_tells_of_no_third_node_once_it_knows() {
+        let disk = fresh();
+        let table = table(&disk);
+        table.accept(node(2), record(1, 0), &brings([2, 3])).expect("written");
+        let tells = |to| {
+            let hello = table.hello(&identity(), node(to), Purpose::Messages, 0, TopologyStamp::default());
+            hello.instances.keys().map(|node| node.get()).collect::<Vec<_>>()
+        };
+        assert_eq!(tells(2), [2, 3]);
+        table.note_outdated();
+        assert_eq!((tells(2), tells(4)), (vec![2], vec![]), "whom it speaks to is no third node");
     }
 
     #[test]

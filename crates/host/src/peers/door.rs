@@ -228,8 +228,11 @@ impl Handler for Door {
 
     fn refused(&self, refusal: &Refusal) {
         let is_lacking = self.identity.lacks_what_was_done(&refusal.reason);
-        if is_lacking && let Some(inner) = self.inner.upgrade() {
-            inner.condemn_all(CondemnedReason::OldCopy);
+        if is_lacking {
+            self.table.note_outdated();
+            if let Some(inner) = self.inner.upgrade() {
+                inner.condemn_all(CondemnedReason::OldCopy);
+            }
         }
         let reason = self.refused_because(refusal);
         let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);

@@ -201,6 +201,7 @@ impl World {
         for (at, reason) in [(node, reason.clone().from_other_side()), (by, reason.clone())] {
             let Some(process) = self.nodes[at].process.as_mut() else { continue };
             if process.identity.lacks_what_was_done(&reason) {
+                process.table.iter().for_each(|table| table.note_outdated());
                 let groups: Vec<GroupId> = process.core.engine().group_ids().collect();
                 for group in groups {
                     let event = Event::Condemn { reason: CondemnedReason::OldCopy };

@@ -307,11 +307,16 @@ impl World {
             if !all_are_there || !others_run {
                 continue;
             }
-            // First of all: whoever has forgotten it would talk to it, and hear of directories of others that are no more.
-            if self.nodes[node].process.is_some() {
-                self.end_process(node, None);
+            // First of all, and all of them that are of no use: whoever has forgotten one would talk to it, and hear of directories of others
+            // that are no more; so would one that is about to begin anew.
+            for at in 0..self.nodes.len() {
+                if at == node || (self.nodes[at].outcast.is_some() && !self.nodes[at].is_gone) {
+                    if self.nodes[at].process.is_some() {
+                        self.end_process(at, None);
+                    }
+                    self.nodes[at].is_put_away = true;
+                }
             }
-            self.nodes[node].is_put_away = true;
             for other in (0..self.nodes.len()).filter(|at| *at != node) {
                 let table = self.nodes[other].process.as_ref().and_then(|process| process.table.as_ref());
                 let forgotten = table.map_or(Ok(()), |table| table.forget(id));
