@@ -113,19 +113,15 @@ impl Engine {
             }
             NodeEvent::PeerLost { node } => self.clocks.forget(node),
             NodeEvent::PeerLife { node, life } => {
-                if !self.lives.heard(self.now.tick, node, life) {
-                    return;
+                if let Some(after_ticks) = self.lives.heard(self.now.tick, node, life) {
+                    self.each_group(|group, _, _| group.hear_life(node, Some(life), after_ticks));
                 }
-            }
-            NodeEvent::PeerSilent { node, .. } => {
-                if !self.lives.forget(node) {
-                    return;
-                }
+                return;
             }
             NodeEvent::Tick { .. } => {
                 let for_ticks = self.silent_after_ticks();
                 for node in self.lives.fall_silent(self.now.tick, for_ticks) {
-                    self.tell_all(NodeEvent::PeerSilent { node, for_ticks });
+                    self.each_group(|group, _, _| group.hear_life(node, None, for_ticks));
                 }
             }
             NodeEvent::NodeSuspected { .. } => {}
@@ -142,18 +138,24 @@ impl Engine {
     }
 
     fn tell_all(&mut self, event: NodeEvent) {
-        let ids: Vec<GroupId> = self.groups.keys().copied().collect();
         let mut suspected = 0;
-        for id in ids {
-            self.touched.insert(id);
+        self.each_group(|group, around, answers| {
             // Voters of one group count alike, as far as they have the same groups: the turns of the group's voters stay apart.
             let wave = suspected / SUSPECTED_PER_TICK_MAX;
-            if let (NodeEvent::NodeSuspected { node }, Some(group)) = (event, self.groups.get(&id)) {
+            if let NodeEvent::NodeSuspected { node } = event {
                 suspected += u32::from(group.raft.leader().is_some_and(|leader| leader.node() == node));
             }
+            group.handle_node_event(around, event, wave, answers);
+        });
+    }
+
+    fn each_group(&mut self, mut tell: impl FnMut(&mut Group, &Surroundings<'_>, &mut Answers)) {
+        let ids: Vec<GroupId> = self.groups.keys().copied().collect();
+        for id in ids {
+            self.touched.insert(id);
             self.guarded(id, |group, around, out| {
                 let mut answers = Answers::new();
-                group.handle_node_event(around, event, wave, &mut answers);
+                tell(group, around, &mut answers);
                 out.extend(answers.into_iter().map(|(ticket, answer)| Effect::Answer(ticket, answer)));
             });
         }

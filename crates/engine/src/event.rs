@@ -212,13 +212,6 @@ pub enum NodeEvent {
         /// asleep.
         life: u64,
     },
-    /// A node is known to be gone, or was not heard of for a while (rule Q2).
-    PeerSilent {
-        /// The node.
-        node: NodeId,
-        /// For how long it was not heard of, in ticks.
-        for_ticks: u32,
-    },
     /// A peer's wall clock, as its last host heartbeat told it, for the median of rule E1.
     PeerClock {
         /// The node.

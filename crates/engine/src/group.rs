@@ -84,9 +84,15 @@ impl Group {
 
     /// Tells the core how all nodes live (rule Q2).
     pub(crate) fn hear_lives(&mut self, lives: &Lives) {
-        for (node, life) in lives.all() {
-            self.raft.step(mraft_raft::Event::PeerLife { node, life });
-        }
+        lives.all().for_each(|(node, life)| self.hear_life(node, Some(life), 0));
+    }
+
+    /// Tells the core how a node lives, after so many ticks in which it said nothing; `None` when it still does (rule Q2).
+    pub(crate) fn hear_life(&mut self, node: NodeId, life: Option<u64>, silent_ticks: u32) {
+        self.raft.step(match life {
+            Some(life) => mraft_raft::Event::PeerLife { node, life, after_ticks: silent_ticks },
+            None => mraft_raft::Event::PeerSilent { node, for_ticks: silent_ticks },
+        });
     }
 
     pub(crate) fn applied(&self) -> Index {
@@ -109,17 +115,11 @@ impl Group {
                 self.raft.step(mraft_raft::Event::Tick { number: around.now.tick, random });
             }
             NodeEvent::PeerLost { node } => self.raft.step(mraft_raft::Event::PeerLost { node }),
-            NodeEvent::PeerLife { node, life } => {
-                self.raft.step(mraft_raft::Event::PeerLife { node, life });
-            }
-            NodeEvent::PeerSilent { node, for_ticks } => {
-                self.raft.step(mraft_raft::Event::PeerSilent { node, for_ticks });
-            }
             NodeEvent::NodeSuspected { node } => {
                 let campaign_after_ticks = self.rank_for_suspicion(node).saturating_add(wave);
                 self.raft.step(mraft_raft::Event::NodeSuspected { node, campaign_after_ticks });
             }
-            NodeEvent::PeerClock { .. } => {}
+            NodeEvent::PeerClock { .. } | NodeEvent::PeerLife { .. } => {}
         }
     }
 

@@ -23,19 +23,14 @@ pub(crate) struct Lives {
 }
 
 impl Lives {
-    /// Answers whether that is news.
-    pub(crate) fn heard(&mut self, tick: u64, node: NodeId, life: u64) -> bool {
-        let before = self.nodes.get(&node).map(|heard| heard.life);
-        if before.is_none() && self.nodes.len() >= NODES_MAX {
-            return false;
+    /// Answers, if that is news, how many ticks ago the word before it was heard.
+    pub(crate) fn heard(&mut self, tick: u64, node: NodeId, life: u64) -> Option<u32> {
+        if self.nodes.len() >= NODES_MAX && !self.nodes.contains_key(&node) {
+            return None;
         }
-        self.nodes.insert(node, Heard { life, tick });
-        before != Some(life)
-    }
-
-    /// Answers whether it was known.
-    pub(crate) fn forget(&mut self, node: NodeId) -> bool {
-        self.nodes.remove(&node).is_some()
+        let before = self.nodes.insert(node, Heard { life, tick });
+        let ago = before.map_or(0, |before| tick.saturating_sub(before.tick));
+        before.is_none_or(|before| before.life != life).then_some(u32::try_from(ago).unwrap_or(u32::MAX))
     }
 
     /// Who said nothing for so long; they are forgotten.

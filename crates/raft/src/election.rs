@@ -34,9 +34,14 @@ pub(crate) struct ElectionTimer {
 }
 
 impl ElectionTimer {
-    /// No leader was heard of for so long before this timer began to run.
-    pub(crate) fn missed(&mut self, ticks: u32) {
-        self.elapsed_ticks = ticks;
+    /// How long it has run, asleep or not.
+    pub(crate) fn elapsed_ticks(&self) -> u32 {
+        self.elapsed_ticks
+    }
+
+    /// Begins anew, but for so many ticks in which no leader was heard of.
+    pub(crate) fn credit(&mut self, ticks: u32) {
+        *self = ElectionTimer { elapsed_ticks: ticks, ..ElectionTimer::default() };
     }
 
     fn has_expired(&self, is_contested: bool, election_ticks: u32) -> bool {
@@ -57,7 +62,11 @@ impl Raft {
         match &self.standing {
             Standing::Leader(_) => self.tick_leader(beat_due),
             Standing::Condemned(_) => {}
-            _ if self.is_asleep() => {}
+            _ if self.is_asleep() => {
+                // Nothing waits for it, but it may turn out that nobody was heard of meanwhile.
+                let elapsed_ticks = self.timer.elapsed_ticks.saturating_add(1);
+                self.timer.elapsed_ticks = elapsed_ticks.min(self.config.election_ticks);
+            }
             standing => {
                 let may_expire = !matches!(standing, Standing::Memberless | Standing::Installing(_));
                 let is_contested = matches!(standing, Standing::Candidate(ballot) if ballot.has_refusal());
@@ -278,7 +287,7 @@ impl Raft {
             Standing::Leader(_) => self.config.check_quorum,
             _ => {
                 self.leader.is_some_and(|leader| leader != candidate)
-                    && self.timer.elapsed_ticks < self.config.election_ticks
+                    && (self.is_asleep() || self.timer.elapsed_ticks < self.config.election_ticks)
             }
         }
     }

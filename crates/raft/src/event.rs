@@ -101,12 +101,14 @@ pub enum Event {
         node: NodeId,
         /// What it says.
         life: u64,
+        /// For how long it had said nothing before, in ticks: if this wakes whoever slept, that much of the wait for a leader is over.
+        after_ticks: u32,
     },
     /// A node's host says nothing of its life any more (rule Q2): who sleeps as long as a leader there lives wakes.
     PeerSilent {
         /// The node.
         node: NodeId,
-        /// For so long already, in ticks: that much of the wait for a leader is behind who wakes.
+        /// For so long already, in ticks: that much of the wait for a leader is over for whoever slept.
         for_ticks: u32,
     },
     /// Hand leadership to this voter.

@@ -6,8 +6,9 @@
 //! committed and durable, agrees and from then on waits without a time limit; when all have agreed the leader says nothing more. What
 //! takes the place of heartbeats are the *lives* of nodes: a value that a host tells all others all the time, for all its groups at once,
 //! and that changes whenever one of its replicas may have stopped answering for its group, or has something to tell that may get lost. A
-//! sleeping follower is bound to the life that its leader named; another one, or none for an election timeout, wakes it, and the election
-//! timer runs as always; silence counts as if it had run meanwhile. So does every message of a member, questions for votes apart, and, on the leader, everything that is asked of it.
+//! sleeping follower is bound to the life that its leader named; another one, or none for an election timeout, wakes it. So does every
+//! message of a member, questions for votes apart, and, on the leader, everything that is asked of it. From then on the election timer runs
+//! as always; of the time asleep that counts for which nothing was heard of the leader's node.
 //!
 //! Sleep is never needed for safety: it takes messages away, not rules. Who wakes too often costs an election timeout at most; who does
 //! not wake would wait for ever, so whatever is not known to be harmless wakes.
@@ -177,7 +178,7 @@ impl Raft {
         }
     }
 
-    /// Rule Q2: what a node says of its life, or that it has been silent for a while.
+    /// Rule Q2: what a node says of its life, or that it is silent; and for how long it had said nothing until now.
     pub(crate) fn handle_peer_life(&mut self, node: NodeId, life: Option<u64>, silent_ticks: u32) {
         // A change that is not committed may be undone, and nobody tells again then.
         let memberships = [self.log.membership(), self.log.committed_membership()];
@@ -191,11 +192,11 @@ impl Raft {
         };
         let concerns = self.is_leader() || self.leader.is_some_and(|leader| leader.node() == node);
         if concerns && before != self.lives.get(&node).copied() && !planted!(LifeIgnored) {
-            let slept_through = self.bound_to.is_some().then_some(silent_ticks);
+            let slept_ticks = self.bound_to.map(|_| self.timer.elapsed_ticks());
             self.wake();
-            if let Some(ticks) = slept_through {
+            if let Some(slept_ticks) = slept_ticks {
                 // The leader was not heard of for as long, asleep or not: another whole timeout would be one too many (promise P7).
-                self.timer.missed(ticks.min(self.config.election_ticks));
+                self.timer.credit(silent_ticks.min(slept_ticks));
             }
         }
         if let (None, Standing::Leader(leader)) = (life, &mut self.standing) {

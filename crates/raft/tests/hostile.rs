@@ -83,7 +83,7 @@ fn run(life: Life, mut raft: Raft, dice: &mut Dice, counts: &mut (usize, usize))
             let says = dice.chance(70).then(|| number(dice, 1));
             let node = replica(1 + dice.below(4) as u64).node();
             raft.step(match says {
-                Some(life) => Event::PeerLife { node, life },
+                Some(life) => Event::PeerLife { node, life, after_ticks: dice.next() as u32 },
                 None => Event::PeerSilent { node, for_ticks: dice.next() as u32 },
             });
         }

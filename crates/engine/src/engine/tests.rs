@@ -590,8 +590,9 @@ fn q2_a_node_that_falls_silent_or_lives_anew_wakes_the_groups_that_it_leads() {
     says(&mut play, 8);
     assert!(!play.raft().is_asleep(), "another life");
     sleep(&mut play, 8);
-    play.engine.handle_node_event(NodeEvent::PeerSilent { node: leader, for_ticks: 0 });
-    assert!(!play.raft().is_asleep(), "gone");
+    play.tick();
+    says(&mut play, 8);
+    assert!(play.raft().is_asleep(), "and that one again");
 }
 
 #[test]

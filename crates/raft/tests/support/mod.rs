@@ -523,7 +523,7 @@ impl Group {
         if self.node_mut(id).told.insert(node, life) != Some(life) {
             let for_ticks = self.node_mut(id).config.election_ticks;
             let event = match life {
-                Some(life) => Event::PeerLife { node, life },
+                Some(life) => Event::PeerLife { node, life, after_ticks: 0 },
                 None => Event::PeerSilent { node, for_ticks },
             };
             self.step(id, event);

@@ -102,7 +102,10 @@ impl World {
                 let Some((node, life)) = bytes.split_first() else { return false };
                 let node = samples::node(u64::from(node % 5));
                 raft.step(match life.first_chunk() {
-                    Some(life) => Event::PeerLife { node, life: u64::from_le_bytes(*life) },
+                    Some(life) => {
+                        let after_ticks = life.len() as u32;
+                        Event::PeerLife { node, life: u64::from_le_bytes(*life), after_ticks }
+                    }
                     None => Event::PeerSilent { node, for_ticks: life.len() as u32 },
                 });
             }
