@@ -8,7 +8,7 @@ use std::fmt;
 
 use mraft::slow_disk::Patience;
 
-use crate::network::Quality;
+use crate::network::{Quality, Spread};
 use crate::random::{Concern, Random};
 
 /// Of a thousand seeds so many have real LSM trees, which cost many times as much.
@@ -139,6 +139,11 @@ impl Fault {
         Fault::LyingDisk,
         Fault::QuorumLost,
     ];
+
+    /// Whether it is what operators do of their own accord: nothing is wrong by that, and it does not count among [`Least::faults`].
+    pub fn is_wanted(self) -> bool {
+        matches!(self, Fault::Transfer | Fault::Members)
+    }
 
     /// All kinds.
     pub fn all() -> impl Iterator<Item = Fault> {
@@ -302,9 +307,14 @@ impl Mix {
             least: LEAST,
             faults,
             quality: Quality {
-                loss_per_mille: if random.per_mille(700) { random.between(0, 300) / 2 } else { 0 },
-                duplicate_per_mille: if random.per_mille(700) { random.between(0, 500) / 2 } else { 0 },
+                loss_per_mille: if random.per_mille(700) { random.between(0, 300) } else { 0 },
+                duplicate_per_mille: if random.per_mille(700) { random.between(0, 500) } else { 0 },
                 delay_us_max: random.between(200, 8_000),
+                spread: match random.between(0, 9) {
+                    0..=4 => Spread::Even,
+                    5..=7 => Spread::LongTail,
+                    _ => Spread::TwoPaths,
+                },
                 corrupt_per_mille: if random.per_mille(400) { random.between(1, 20) } else { 0 },
             },
             apply_bytes_max: if random.per_mille(500) { 1 } else { 4 << 20 },
@@ -339,7 +349,13 @@ impl Mix {
 
     /// A healthy network, for the calm phase.
     pub fn calm_quality(&self) -> Quality {
-        Quality { loss_per_mille: 0, duplicate_per_mille: 0, delay_us_max: 500, corrupt_per_mille: 0 }
+        Quality {
+            loss_per_mille: 0,
+            duplicate_per_mille: 0,
+            delay_us_max: 500,
+            spread: Spread::Even,
+            corrupt_per_mille: 0,
+        }
     }
 }
 

@@ -8,6 +8,17 @@ use mraft_types::NodeId;
 
 use crate::random::Random;
 
+/// How delays are spread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spread {
+    /// Evenly, from a tenth of the longest one on.
+    Even,
+    /// Nearly all are short, few take several times as long as the longest even one would: each tenfold is ten times as rare.
+    LongTail,
+    /// Two paths: most frames take the short one, the others arrive far behind what was sent after them.
+    TwoPaths,
+}
+
 /// How good the network is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Quality {
@@ -15,10 +26,30 @@ pub struct Quality {
     pub loss_per_mille: u64,
     /// Frames of a thousand that arrive twice.
     pub duplicate_per_mille: u64,
-    /// Longest delay in microseconds; the shortest is a tenth of it.
+    /// Longest delay in microseconds, as long as nothing is out of the ordinary.
     pub delay_us_max: u64,
+    /// How they are spread.
+    pub spread: Spread,
     /// Frames of a thousand of which a bit is flipped, or the end is missing.
     pub corrupt_per_mille: u64,
+}
+
+impl Quality {
+    fn delay_us(&self, random: &mut Random) -> u64 {
+        let most = self.delay_us_max;
+        match self.spread {
+            Spread::Even => random.between(most / 10 + 1, most + 1),
+            Spread::LongTail => match random.between(0, 99) {
+                0 => random.between(most, 10 * most + 1),
+                1..=10 => random.between(most / 10 + 1, most + 1),
+                _ => random.between(most / 100 + 1, most / 10 + 1),
+            },
+            Spread::TwoPaths => match random.between(0, 9) {
+                0..=1 => random.between(2 * most, 3 * most + 1),
+                _ => random.between(most / 10 + 1, most / 2 + 1),
+            },
+        }
+    }
 }
 
 /// The network.
@@ -50,10 +81,7 @@ impl Network {
         }
         let copies = 1 + u64::from(random.per_mille(self.quality.duplicate_per_mille));
         let held_us = self.clogged.get(&(from, to)).map_or(0, |until_us| until_us.saturating_sub(now_us));
-        for _ in 0..copies {
-            let delay_us = random.between(self.quality.delay_us_max / 10 + 1, self.quality.delay_us_max + 1);
-            arrivals.push(held_us + delay_us);
-        }
+        arrivals.extend((0..copies).map(|_| held_us + self.quality.delay_us(random)));
         arrivals
     }
 
@@ -62,8 +90,13 @@ impl Network {
         !self.cut.contains(&(one, other)) && !self.cut.contains(&(other, one))
     }
 
+    /// Whether any direction is cut.
+    pub fn is_cut(&self) -> bool {
+        !self.cut.is_empty()
+    }
+
     /// Cuts the cluster: in two halves, one node off, one direction only, a bridge (two sides that only one node reaches), or a ring (each
-    /// reaches its neighbours only). Answers what it did.
+    /// reaches its neighbours only, which cuts nothing between three). Answers what it did.
     pub fn partition(&mut self, nodes: &[NodeId], random: &mut Random) -> String {
         self.cut.clear();
         let lonely = nodes[random.index(nodes.len())];

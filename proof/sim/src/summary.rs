@@ -21,6 +21,12 @@ const RECYCLING_MIN: f64 = 20.0;
 /// Of a hundred seeds so many have groups that lose a majority, which is accepted (rule D9).
 const QUORUMS_LOST_MIN: f64 = 4.0;
 
+/// Of a hundred seeds so many heal without some nodes at first.
+const LEFT_BEHIND_MIN: f64 = 10.0;
+
+/// Of a hundred seeds so many show how long groups take no writes when a minority is gone (promise P7).
+const PROBED_MIN: f64 = 80.0;
+
 /// What a run of many seeds did.
 #[derive(Clone, Debug)]
 pub struct Summary {
@@ -106,7 +112,9 @@ impl Summary {
             share("seeds with a failed log", |report| report.logs_failed, None),
             share("seeds with a disk that stood still", |report| report.disks_stalled, None),
             share("seeds with a failed store", |report| report.stores_failed, None),
-            share("seeds that took a node away in the calm", |report| report.probes, None),
+            share("seeds that healed without some nodes", |report| report.left_behind, Some(LEFT_BEHIND_MIN)),
+            share("seeds that took nodes away in the calm", |report| report.probes, Some(PROBED_MIN)),
+            share("seeds that could not take any", |report| report.probes_skipped, None),
             most("  longest time without a write", |report| report.gap_us / 1_000, " ms"),
             share("seeds whose groups lost a majority", |report| report.quorums_lost, Some(QUORUMS_LOST_MIN)),
             average("  committed entries given up", |report| report.entries_given_up),
@@ -172,6 +180,8 @@ mod tests {
             snapshots_installed: 1,
             segments_recycled: 1,
             quorums_lost: 1,
+            probes: 1,
+            left_behind: 1,
             ..Report::default()
         }
     }
@@ -181,7 +191,7 @@ mod tests {
         let good: Vec<Report> = (0..JUDGED_SEEDS_MIN as u64).map(enough).collect();
         assert_eq!(Summary::of(&good).shortfalls(), Vec::<String>::new());
         let idle: Vec<Report> = good.iter().map(|_| Report::default()).collect();
-        assert_eq!(Summary::of(&idle).shortfalls().len(), 6, "each minimum by itself");
+        assert_eq!(Summary::of(&idle).shortfalls().len(), 8, "each minimum by itself");
         assert_eq!(Summary::of(&idle[1..]).shortfalls().len(), 2, "what each seed must do by itself");
         for cut in [
             |report: &mut Report| report.operations = 1_999,
@@ -196,6 +206,8 @@ mod tests {
             |report: &mut Report| report.snapshots_installed = 0,
             |report: &mut Report| report.segments_recycled = 0,
             |report: &mut Report| report.quorums_lost = 0,
+            |report: &mut Report| report.probes = 0,
+            |report: &mut Report| report.left_behind = 0,
         ] {
             let mut reports = good.clone();
             reports.iter_mut().for_each(cut);

@@ -13,7 +13,7 @@ use super::Broken;
 /// Every group takes a write soon.
 pub const GROUPS_COME_BACK: &str = "every group takes a write within ten election timeouts of the calm";
 /// Promise P7.
-pub const SHORT_GAP: &str = "with one node down every group takes a write within three election timeouts";
+pub const SHORT_GAP: &str = "with a minority down every group takes a write within three election timeouts";
 /// Nobody disturbs a leader that everybody hears.
 pub const TERMS_REST: &str = "terms stop growing in the calm";
 /// Nobody is left behind.

@@ -57,6 +57,33 @@ impl World {
         true
     }
 
+    /// Some nodes, at least one if there is any, without which every group has a majority of members that lost nothing.
+    pub(super) fn draw_dispensable(&mut self) -> BTreeSet<usize> {
+        let mut left = BTreeSet::new();
+        let first = self.random.crashes.index(self.nodes.len());
+        for node in (0..self.nodes.len()).map(|at| (first + at) % self.nodes.len()) {
+            if !left.is_empty() && self.random.crashes.per_mille(500) {
+                break;
+            }
+            left.insert(node);
+            let is_dispensable = (0..self.mix.groups).map(GroupId).all(|group| {
+                let memberships = self.memberships_in_force(group);
+                memberships.iter().all(|membership| {
+                    let is_missed = |id: &ReplicaId| {
+                        let is_left = self.place_of(id.node()).is_none_or(|at| left.contains(&at));
+                        is_left || self.atlas.is_damaged(group, *id)
+                    };
+                    let members: Vec<ReplicaId> = membership.counting().collect();
+                    2 * members.iter().filter(|id| is_missed(id)).count() < members.len()
+                })
+            });
+            if !is_dispensable {
+                left.remove(&node);
+            }
+        }
+        left
+    }
+
     /// Every membership that some replica goes by: the one that counts is among them.
     pub(super) fn memberships_in_force(&self, group: GroupId) -> Vec<Membership> {
         let mut found: Vec<Membership> = Vec::new();

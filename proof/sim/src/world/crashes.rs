@@ -22,6 +22,10 @@ const MIDDLE_OPERATIONS_MAX: u64 = 30;
 pub(super) const INSTALL_OPERATIONS: u64 = 12;
 /// A process opens its files within so many disk operations.
 const START_OPERATIONS: u64 = 80;
+/// So many runs of a thousand heal without some nodes at first.
+const LEFT_BEHIND_PER_MILLE: u64 = 300;
+/// Those come back after so many election timeouts, when all groups must have taken a write ([`WRITTEN_ELECTIONS`]).
+const CORE_ELECTIONS: u64 = WRITTEN_ELECTIONS + 1;
 /// A process stands still for so long.
 const FROZEN_US: (u64, u64) = (20_000, 1_500_000);
 /// A path holds everything back for so long.
@@ -360,7 +364,7 @@ impl World {
         }
         let what = self.network.partition(&self.ids, &mut self.random.partitions);
         self.say(|| format!("the network is cut: {what}"));
-        true
+        self.network.is_cut()
     }
 
     /// A process that was only slow is suspected too.
@@ -455,6 +459,7 @@ impl World {
         for (from, to) in pairs(self.ids.len()) {
             self.network.clog(self.ids[from], self.ids[to], 0);
         }
+        self.leave_behind();
         for node in 0..self.nodes.len() {
             self.look_at_disk(node);
             self.become_honest(node);
@@ -478,14 +483,30 @@ impl World {
                 self.end_process(node, None);
             }
             self.nodes[node].faulty = Default::default();
-            if self.nodes[node].process.is_none()
-                && !self.nodes[node].is_gone
-                && !self.nodes[node].is_put_away
-            {
+            let own = &self.nodes[node];
+            if own.process.is_none() && !own.is_gone && !own.is_put_away && own.away_until_us <= self.now_us {
                 self.start(node)?;
             }
         }
         Ok(())
+    }
+
+    /// Some nodes may stay away for a while: all groups must take writes without them, if that leaves each a majority that lost nothing.
+    fn leave_behind(&mut self) {
+        if !self.random.crashes.per_mille(LEFT_BEHIND_PER_MILLE) {
+            return;
+        }
+        let left = self.draw_dispensable();
+        for node in left {
+            self.nodes[node].away_until_us = self.now_us + CORE_ELECTIONS * ELECTION_US;
+            if self.nodes[node].process.is_some() {
+                self.end_process(node, None);
+            }
+            self.say(|| format!("node {} stays away", self.ids[node]));
+            self.report.left_behind += 1;
+            let boot = self.nodes[node].boot;
+            self.after(CORE_ELECTIONS * ELECTION_US, Action::Restart(node, boot));
+        }
     }
 
     /// What a slow disk, a clogged path or a process that stands still held back does not have to wait any longer.

@@ -126,7 +126,7 @@ impl World {
             let how = if is_hung { "hangs".to_owned() } else { format!("is {times} times slower") };
             format!("the disk of node {} {how} for {} ms", self.ids[node], (until_us - self.now_us) / 1000)
         });
-        true
+        self.nodes[node].process.is_some()
     }
 
     /// How long a disk operation of a node takes.

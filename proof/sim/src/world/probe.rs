@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! Which groups still owe a write, and how long they take: after everything has healed, and once more when, in the middle of the calm, one
-//! node is taken away from groups that lack nothing (promise P7).
+//! Which groups still owe a write, and how long they take: after everything has healed, and once more when, in the middle of the calm,
+//! nodes are taken away from groups that lack nothing, of each no more than a minority (promise P7).
 
 use std::collections::BTreeSet;
 
@@ -9,14 +9,15 @@ use mraft_types::GroupId;
 
 use super::{Action, ELECTION_US, World};
 use crate::check::{Broken, calm};
+use crate::clients::Client;
 
-/// In the calm, when operators have put everything right again, a node is taken away for so long.
+/// So long after everything healed, when operators have put it right again, nodes are taken away.
 pub(super) const PROBE_ELECTIONS: u64 = 20;
 /// Within so many election timeouts after that each group takes a write.
 pub(super) const GAP_ELECTIONS: u64 = 3;
-/// With fewer clients nobody asks when a group could answer.
+/// With fewer clients nobody asks when a group could answer: others come then.
 const CLIENTS_PER_GROUP: u64 = 2;
-/// The node is away for so long.
+/// They are away for so long.
 pub(super) const AWAY_ELECTIONS: u64 = 6;
 /// A voter that lacks more entries than this is being caught up: its group lacks something.
 const LAG_ENTRIES_MAX: u64 = 20;
@@ -60,32 +61,38 @@ impl World {
         self.after(PROBE_ELECTIONS * ELECTION_US, Action::Probe);
     }
 
-    /// Takes a node away from groups that lack nothing.
+    /// Takes nodes away from groups that lack nothing.
     pub(super) fn probe(&mut self) {
-        let node = self.random.crashes.index(self.nodes.len());
-        let lacks_nothing = self.nodes[node].process.is_some()
-            && (0..self.mix.groups).all(|group| self.is_whole(GroupId(group)));
-        if !lacks_nothing {
+        if !(0..self.mix.groups).all(|group| self.is_whole(GroupId(group))) {
+            self.report.probes_skipped += 1;
             return;
         }
         self.owed = Owed::since(self.now_us, self.mix.groups);
-        self.nodes[node].away_until_us = self.now_us + AWAY_ELECTIONS * ELECTION_US;
-        self.crash(node, false);
+        for node in self.draw_dispensable() {
+            self.nodes[node].away_until_us = self.now_us + AWAY_ELECTIONS * ELECTION_US;
+            self.crash(node, false);
+        }
         self.report.probes += 1;
         self.after(AWAY_ELECTIONS * ELECTION_US, Action::Probed);
+        let clients = (CLIENTS_PER_GROUP * self.mix.groups) as usize;
+        for client in self.clients.len()..clients {
+            self.clients.push(Client::default());
+            self.after(1, Action::Client(client));
+        }
+    }
+
+    /// Whether a client came for the probe alone, and no group owes anything any more.
+    pub(super) fn has_gone(&self, client: usize) -> bool {
+        client as u64 >= self.mix.clients && self.owed.is_empty()
     }
 
     /// What became of it.
     pub(super) fn probed(&mut self) -> Result<(), Broken> {
         if let Some(group) = self.owed.pick(0) {
             let how = format!(
-                "group {group} took no write for {AWAY_ELECTIONS} election timeouts after one node was gone"
+                "group {group} took no write for {AWAY_ELECTIONS} election timeouts after a minority was gone"
             );
             return Err(Broken::new(calm::SHORT_GAP, how));
-        }
-        if self.mix.clients < CLIENTS_PER_GROUP * self.mix.groups {
-            // Groups wait for clients, not for leaders.
-            return Ok(());
         }
         self.report.gap_us = self.owed.longest_us;
         calm::short_gap(self.owed.longest_us, self.slowest_election_us(), GAP_ELECTIONS)
