@@ -436,6 +436,11 @@ impl Raft {
     pub fn take_ignored(&mut self) -> BTreeMap<Ignored, u32> {
         std::mem::take(&mut self.ignored)
     }
+
+    /// How often something changed nothing, and why, since that was taken.
+    pub fn ignored(&self) -> &BTreeMap<Ignored, u32> {
+        &self.ignored
+    }
 }
 
 fn check_arguments(config: &Config, restored: &Restored) -> Result<(), RestoreError> {

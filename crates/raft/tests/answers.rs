@@ -273,3 +273,28 @@ fn what_is_taken_at_once_is_written_in_parts_that_a_batch_of_the_log_has_room_fo
     assert!(parts.iter().all(|bytes| *bytes <= PART_BYTES_MAX), "{parts:?}");
     assert!(parts.len() == 2 && parts.iter().sum::<usize>() >= 12 << 20, "{parts:?}");
 }
+
+#[test]
+fn a_second_leader_of_a_term_is_not_heard() {
+    let mut group = led_group();
+    let raft = group.raft_mut(replica(2)).expect("it runs");
+    raft.take_ignored();
+    let (term, last) = (raft.term(), raft.last_index());
+    let body = Body::Heartbeat { commit: last, matched: last, round: 1 };
+    raft.step(Event::Received(Message { from: replica(3), to: replica(2), term, body }));
+    assert_eq!((raft.leader(), raft.ignored().get(&Ignored::SecondLeader)), (Some(replica(1)), Some(&1)));
+}
+
+#[test]
+fn t2_only_so_many_answers_wait_for_a_disk() {
+    let mut group = led_group();
+    let raft = group.raft_mut(replica(2)).expect("it runs");
+    raft.take_ignored();
+    let term = raft.term() + 1;
+    let last = LogPosition { index: raft.last_index(), term: raft.term() };
+    let body = Body::Vote { last, transfer: true };
+    for _ in 0..300 {
+        raft.step(Event::Received(Message { from: replica(3), to: replica(2), term, body: body.clone() }));
+    }
+    assert_eq!(raft.ignored().get(&Ignored::TooManyWaiting), Some(&(300 - 256)));
+}

@@ -23,6 +23,7 @@ const SOURCES: &[(&str, &str)] = &[
     ("ChangeRefused", include_str!("../../../crates/types/src/membership.rs")),
     ("MembershipChange", include_str!("../../../crates/types/src/membership.rs")),
     ("ElectionReason", include_str!("../../../crates/raft/src/effect.rs")),
+    ("Ignored", include_str!("../../../crates/raft/src/admission.rs")),
     ("Body", include_str!("../../../crates/raft/src/message.rs")),
     ("ApplyOrder", include_str!("../../../crates/host/src/core.rs")),
     ("HelloRefused", include_str!("../../../crates/wire/src/refusal.rs")),
@@ -138,6 +139,22 @@ const SHOWN_ELSEWHERE: &[(&str, &str, &str)] = &[
         "fn a_node_that_is_not_known_is_refused()",
     ),
     ("HelloRefused::Version", "crates/wire/tests/hello.rs", "fn t3_versions_and_levels_must_overlap()"),
+    (
+        "Ignored::ContradictsCommitted",
+        "crates/raft/tests/answers.rs",
+        "fn d9_what_contradicts_the_committed_log_changes_nothing_and_condemns_once_it_is_committed_itself()",
+    ),
+    (
+        "Ignored::Malformed",
+        "crates/raft/tests/hostile.rs",
+        "fn no_message_of_a_peer_panics_or_breaks_a_promise_in_any_life()",
+    ),
+    ("Ignored::SecondLeader", "crates/raft/tests/answers.rs", "fn a_second_leader_of_a_term_is_not_heard()"),
+    (
+        "Ignored::TooManyWaiting",
+        "crates/raft/tests/answers.rs",
+        "fn t2_only_so_many_answers_wait_for_a_disk()",
+    ),
     (
         "NotApplied::Disputed",
         "crates/host/tests/hosts/comparison.rs",

@@ -27,6 +27,7 @@ use mraft_disk::memory::Faults;
 use mraft_disk::{Disk, MemoryDisk};
 use mraft_engine::Limits;
 use mraft_logstore::{Case, LogError, LogOptions, Recovered};
+use mraft_raft::Ignored;
 use mraft_types::{CondemnedReason, DeploymentId, GroupId, HardState, Index, InstanceId, NodeId, ReplicaId};
 use mraft_wire::STARTS_MAX;
 
@@ -112,6 +113,8 @@ pub struct Node {
     pub lie: Option<Lie>,
     /// What the last opening of its log met.
     pub recovery_cases: BTreeMap<Case, u64>,
+    /// How often replicas refused something, and why.
+    pub ignored: BTreeMap<Ignored, u64>,
     /// What the disk was told to refuse while this process runs: nothing else excuses a failure.
     pub faulty: Faulty,
 }
@@ -254,6 +257,7 @@ impl Node {
             cuts_log: false,
             lie: None,
             recovery_cases: BTreeMap::new(),
+            ignored: BTreeMap::new(),
             faulty: Faulty::default(),
         }
     }
@@ -309,8 +313,20 @@ impl Node {
         self.disk.set_faults(faults);
     }
 
+    /// Adds up what the replicas of the process refused, and why.
+    pub fn note_ignored(&mut self) {
+        let Some(process) = self.process.as_ref() else { return };
+        let engine = process.core.engine();
+        for (reason, times) in
+            engine.group_ids().filter_map(|id| engine.raft(id)).flat_map(|raft| raft.ignored())
+        {
+            *self.ignored.entry(*reason).or_default() += u64::from(*times);
+        }
+    }
+
     /// The process is gone; so is what its disk was told, unless the disk is still full.
     pub fn end(&mut self, power_seed: Option<u64>) {
+        self.note_ignored();
         if let Some(process) = self.process.take() {
             self.segments_recycled += process.log.store().status().segments_recycled;
         }

@@ -585,6 +585,10 @@ impl World {
         for (fault, times) in &self.report.faults {
             self.marks.see_often(fault, *times);
         }
+        for node in &mut self.nodes {
+            node.note_ignored();
+            node.ignored.iter().for_each(|(reason, times)| self.marks.see_often(reason, *times));
+        }
         self.report.marks = self.marks.into_counts();
         self.report.acknowledged = self.checks.acknowledged.count;
         self.report.entries_given_up = self.checks.losses.given_up;
