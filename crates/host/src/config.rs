@@ -46,6 +46,8 @@ pub struct HostConfig {
     pub limits: Limits,
     /// Proposals are refused while a group's unapplied entries weigh more than this (MaxInMemLogSize).
     pub unapplied_bytes_max: usize,
+    /// A group's entries that are applied and durable stay in memory for followers until they weigh more than this.
+    pub cache_bytes_max: usize,
     /// A group's state is persisted after this many entries, whatever its buffers weigh; 0 leaves it to the state machine (SnapshotEntries).
     pub snapshot_entries: u64,
     /// Entries kept behind what the store has persisted (CompactionOverhead).
@@ -144,6 +146,7 @@ impl HostConfig {
             background_threads: 1,
             limits: Limits::default(),
             unapplied_bytes_max: 256 << 20,
+            cache_bytes_max: 1 << 20,
             snapshot_entries: 0,
             compaction_overhead_entries: 250_000,
             truncates_on_request_only: false,

@@ -20,8 +20,6 @@ use crate::meta::{FEATURE_LEVEL, GroupMeta, check_level};
 use crate::persist::LogJob;
 use crate::registry::GroupRecord;
 
-/// Entries that are applied and durable stay in memory for followers up to this many bytes per group.
-const CACHE_BYTES_MAX: usize = 1 << 20;
 /// Payload bytes in one append message.
 const APPEND_BYTES_MAX: usize = 1 << 20;
 /// Payload bytes on the way to one follower.
@@ -188,7 +186,7 @@ fn raft_config(config: &HostConfig, record: &GroupRecord) -> Config {
         inflight_bytes_max: INFLIGHT_BYTES_MAX,
         inflight_messages_max: INFLIGHT_MESSAGES_MAX,
         unapplied_bytes_max: config.unapplied_bytes_max,
-        cache_bytes_max: CACHE_BYTES_MAX,
+        cache_bytes_max: config.cache_bytes_max,
         snapshot_deadline_ticks: config.election_ticks.saturating_mul(SNAPSHOT_DEADLINE_ELECTIONS),
         quiesce_after_ticks: None,
     }

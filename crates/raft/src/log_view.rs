@@ -282,7 +282,7 @@ impl LogView {
     /// lags so far that this does not help, durable entries go too, and are read back from the log when their turn comes: a
     /// follower's memory is bounded although it cannot refuse what the leader sends.
     pub(crate) fn evict(&mut self, durable: Index, cache_bytes_max: usize, unapplied_bytes_max: usize) {
-        while self.cached_bytes > cache_bytes_max {
+        while self.cached_bytes > cache_bytes_max && !planted!(EvictionSkipped) {
             let lagging = self.cached_bytes > cache_bytes_max.saturating_add(unapplied_bytes_max);
             let applied = self.applied;
             let evictable = |entry: &mut Entry| entry.index <= durable && (entry.index <= applied || lagging);

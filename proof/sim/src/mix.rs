@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use mraft::slow_disk::Patience;
+use mraft_engine::Limits;
 
 use crate::network::{Quality, Spread};
 use crate::random::{Concern, Random};
@@ -232,6 +233,8 @@ pub struct Mix {
     pub quality: Quality,
     /// Most entry bytes of one job for a state machine; with 1 each entry is a job of its own.
     pub apply_bytes_max: usize,
+    /// How much of anything may wait or stay in memory.
+    pub memory: Memory,
     /// Longest time that a write to the log takes in microseconds.
     pub disk_us_max: u64,
     /// Longest time that a process is away in microseconds.
@@ -248,6 +251,21 @@ pub struct Mix {
     pub script: Vec<(u64, Scripted)>,
     /// The groups are in LSM trees on the real file system ([`crate::stores`]): no power is cut and no disk is hurt.
     pub has_real_stores: bool,
+}
+
+/// Bounds of queues and memory (rule T2): the usual ones, which no run comes to, or tight ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Memory {
+    /// See [`mraft::HostConfig::cache_bytes_max`].
+    pub cache_bytes_max: usize,
+    /// See [`mraft::HostConfig::unapplied_bytes_max`].
+    pub unapplied_bytes_max: usize,
+    /// See [`Limits::pending_count_max`].
+    pub pending_count_max: usize,
+    /// See [`Limits::reads_max`].
+    pub reads_max: usize,
+    /// See [`Limits::held_bytes_max`].
+    pub held_bytes_max: usize,
 }
 
 /// What a node has of its own: nodes that differ truncate at different places, so that a new leader may have what the old one had not.
@@ -318,6 +336,7 @@ impl Mix {
                 corrupt_per_mille: if random.per_mille(400) { random.between(1, 20) } else { 0 },
             },
             apply_bytes_max: if random.per_mille(500) { 1 } else { 4 << 20 },
+            memory: Memory::draw(random),
             disk_us_max: random.between(200, 6_000),
             away_us_max: random.between(50_000, 1_500_000),
             check_quorum: random.per_mille(850),
@@ -355,6 +374,29 @@ impl Mix {
             delay_us_max: 500,
             spread: Spread::Even,
             corrupt_per_mille: 0,
+        }
+    }
+}
+
+impl Memory {
+    fn draw(random: &mut Random) -> Memory {
+        let Limits { pending_count_max, reads_max, held_bytes_max, .. } = Limits::default();
+        if random.per_mille(600) {
+            let (cache_bytes_max, unapplied_bytes_max) = (1 << 20, 256 << 20);
+            return Memory {
+                cache_bytes_max,
+                unapplied_bytes_max,
+                pending_count_max,
+                reads_max,
+                held_bytes_max,
+            };
+        }
+        Memory {
+            cache_bytes_max: random.between(0, 16 << 10) as usize,
+            unapplied_bytes_max: random.between(4 << 10, 64 << 10) as usize,
+            pending_count_max: random.between(1, 6) as usize,
+            reads_max: random.between(1, 8) as usize,
+            held_bytes_max: random.between(32 << 10, 256 << 10) as usize,
         }
     }
 }

@@ -31,7 +31,7 @@ use mraft_raft::Ignored;
 use mraft_types::{CondemnedReason, DeploymentId, GroupId, HardState, Index, InstanceId, NodeId, ReplicaId};
 use mraft_wire::STARTS_MAX;
 
-use crate::mix::{Mix, Own};
+use crate::mix::{Memory, Mix, Own};
 use crate::random::{Concern, Random};
 use crate::recorder::{Applied, Recorder};
 use crate::stores::{RealStore, Stores};
@@ -386,7 +386,7 @@ impl Node {
         (process.numbers, process.applied) = (numbers, applied);
         // See `Process::take_mail`.
         process.apply_bytes_max = if begun.is_empty() { mix.apply_bytes_max } else { 1 };
-        process.core = process.core(self.id, own);
+        process.core = process.core(self.id, own, &mix.memory);
         for (record, replica) in recovery.replicas {
             if let Some(start) = begun.remove(&record.group) {
                 match replica.discard {
@@ -430,6 +430,8 @@ fn config(node: NodeId, mix: &Mix) -> HostConfig {
     config.election_ticks = ELECTION_TICKS;
     config.heartbeat_ticks = HEARTBEAT_TICKS;
     config.check_quorum = mix.check_quorum;
+    config.cache_bytes_max = mix.memory.cache_bytes_max;
+    config.unapplied_bytes_max = mix.memory.unapplied_bytes_max;
     config
 }
 
@@ -462,7 +464,7 @@ impl Process {
         let log = LogWorker::new(log).with_batch_bytes_target(BATCH_BYTES_TARGET);
         let node = identity.node;
         let mut process = Process {
-            core: Core::new(core_config(node, own, mix.apply_bytes_max)),
+            core: Core::new(core_config(node, own, &mix.memory, mix.apply_bytes_max)),
             apply: ApplyWorker::new(log.store().reader(), usize::MAX, 0),
             identity,
             registry,
@@ -502,12 +504,12 @@ impl Process {
             staged: boot << 32,
             numbers: boot << 32,
         };
-        process.core = process.core(node, own);
+        process.core = process.core(node, own, &mix.memory);
         process
     }
 
-    fn core(&self, node: NodeId, own: &Own) -> Core {
-        Core::new(core_config(node, own, self.apply_bytes_max))
+    fn core(&self, node: NodeId, own: &Own, memory: &Memory) -> Core {
+        Core::new(core_config(node, own, memory, self.apply_bytes_max))
     }
 
     /// Gives a replica that was put together to whoever runs it.
@@ -590,11 +592,14 @@ impl Process {
     }
 }
 
-fn core_config(node: NodeId, own: &Own, apply_bytes_max: usize) -> CoreConfig {
+fn core_config(node: NodeId, own: &Own, memory: &Memory, apply_bytes_max: usize) -> CoreConfig {
     CoreConfig {
         node,
         limits: Limits {
             entry_bytes_target: 256,
+            pending_count_max: memory.pending_count_max,
+            reads_max: memory.reads_max,
+            held_bytes_max: memory.held_bytes_max,
             apply_bytes_max,
             compare_every_ticks: COMPARE_TICKS,
             compare_content_every_ticks: 5 * COMPARE_TICKS,

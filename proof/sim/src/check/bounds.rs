@@ -2,9 +2,9 @@
 
 //! Queues and memory stay within their bounds (rule T2).
 
+use mraft_engine::Limits;
 use mraft_raft::Raft;
-use mraft_types::GroupId;
-use mraft_types::limits::ENTRY_BYTES_MAX;
+use mraft_types::{Entry, GroupId};
 
 use super::Broken;
 
@@ -16,15 +16,32 @@ pub const LOG_JOBS_MAX: usize = 4_096;
 /// Mail that waits for state machines.
 pub const MAIL_MAX: usize = 4_096;
 
-/// What one replica holds in memory.
+/// What one replica holds in memory between two steps: what is durable it can let go of.
 pub fn replica(group: GroupId, replica: &Raft) -> Result<(), Broken> {
     let config = replica.config();
-    let most = config.cache_bytes_max + config.unapplied_bytes_max + ENTRY_BYTES_MAX;
+    let (durable, last) = (replica.durable_index(), replica.last_index());
+    let undurable = if durable < last { replica.entries(durable + 1, last, usize::MAX) } else { None };
+    let undurable_bytes: usize = undurable.iter().flatten().map(Entry::cost_bytes).sum();
+    let most =
+        config.cache_bytes_max.saturating_add(config.unapplied_bytes_max).saturating_add(undurable_bytes);
     let held = replica.cached_bytes();
     if held <= most {
         return Ok(());
     }
     let how = format!("{} of group {group} holds {held} bytes of entries, {most} at most", replica.id());
+    Err(Broken::new(PROMISE, how))
+}
+
+/// Proposals of a group that wait for their turn: how many bytes, and how many.
+pub fn pending(group: GroupId, pending: (usize, usize), limits: &Limits) -> Result<(), Broken> {
+    let (bytes, count) = pending;
+    if bytes <= limits.pending_bytes_max && count <= limits.pending_count_max {
+        return Ok(());
+    }
+    let Limits { pending_bytes_max, pending_count_max, .. } = limits;
+    let how = format!(
+        "{count} proposals of {bytes} bytes wait in group {group}, {pending_count_max} of {pending_bytes_max} at most"
+    );
     Err(Broken::new(PROMISE, how))
 }
 
@@ -34,4 +51,48 @@ pub fn queue(what: &str, len: usize, most: usize) -> Result<(), Broken> {
         return Ok(());
     }
     Err(Broken::new(PROMISE, format!("{len} {what} wait, {most} at most")))
+}
+
+#[cfg(test)]
+mod tests {
+    use mraft_raft::{Effect, Event};
+
+    use super::*;
+    use crate::check::tests::{GROUP, voter_of};
+
+    #[test]
+    fn entries_that_stay_in_memory_for_ever_are_seen() {
+        let mut raft = voter_of(1, &[(1, 1)], 1);
+        let mut written = 0;
+        let mut turn = |raft: &mut Raft, is_durable: bool| {
+            let mut effects = Vec::new();
+            raft.poll(&mut effects);
+            written = effects.iter().fold(written, |number, effect| match effect {
+                Effect::Write(write) => write.number,
+                _ => number,
+            });
+            if is_durable {
+                raft.step(Event::Persisted { write: written });
+            }
+        };
+        for number in 1..40 {
+            raft.step(Event::Tick { number, random: 0 });
+            turn(&mut raft, true);
+        }
+        raft.propose(vec![1; 4096].into()).expect("the only voter leads");
+        turn(&mut raft, false);
+        assert!(replica(GROUP, &raft).is_ok(), "what is not durable has to stay");
+        turn(&mut raft, true);
+        assert!(replica(GROUP, &raft).is_err_and(|broken| broken.promise == PROMISE));
+        turn(&mut raft, false);
+        assert!(replica(GROUP, &raft).is_ok(), "it let go of it");
+    }
+
+    #[test]
+    fn a_queue_that_is_too_long_is_seen() {
+        assert!(queue("jobs", 3, 3).is_ok() && queue("jobs", 4, 3).is_err());
+        let limits = Limits { pending_bytes_max: 10, pending_count_max: 2, ..Limits::default() };
+        let is_bound = |waits| pending(GroupId(0), waits, &limits).is_ok();
+        assert_eq!([(10, 2), (11, 1), (1, 3)].map(is_bound), [true, false, false]);
+    }
 }
