@@ -142,9 +142,8 @@ impl Group {
                         Some(NotApplied::TooLarge { bytes, max_bytes: COMMAND_BYTES_MAX })
                     } else if around.is_pressed {
                         Some(NotApplied::Busy("the node's memory for proposals and entries"))
-                    } else if (self.requests.pending_bytes + bytes > around.limits.pending_bytes_max
-                        || self.requests.pending.len() >= around.limits.pending_count_max)
-                        && !planted!(PendingUnbounded)
+                    } else if self.requests.pending_bytes + bytes > around.limits.pending_bytes_max
+                        || self.requests.pending.len() >= around.limits.pending_count_max
                     {
                         Some(NotApplied::Busy("the group's queue of proposals"))
                     } else {

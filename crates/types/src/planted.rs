@@ -125,7 +125,6 @@ mod bugs {
         SegmentFreedEarly "segment-freed-early" "L5" "segments are used again although a replica needs them";
         CarryGoesOn "carry-goes-on" "L5" "carrying goes on although the replica wrote in between: what it truncated comes back";
         EvictionSkipped "eviction-skipped" "T2" "entries stay in memory for ever";
-        PendingUnbounded "pending-unbounded" "T2" "whatever is proposed waits for its turn, however much that is";
         TermIgnored "term-ignored" "E3" "a ticket is answered by whatever entry stands at its index";
         StepDownRefuses "step-down-refuses" "E3" "who loses the leadership answers not_applied";
         LateIsNotApplied "late-is-not-applied" "E4" "what was proposed and is late is answered not_applied";

@@ -260,8 +260,6 @@ pub struct Memory {
     pub cache_bytes_max: usize,
     /// See [`mraft::HostConfig::unapplied_bytes_max`].
     pub unapplied_bytes_max: usize,
-    /// See [`Limits::pending_count_max`].
-    pub pending_count_max: usize,
     /// See [`Limits::reads_max`].
     pub reads_max: usize,
     /// See [`Limits::held_bytes_max`].
@@ -380,21 +378,14 @@ impl Mix {
 
 impl Memory {
     fn draw(random: &mut Random) -> Memory {
-        let Limits { pending_count_max, reads_max, held_bytes_max, .. } = Limits::default();
+        let Limits { reads_max, held_bytes_max, .. } = Limits::default();
         if random.per_mille(600) {
             let (cache_bytes_max, unapplied_bytes_max) = (1 << 20, 256 << 20);
-            return Memory {
-                cache_bytes_max,
-                unapplied_bytes_max,
-                pending_count_max,
-                reads_max,
-                held_bytes_max,
-            };
+            return Memory { cache_bytes_max, unapplied_bytes_max, reads_max, held_bytes_max };
         }
         Memory {
             cache_bytes_max: random.between(0, 16 << 10) as usize,
             unapplied_bytes_max: random.between(4 << 10, 64 << 10) as usize,
-            pending_count_max: random.between(1, 6) as usize,
             reads_max: random.between(1, 8) as usize,
             held_bytes_max: random.between(32 << 10, 256 << 10) as usize,
         }

@@ -597,7 +597,6 @@ fn core_config(node: NodeId, own: &Own, memory: &Memory, apply_bytes_max: usize)
         node,
         limits: Limits {
             entry_bytes_target: 256,
-            pending_count_max: memory.pending_count_max,
             reads_max: memory.reads_max,
             held_bytes_max: memory.held_bytes_max,
             apply_bytes_max,

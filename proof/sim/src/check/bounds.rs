@@ -2,7 +2,6 @@
 
 //! Queues and memory stay within their bounds (rule T2).
 
-use mraft_engine::Limits;
 use mraft_raft::Raft;
 use mraft_types::{Entry, GroupId};
 
@@ -29,19 +28,6 @@ pub fn replica(group: GroupId, replica: &Raft) -> Result<(), Broken> {
         return Ok(());
     }
     let how = format!("{} of group {group} holds {held} bytes of entries, {most} at most", replica.id());
-    Err(Broken::new(PROMISE, how))
-}
-
-/// Proposals of a group that wait for their turn: how many bytes, and how many.
-pub fn pending(group: GroupId, pending: (usize, usize), limits: &Limits) -> Result<(), Broken> {
-    let (bytes, count) = pending;
-    if bytes <= limits.pending_bytes_max && count <= limits.pending_count_max {
-        return Ok(());
-    }
-    let Limits { pending_bytes_max, pending_count_max, .. } = limits;
-    let how = format!(
-        "{count} proposals of {bytes} bytes wait in group {group}, {pending_count_max} of {pending_bytes_max} at most"
-    );
     Err(Broken::new(PROMISE, how))
 }
 
@@ -91,8 +77,5 @@ mod tests {
     #[test]
     fn a_queue_that_is_too_long_is_seen() {
         assert!(queue("jobs", 3, 3).is_ok() && queue("jobs", 4, 3).is_err());
-        let limits = Limits { pending_bytes_max: 10, pending_count_max: 2, ..Limits::default() };
-        let is_bound = |waits| pending(GroupId(0), waits, &limits).is_ok();
-        assert_eq!([(10, 2), (11, 1), (1, 3)].map(is_bound), [true, false, false]);
     }
 }

@@ -4,7 +4,6 @@
 
 use mraft::core::Output;
 use mraft::persist::LogJob;
-use mraft_engine::Limits;
 use mraft_logstore::{GroupWrite, LogKey};
 use mraft_raft::{Body, Raft};
 use mraft_types::{GroupId, HardState, ReplicaId};
@@ -70,8 +69,6 @@ impl World {
                 Broken::new(promise::INVARIANTS, format!("group {group} on node {}: {how}", self.ids[node]))
             })?;
             bounds::replica(group, raft)?;
-            let limits = Limits { pending_count_max: self.mix.memory.pending_count_max, ..Limits::default() };
-            engine.pending(group).map_or(Ok(()), |waits| bounds::pending(group, waits, &limits))?;
             if self.checks.is_outside(group, raft) {
                 continue;
             }
