@@ -5,9 +5,12 @@
 #![forbid(unsafe_code)]
 
 mod changes;
+mod panics;
 #[cfg(feature = "planted")]
 mod planted;
 mod runner;
+#[cfg(feature = "planted")]
+mod sightings;
 
 use std::process::ExitCode;
 

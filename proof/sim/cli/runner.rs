@@ -14,9 +14,10 @@ use std::sync::mpsc::channel;
 use std::time::Instant;
 
 use mraft_sim::summary::Summary;
-use mraft_sim::{Mix, Report, Transcript, Width, marks, run, run_with};
+use mraft_sim::{Mix, Report, Transcript, Width, marks};
 
 use crate::changes::{Changes, minimise};
+use crate::panics::run_reported;
 
 /// Every so many seeds one is run twice.
 const TWICE_EVERY: usize = 40;
@@ -49,7 +50,8 @@ Runs the simulator: a whole cluster in one thread, under virtual time, from a se
   --safety-ms N    at most so many milliseconds of virtual time until everything heals
   --good-network   nothing is lost, doubled, damaged or late between faults
   --planted [NAME] shows that each planted bug (or the named one) is found; only in a build that has them (cargo xtask sim makes one)
-  --known          with --planted: each bug on the seed that is known to find it (proof/sim/planted.txt), and on 20 from --from on
+  --known          with --planted: each bug on the seed that is known to find it (proof/sim/planted.txt) and on 20 from --from on; fails
+                   when neither finds it, or nothing is known to
   --searches K     looks for each planted bug from so many places in the seeds (1), through at most --seeds of them each (2000)
   --brief A,B      with --planted: these bugs something else finds, they are looked for through 200 seeds only
   --help           this
@@ -59,10 +61,12 @@ A failure prints the seed, the promise that broke, and the command that repeats 
 /// What the command line says.
 #[derive(Clone, Debug)]
 pub struct Options {
-    seeds: Option<u64>,
+    /// How many seeds, if the command line says it.
+    pub seeds: Option<u64>,
     from: u64,
     width: Width,
-    jobs: usize,
+    /// Threads.
+    pub jobs: usize,
     keep_going: bool,
     transcripts: bool,
     regressions: bool,
@@ -73,8 +77,10 @@ pub struct Options {
     /// Planted bugs are looked for: all, or the named one.
     planted: Option<Option<String>>,
     is_known: bool,
-    searches: u64,
-    brief: Vec<String>,
+    /// From so many places in the seeds each of them is looked for.
+    pub searches: u64,
+    /// Those that something else finds.
+    pub brief: Vec<String>,
 }
 
 impl Options {
@@ -129,6 +135,9 @@ impl Options {
                 _ => return Err(format!("unknown argument {argument}")),
             }
         }
+        if options.searches == 0 {
+            return Err("--searches 0 would find nothing".to_owned());
+        }
         if options.seeds == Some(0) {
             return Err("--seeds 0 would show nothing".to_owned());
         }
@@ -168,9 +177,9 @@ pub fn run_seeds(
                     let at = next.fetch_add(1, Ordering::Relaxed);
                     let Some(seed) = seeds.get(at).copied() else { break };
                     let mix = mix(seed);
-                    let report = run(seed, &mix);
+                    let report = run_reported(seed, &mix, None);
                     let twice = at.is_multiple_of(TWICE_EVERY);
-                    let differs = twice && run(seed, &mix) != report;
+                    let differs = twice && run_reported(seed, &mix, None) != report;
                     if told.send(Ran { report, differs }).is_err() {
                         break;
                     }
@@ -267,8 +276,6 @@ fn find_planted(_: Option<&str>, _: &Options) -> ExitCode {
 fn find_planted(name: Option<&str>, options: &Options) -> ExitCode {
     use mraft_types::planted::Bug;
 
-    use crate::planted::{BRIEF_SEEDS_MAX, SEEDS_MAX, is_clean, median, search};
-
     let bugs: Vec<Bug> =
         Bug::ALL.iter().copied().filter(|bug| name.is_none_or(|name| bug.name() == name)).collect();
     if bugs.is_empty() {
@@ -277,7 +284,7 @@ fn find_planted(name: Option<&str>, options: &Options) -> ExitCode {
         return ExitCode::from(2);
     }
     if options.is_known {
-        return find_known(&bugs, options);
+        return crate::sightings::find_known(&bugs, options.from, options.jobs as u64);
     }
     if options.minimise && bugs.len() != 1 {
         eprintln!("--minimise needs one planted bug: --planted NAME");
@@ -287,70 +294,7 @@ fn find_planted(name: Option<&str>, options: &Options) -> ExitCode {
         mraft_types::planted::plant(Some(*bug));
         return find_least(options.from, options.width, &options.changes);
     }
-    let mut is_ok = true;
-    say("| bug | rule | what is wrong | seeds | first | promise |\n|---|---|---|---:|---:|---|");
-    for bug in bugs {
-        let (name, rule, wrong) = (bug.name(), bug.rule(), bug.says());
-        let is_brief = options.brief.iter().any(|brief| brief == name);
-        let seeds_max =
-            options.seeds.unwrap_or(SEEDS_MAX).min(if is_brief { BRIEF_SEEDS_MAX } else { u64::MAX });
-        let mut found = search(bug, options.searches, seeds_max, options.jobs as u64);
-        for found in &mut found {
-            if let Some(seed) = found.as_ref().map(|found| found.seed).filter(|seed| !is_clean(*seed)) {
-                say(format_args!("{name} IS NOT THE CAUSE: seed {seed} breaks a promise without it too"));
-                *found = None;
-            }
-        }
-        let Some(seeds) = median(&found) else {
-            say(format_args!("| {name} | {rule} | {wrong} | | | |"));
-            is_ok = false;
-            continue;
-        };
-        let mut promises: Vec<&str> = found.iter().flatten().map(|found| found.promise).collect();
-        promises.sort_unstable();
-        promises.dedup();
-        let soonest = found.iter().flatten().min_by_key(|found| found.seeds);
-        let first = soonest.map_or(0, |found| found.seed);
-        say(format_args!("| {name} | {rule} | {wrong} | {seeds} | {first} | {} |", promises.join("; ")));
-    }
-    if is_ok { ExitCode::SUCCESS } else { ExitCode::FAILURE }
-}
-
-/// Each bug that is known to be found, on its seed and on a few others.
-#[cfg(feature = "planted")]
-fn find_known(bugs: &[mraft_types::planted::Bug], options: &Options) -> ExitCode {
-    use crate::planted::{FRESH_SEEDS, find, is_clean, known_seeds};
-
-    let mut missed = 0;
-    let known = known_seeds();
-    for bug in bugs {
-        let Some(seed) = known.get(bug.name()) else { continue };
-        let jobs = options.jobs as u64;
-        let found = find(*bug, *seed, 1, 1).or_else(|| find(*bug, options.from, FRESH_SEEDS, jobs));
-        match found {
-            Some(found) if is_clean(found.seed) => {
-                say(format_args!("{:26} seed {:8}  {}", bug.name(), found.seed, found.promise));
-            }
-            Some(found) => {
-                say(format_args!(
-                    "{:26} IS NOT THE CAUSE: seed {} breaks a promise without it too",
-                    bug.name(),
-                    found.seed
-                ));
-                missed += 1;
-            }
-            None => {
-                say(format_args!(
-                    "{:26} NOT FOUND on seed {seed} and {FRESH_SEEDS} from {}",
-                    bug.name(),
-                    options.from
-                ));
-                missed += 1;
-            }
-        }
-    }
-    say(format_args!("{} planted bugs, {missed} of them missed", known.len()));
-    if missed == 0 && !known.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    crate::sightings::find_all(&bugs, options)
 }
 
 /// The seeds that once broke a promise, of the default mix or of the wide one.
@@ -382,20 +326,20 @@ impl fmt::Display for Again<'_> {
 }
 
 /// A line of output. Whoever reads no further has heard enough: that is no failure.
-fn say(line: impl fmt::Display) {
+pub fn say(line: impl fmt::Display) {
     let _ = writeln!(std::io::stdout(), "{line}");
 }
 
 /// Makes a failing seed as small as it gets.
 fn find_least(seed: u64, width: Width, changes: &Changes) -> ExitCode {
     let tell = |least: &Changes| say(format_args!("still breaks with{least}"));
-    let broken = |mix: &Mix| run(seed, mix).broken.map(|broken| broken.promise);
+    let broken = |mix: &Mix| run_reported(seed, mix, None).broken.map(|broken| broken.promise);
     let Some(least) = minimise(seed, width, changes, broken, tell) else {
         say(format_args!("seed {seed} breaks no promise{changes}"));
         return ExitCode::FAILURE;
     };
     let mix = least.mix(seed, width);
-    if let Some(broken) = run(seed, &mix).broken {
+    if let Some(broken) = run_reported(seed, &mix, None).broken {
         say(format_args!("seed {seed} broke a promise: {broken}"));
     }
     say(Again { seed, width, changes: &least });
@@ -408,15 +352,14 @@ fn find_least(seed: u64, width: Width, changes: &Changes) -> ExitCode {
 
 /// Runs a seed once more and writes down what happens in it.
 fn write_transcript(seed: u64, mix: &Mix) -> std::io::Result<PathBuf> {
-    let (report, transcript) = run_with(seed, mix, Some(Transcript::default()));
+    let transcript = Transcript::default();
+    let report = run_reported(seed, mix, Some(transcript.clone()));
     let directory = PathBuf::from("target/sim");
     std::fs::create_dir_all(&directory)?;
     let path = directory.join(format!("seed-{seed}.txt"));
     let mut file = std::io::BufWriter::new(std::fs::File::create(&path)?);
     writeln!(file, "seed {seed}\n{mix:#?}\n")?;
-    if let Some(transcript) = transcript {
-        write!(file, "{transcript}")?;
-    }
+    write!(file, "{transcript}")?;
     if let Some(broken) = report.broken {
         writeln!(file, "\nbroken: {broken}")?;
     }
