@@ -43,7 +43,8 @@ impl fmt::Display for Panic {
     }
 }
 
-/// Runs a seed.
+/// Runs a seed for whom a panic is something else than a broken promise.
+#[cfg(any(test, feature = "planted"))]
 pub fn run_caught(seed: u64, mix: &Mix) -> Result<Report, Panic> {
     caught(seed, || run_with(seed, mix, None).0)
 }

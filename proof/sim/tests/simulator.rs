@@ -2,7 +2,9 @@
 
 //! The simulator itself: the seed decides everything. How the product fares is `cargo xtask sim`.
 
-use mraft_sim::{LEAST, Mix, Width, run};
+use std::collections::{BTreeMap, BTreeSet};
+
+use mraft_sim::{LEAST, Mix, Report, Width, run};
 
 #[test]
 fn the_same_seed_does_the_same_twice_and_another_one_does_not() {
@@ -13,6 +15,26 @@ fn the_same_seed_does_the_same_twice_and_another_one_does_not() {
     assert_eq!(first, again);
     assert_ne!(first.trace, other.trace);
     assert!(first.operations > 0, "a run without operations shows nothing");
+}
+
+/// A hash that were kept here would change with everything that the product does; that nothing around a run has a part in it, this shows.
+#[test]
+fn neither_the_thread_nor_what_ran_before_or_beside_it_changes_a_seed() {
+    let in_order = |seeds: &[u64]| -> BTreeMap<u64, Report> {
+        let ran = seeds.iter().map(|seed| (*seed, run(*seed, &Mix::draw(*seed, Width::Default))));
+        ran.collect()
+    };
+    let alone = in_order(&[3, 4, 5, 6]);
+    let beside: Vec<_> = std::thread::scope(|scope| {
+        let orders: [&[u64]; 4] = [&[6, 5, 4, 3], &[4, 3, 6, 5], &[5, 6], &[3]];
+        let threads = orders.map(|seeds| scope.spawn(move || in_order(seeds)));
+        threads.into_iter().map(|thread| thread.join().expect("no run panics")).collect()
+    });
+    for (seed, report) in beside.into_iter().flatten() {
+        assert_eq!(Some(&report), alone.get(&seed));
+    }
+    let traces: BTreeSet<u64> = alone.values().map(|report| report.trace).collect();
+    assert_eq!(traces.len(), alone.len(), "no two seeds do the same");
 }
 
 #[test]
