@@ -75,6 +75,11 @@ fn has_marker(bytes: &[u8]) -> bool {
 /// Looks for all bugs, prints the table, and writes it down with `--write`.
 pub(crate) fn run(root: &Path, arguments: &[String]) -> ExitCode {
     let is_written = arguments.iter().any(|argument| argument == "--write");
+    let is_named = |pair: &[String]| pair[0] == "--planted" && !pair[1].starts_with("--");
+    if is_written && arguments.windows(2).any(is_named) {
+        eprintln!("--write writes the whole table: it goes with no bug's name");
+        return ExitCode::from(2);
+    }
     let (passed_on, searches) = for_simulator(arguments, is_written);
     let Some(worlds) = listen(root, "mraft-explore", &["--planted"]) else { return ExitCode::FAILURE };
     let worlds: BTreeMap<String, OfWorlds> = rows(&worlds);
