@@ -42,6 +42,8 @@ pub struct Manner {
     pub ground: Ground,
     /// Whether a proxy stands before every node's Raft port.
     pub has_proxies: bool,
+    /// Whether each stands on a disk that can be hurt: see [`crate::disks`].
+    pub has_disks: bool,
     /// How many file descriptors each may have; `None`: as many as the run itself.
     pub descriptors_max: Option<u64>,
     /// How many bytes of memory the kernel gives each (`RLIMIT_DATA`); `None`: as many as it has.
@@ -50,7 +52,13 @@ pub struct Manner {
 
 impl Default for Manner {
     fn default() -> Manner {
-        Manner { ground: Ground::loopback(), has_proxies: false, descriptors_max: None, data_bytes_max: None }
+        Manner {
+            ground: Ground::loopback(),
+            has_proxies: false,
+            has_disks: false,
+            descriptors_max: None,
+            data_bytes_max: None,
+        }
     }
 }
 
@@ -196,9 +204,11 @@ impl Cluster {
             // A `String` takes whatever is written to it.
             let _ = writeln!(text, "--- node {} ({}) said last:\n{}", node.id, node.http, node.last_words());
         }
-        if std::env::var_os(KEEP_VARIABLE).is_some()
-            && let Some(directory) = self.directory.take()
-        {
+        let is_kept = std::env::var_os(KEEP_VARIABLE).is_some();
+        if let Some(Err(failure)) = is_kept.then(|| self.keep_disks()) {
+            let _ = writeln!(text, "--- disks were not kept: {failure}");
+        }
+        if is_kept && let Some(directory) = self.directory.take() {
             let _ = writeln!(text, "--- kept: {}", directory.keep().display());
         }
         text

@@ -35,6 +35,11 @@ pub trait Fault: Send {
         Meanwhile::GoesOn
     }
 
+    /// How often it is inflicted and lifted in a round, where so many nodes may die: of a fault that goes from node to node.
+    fn steps(&self, _mortal: usize) -> usize {
+        1
+    }
+
     /// Brings it about. Called on a Tokio runtime; what it spawns ends when it is lifted.
     fn inflict(&mut self, scene: &mut Scene<'_>) -> Result<()>;
 

@@ -2,8 +2,10 @@
 
 //! The kinds of faults.
 
+pub mod disks;
 pub mod greedy;
 pub mod links;
+pub mod rolling;
 pub mod signals;
 pub mod starved;
 pub mod storm;
@@ -11,14 +13,17 @@ pub mod weathers;
 
 use crate::cluster::Cluster;
 use crate::fault::Fault;
+use crate::kinds::disks::{IllDisk, Unpowered};
 use crate::kinds::greedy::Greedy;
 use crate::kinds::links::{Narrow, Partitioned, Whose};
+use crate::kinds::rolling::Rolling;
 use crate::kinds::signals::{How, Signalled, Who};
 use crate::kinds::starved::{By, Starved};
+use crate::kinds::storm::Stormed;
 use crate::kinds::weathers::Weathered;
 
-/// Every kind that this cluster can be hurt with but the death of all nodes at once, so ordered that neighbours are of different
-/// families; and why which ones are missing.
+/// Every kind that this cluster can be hurt with and that leaves all its nodes what they were, but the death of all nodes at once, so
+/// ordered that neighbours are of different families; and why which ones are missing.
 pub fn in_turn(cluster: &Cluster) -> (Vec<Box<dyn Fault>>, Vec<String>) {
     fn boxed<F: Fault + 'static>(faults: impl IntoIterator<Item = F>) -> Vec<Box<dyn Fault>> {
         faults.into_iter().map(|fault| Box::new(fault) as Box<dyn Fault>).collect()
@@ -48,6 +53,16 @@ pub fn in_turn(cluster: &Cluster) -> (Vec<Box<dyn Fault>>, Vec<String>) {
                 Err(why) => missing.push(format!("no limits of bandwidth: {why}")),
             }
         }
+    }
+    match cluster.nodes.iter().all(|node| node.disk.is_some()) {
+        true => families.extend([boxed(IllDisk::all()), boxed(Unpowered::all())]),
+        false => missing
+            .push("no bad disks and no power cuts: the nodes are on disks that cannot be hurt".to_owned()),
+    }
+    families.push(boxed([Rolling::default()]));
+    match Stormed::is_possible(cluster.nodes.len()) {
+        Ok(()) => families.push(boxed([Stormed::default()])),
+        Err(why) => missing.push(format!("no storm of clients: {why}")),
     }
     let mut families: Vec<_> = families.into_iter().map(Vec::into_iter).collect();
     let mut faults: Vec<Box<dyn Fault>> = Vec::new();

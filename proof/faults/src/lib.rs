@@ -32,6 +32,7 @@ pub mod cluster;
 pub mod control_group;
 pub mod counts;
 pub mod curve;
+pub mod disks;
 pub mod elections;
 pub mod endurance;
 pub mod failure;

@@ -8,6 +8,7 @@ use std::net::{SocketAddrV4, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
+use mraft_frail::{Disk, Mounted};
 use mraft_types::NodeId;
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -18,6 +19,8 @@ use crate::proxy::Proxy;
 
 /// How much of a node's last words is shown.
 const LAST_WORDS_BYTES_MAX: i64 = 4 << 10;
+/// In its home.
+const DATA: &str = "data";
 
 /// A node of a cluster.
 #[derive(Debug)]
@@ -30,6 +33,8 @@ pub struct Node {
     pub listens: SocketAddrV4,
     /// Between its peers and it, if something is.
     pub proxy: Option<Proxy>,
+    /// What it stands on, if that can be hurt.
+    pub disk: Option<Mounted>,
     /// Where its clients reach it.
     pub http: SocketAddrV4,
     /// Lines of its configuration beside those that every node has, each with its end.
@@ -54,11 +59,18 @@ impl Node {
         let raft = proxy.as_ref().map_or(listens, |proxy| proxy.at);
         let id = NodeId::from_address(raft).ok_or_else(|| Failure::new(format_args!("{raft} is no node")))?;
         fs::create_dir_all(&home)?;
+        let disk = manner.has_disks.then(|| -> Result<Mounted> {
+            let at = home.join(DATA);
+            fs::create_dir(&at)?;
+            Ok(mraft_frail::mount(&Disk::new(), &at)?)
+        });
+        let disk = disk.transpose()?;
         Ok(Node {
             id,
             raft,
             listens,
             proxy,
+            disk,
             http,
             settings: String::new(),
             home,
@@ -79,7 +91,7 @@ impl Node {
 
     /// Where it keeps what it must not lose.
     pub fn data(&self) -> PathBuf {
-        self.home.join("data")
+        self.home.join(DATA)
     }
 
     /// Where clients reach it, as a URL.
@@ -240,6 +252,10 @@ impl Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
+        if let Some(disk) = &self.disk {
+            // Whoever is to die may be waiting for it.
+            disk.disk().mend_all();
+        }
         if let Some(mut process) = self.process.take() {
             // Nothing is left behind, whatever happened to the scenario.
             let _ = process.kill();

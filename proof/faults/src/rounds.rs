@@ -56,10 +56,32 @@ pub async fn round(
     done.groups_led += led[by_groups_led[0]];
     let everybody: Vec<usize> = (0..cluster.nodes.len()).collect();
     let terms_before = terms(cluster, &everybody).await?;
-    let mortal = by_groups_led.iter().copied().filter(|node| !spared.contains(node)).collect();
-    let mut scene = Scene { cluster, by_groups_led, mortal };
-
+    let mortal: Vec<usize> = by_groups_led.iter().copied().filter(|node| !spared.contains(node)).collect();
     load.acks().begin();
+    for _ in 0..fault.steps(mortal.len()) {
+        let scene =
+            Scene { cluster: &mut *cluster, by_groups_led: by_groups_led.clone(), mortal: mortal.clone() };
+        step(scene, load, fault, pace, done).await?;
+        cluster.serves().await?;
+        progress_everywhere(cluster, load, &doing("afterwards"), pace.writes_per_group).await?;
+    }
+
+    let terms = terms(cluster, &everybody).await?;
+    let growth = terms.iter().zip(&terms_before).map(|(after, before)| after.saturating_sub(*before));
+    done.rows.push(Row { fault: name, gap: load.acks().gap(), terms: growth.max().unwrap_or(0) });
+    Ok(())
+}
+
+/// Inflicts it once and lifts it.
+async fn step(
+    mut scene: Scene<'_>,
+    load: &Load,
+    fault: &mut dyn Fault,
+    pace: Pace,
+    done: &mut Done,
+) -> Result<()> {
+    let name = fault.name();
+    let doing = |what: &str| format!("{name}, {what}");
     fault.inflict(&mut scene).map_err(|failure| failure.while_doing(doing("to inflict it")))?;
     match fault.meanwhile() {
         Meanwhile::GoesOn => {
@@ -90,12 +112,6 @@ pub async fn round(
             .await?;
         done.answered_by_deceived += pace.reads_per_node;
     }
-    cluster.serves().await?;
-    progress_everywhere(cluster, load, &doing("afterwards"), pace.writes_per_group).await?;
-
-    let terms = terms(cluster, &everybody).await?;
-    let growth = terms.iter().zip(&terms_before).map(|(after, before)| after.saturating_sub(*before));
-    done.rows.push(Row { fault: name, gap: load.acks().gap(), terms: growth.max().unwrap_or(0) });
     Ok(())
 }
 

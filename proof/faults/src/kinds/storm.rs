@@ -12,9 +12,11 @@ use tokio::task::JoinSet;
 
 use crate::cluster::Cluster;
 use crate::failure::{Failure, Result};
+use crate::fault::{Fault, Scene};
 use crate::raw::Wire;
 use crate::told::Told;
 use crate::values::FOREIGN;
+use crate::wait;
 
 /// Of so many requests one is a read.
 const READ_EVERY: usize = 4;
@@ -58,6 +60,44 @@ impl Storm {
             }
         }
         Storm { told, _clients: clients }
+    }
+}
+
+/// A storm as one fault of many.
+#[derive(Debug, Default)]
+pub struct Stormed {
+    storm: Option<Storm>,
+}
+
+/// A node with a ceiling of 256 MiB takes 341 connections at most.
+const CLIENTS_PER_NODE: usize = 400;
+
+impl Stormed {
+    /// Why there can be none at this many nodes, if so.
+    pub fn is_possible(nodes: usize) -> Result<()> {
+        Storm::make_room(nodes * CLIENTS_PER_NODE)
+    }
+}
+
+impl Fault for Stormed {
+    fn name(&self) -> &'static str {
+        "400 clients a node never wait"
+    }
+
+    fn inflict(&mut self, scene: &mut Scene<'_>) -> Result<()> {
+        self.storm = Some(Storm::breaks_out(scene.cluster, CLIENTS_PER_NODE));
+        Ok(())
+    }
+
+    fn has_hit(&self, cluster: &Cluster) -> Result<()> {
+        let Some(storm) = &self.storm else { return Ok(()) };
+        let least = (CLIENTS_PER_NODE * cluster.nodes.len()) as u64;
+        let is_full = storm.told.count(429) >= least && storm.told.count(200) >= 1;
+        wait::is(is_full, || storm.told.to_string())
+    }
+
+    fn lift(&mut self, _: &mut Scene<'_>) -> Result<()> {
+        self.storm.take().map_or(Ok(()), |storm| storm.told.is_right())
     }
 }
 

@@ -5,7 +5,7 @@
 use mraft_faults::endurance::{self, Bound};
 
 /// One kind of each family and some more; `cargo xtask endurance --minutes N` goes on.
-const ROUNDS: u64 = 8;
+const ROUNDS: u64 = 10;
 
 #[test]
 fn a_long_run_begins_well() {
