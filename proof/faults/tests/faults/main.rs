@@ -16,6 +16,7 @@ mod disks_rot;
 #[cfg(target_os = "linux")]
 mod disks_slow;
 mod endurance;
+mod hot;
 mod kills;
 mod long_stop;
 mod many_groups;
