@@ -45,6 +45,8 @@ pub enum HostError {
     },
     /// The log.
     Log(mraft_logstore::LogError),
+    /// The system does not give the host the threads that it needs.
+    Threads(std::io::Error),
     /// Peers cannot be listened for.
     Listen {
         /// Where.
@@ -123,6 +125,12 @@ impl fmt::Display for HostError {
             }
             HostError::Disagrees { reason } | HostError::Refused { reason } => f.write_str(reason),
             HostError::Log(error) => error.fmt(f),
+            HostError::Threads(error) => {
+                write!(
+                    f,
+                    "threads cannot be started: {error}; let the process have more (pids.max of its control group, ulimit -u)"
+                )
+            }
             HostError::Listen { address, error } => {
                 write!(
                     f,

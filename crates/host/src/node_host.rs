@@ -586,7 +586,7 @@ impl Inner {
             listener,
             pace,
         )
-        .map_err(|error| HostError::io(&self.config.data_directory, error))?;
+        .map_err(HostError::Threads)?;
         let shared = Arc::clone(runtime.shared());
         for (of, directory) in discards {
             // Nobody closes the mailboxes before the runtime is handed over.

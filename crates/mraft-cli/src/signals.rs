@@ -57,14 +57,14 @@ pub fn on_signals(mut on_signal: impl FnMut(u32) + Send + 'static) -> io::Result
             hangup,
         }
     };
-    thread::Builder::new().name("signals".to_owned()).spawn(move || {
+    let thread = thread::Builder::new().name("signals".to_owned()).spawn(move || {
         let mut count = 0;
         while runtime.block_on(signals.next()).is_some() {
             count += 1;
             on_signal(count);
         }
-    })?;
-    Ok(())
+    });
+    thread.map(drop).map_err(no_thread)
 }
 
 struct Signals {
@@ -113,7 +113,7 @@ pub fn shutdown_on_signals(status: u8) -> io::Result<Shutdown> {
 
 /// Requests the shutdown when the reader ends: how a node notices that its supervisor is gone, whatever killed that.
 pub fn shutdown_at_end_of(mut reader: impl Read + Send + 'static, shutdown: Shutdown) -> io::Result<()> {
-    thread::Builder::new().name("stdin".to_owned()).spawn(move || {
+    let thread = thread::Builder::new().name("stdin".to_owned()).spawn(move || {
         let mut bytes = [0; 64];
         loop {
             match reader.read(&mut bytes) {
@@ -124,8 +124,14 @@ pub fn shutdown_at_end_of(mut reader: impl Read + Send + 'static, shutdown: Shut
             }
         }
         shutdown.request("standard input closed");
-    })?;
-    Ok(())
+    });
+    thread.map(drop).map_err(no_thread)
+}
+
+/// The system's own words do not say of what there is too little.
+fn no_thread(error: io::Error) -> io::Error {
+    let hint = "let the process have more (pids.max of its control group, ulimit -u)";
+    io::Error::new(error.kind(), format!("a thread cannot be started: {error}; {hint}"))
 }
 
 #[cfg(test)]

@@ -135,7 +135,9 @@ impl Shared {
         if spawned.is_err() {
             self.threads.ended();
         }
-        spawned.map(|_| ())
+        spawned
+            .map(drop)
+            .map_err(|error| io::Error::new(error.kind(), format!("a thread cannot be started: {error}")))
     }
 }
 

@@ -37,6 +37,29 @@ impl ControlGroup {
         Ok(group)
     }
 
+    /// A group whose processes have so many threads together; none of them has fewer because of it.
+    pub fn of_threads(most: u64) -> Result<ControlGroup> {
+        let group = ControlGroup::make("pids")?;
+        group.limit_threads(most)?;
+        Ok(group)
+    }
+
+    /// From now on they may start one if there are fewer than so many; `u64::MAX`: always.
+    pub fn limit_threads(&self, most: u64) -> Result<()> {
+        self.set("pids.max", &if most == u64::MAX { "max".to_owned() } else { most.to_string() })
+    }
+
+    /// How many threads its processes have.
+    pub fn threads(&self) -> Result<u64> {
+        let told = fs::read_to_string(self.directory.join("pids.current"))?;
+        told.trim().parse().map_err(Failure::new)
+    }
+
+    /// What a process writes its id into to be in it with all that it starts.
+    pub fn door(&self) -> PathBuf {
+        self.directory.join("cgroup.procs")
+    }
+
     /// Puts a process into it.
     pub fn take(&self, process: Pid) -> Result<()> {
         self.set("cgroup.procs", &process.as_raw_nonzero().to_string())

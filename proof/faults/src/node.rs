@@ -39,6 +39,8 @@ pub struct Node {
     pub http: SocketAddrV4,
     /// Lines of its configuration beside those that every node has, each with its end.
     pub settings: String,
+    /// The control group that it is started in, if any: see [`crate::control_group::ControlGroup::door`].
+    pub control_group: Option<PathBuf>,
     home: PathBuf,
     ground: Ground,
     descriptors_max: Option<u64>,
@@ -73,6 +75,7 @@ impl Node {
             disk,
             http,
             settings: String::new(),
+            control_group: None,
             home,
             ground,
             descriptors_max: manner.descriptors_max,
@@ -115,6 +118,7 @@ impl Node {
         let limits = [
             self.descriptors_max.map(|most| format!("ulimit -n {most}")),
             self.data_bytes_max.map(|most| format!("ulimit -d {}", most >> 10)),
+            self.control_group.as_ref().map(|door| format!("echo $$ > '{}'", door.display())),
         ];
         let limits: Vec<String> = limits.into_iter().flatten().collect();
         let mut command = match limits.is_empty() {

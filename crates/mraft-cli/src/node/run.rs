@@ -8,9 +8,10 @@
 //! - down: not ready, leaders handed over, requests finished, state and log synced.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::io;
 use std::sync::atomic::Ordering;
-use std::thread::available_parallelism;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, available_parallelism};
 use std::time::{Duration, Instant};
 
 use mraft::{GroupList, HostConfig, HostError, Machines, NodeHost};
@@ -36,6 +37,11 @@ use crate::signals::Shutdown;
 pub(crate) const KV: &str = "kv";
 /// Threads of the doors: they parse and wait, and look things up; the work is done by the host's. One of them looks nothing up.
 const DOOR_THREADS: std::ops::RangeInclusive<usize> = 2..=4;
+/// Often enough: a thread beside them ends when it had nothing to do for ten seconds.
+const BESIDE_USED_EVERY: Duration = Duration::from_secs(2);
+/// For so long at most a start waits until threads that have ended are cleared away, and looks so often.
+const ENDED_THREADS_WAIT: Duration = Duration::from_secs(1);
+const ENDED_THREADS_POLL: Duration = Duration::from_millis(1);
 /// Smallest and largest write buffer of one group: below it every flush is a tiny table, above it a restart replays much.
 const FLUSH_BYTES: std::ops::RangeInclusive<usize> = 256 << 10..=8 << 20;
 /// A store that is only opened reads little more than its meta.
@@ -62,13 +68,25 @@ pub fn run_node(config: NodeConfig, shutdown: &Shutdown) -> Result<Exit, Command
     let kept = Topology::read(&disk, &config.data_dir).map_err(CommandError::failed)?;
     let threads =
         available_parallelism().map_or(1, usize::from).clamp(*DOOR_THREADS.start(), *DOOR_THREADS.end());
+    let no_threads = |error| {
+        CommandError::failed(format!(
+            "the doors' threads cannot be started: {error}; let the process have more (pids.max of its control group, \
+             ulimit -u)"
+        ))
+    };
+    // With the one beside them.
+    may_start(threads + 1).map_err(no_threads)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(threads)
         .max_blocking_threads(BESIDE_THREADS_MAX)
         .thread_name("mraft-door")
         .enable_all()
         .build()
-        .map_err(|error| CommandError::failed(format!("the doors' threads cannot be started: {error}")))?;
+        .map_err(no_threads)?;
+
+    // It is there before anybody else takes its place, and does nothing that could fail.
+    let _ = runtime.block_on(runtime.spawn_blocking(|| ()));
+    runtime.spawn(keep_one_beside());
 
     let answerer = Arc::new(Answerer::default());
     let listed = GroupList::read(&disk, &config.data_dir).map_err(|error| host_failed(error, &config))?;
@@ -119,6 +137,41 @@ pub fn run_node(config: NodeConfig, shutdown: &Shutdown) -> Result<Exit, Command
     tracing::info!(connections = drained.open, cut_off = drained.cut_off, "the door is closed");
     tracing::info!(took_ms = began.elapsed().as_millis() as u64, "stopped");
     Ok(Exit::Ok)
+}
+
+/// Whether so many threads can be started: a runtime that cannot have one of its own panics and then waits for the others for ever.
+fn may_start(threads: usize) -> io::Result<()> {
+    let before = own_threads();
+    let gate = Mutex::new(());
+    let started = thread::scope(|scope| {
+        // All of them are there until this is let go.
+        let _shut = gate.lock().unwrap_or_else(PoisonError::into_inner);
+        (0..threads).try_for_each(|_| {
+            let wait = || drop(gate.lock().unwrap_or_else(PoisonError::into_inner));
+            thread::Builder::new().spawn_scoped(scope, wait).map(drop)
+        })
+    });
+    // One that has ended counts for the system until it has cleared it away.
+    let began = Instant::now();
+    while own_threads() > before && began.elapsed() < ENDED_THREADS_WAIT {
+        thread::sleep(ENDED_THREADS_POLL);
+    }
+    started
+}
+
+/// Threads of this process; 0 where the system does not tell.
+fn own_threads() -> usize {
+    std::fs::read_dir("/proc/self/task").map_or(0, Iterator::count)
+}
+
+/// Keeps a thread beside the doors' from ending for want of work: the runtime panics where it needs one, has none and may not start any.
+/// As long as there is one, what waits has its turn.
+async fn keep_one_beside() {
+    loop {
+        // It does nothing that could fail.
+        let _ = tokio::task::spawn_blocking(|| ()).await;
+        tokio::time::sleep(BESIDE_USED_EVERY).await;
+    }
 }
 
 /// What disagrees with the configuration is its row of the exit codes, everything else has failed.

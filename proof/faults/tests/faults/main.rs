@@ -28,6 +28,7 @@ mod signals;
 mod snapshot_rates;
 mod stages;
 mod storms;
+mod threads;
 mod weathers;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
