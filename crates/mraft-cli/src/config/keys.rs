@@ -218,7 +218,7 @@ settings! {
         memory_ceiling_bytes: Option<Bytes> = {
             derived: "half of the machine's memory, or of the cgroup's limit", unit: "bytes",
             range: MEMORY_CEILING_BYTES_MIN..=u64::MAX,
-            why: "What all buffers, queues and caches of the node may take together; no other limit lifts it.",
+            why: "What all buffers, queues and caches of the node may take together; no other limit lifts it. Code, stacks and the allocator take up to 64MiB beside it (measured at 256MiB).",
         }
         shutdown_grace_ms: Milliseconds = {
             default: "30000", unit: "ms", range: 0..=DAY_MS,
