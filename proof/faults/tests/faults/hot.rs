@@ -69,18 +69,18 @@ async fn scenario(cluster: &mut Cluster) -> Result<()> {
 
     let hot = Arc::<Hot>::default();
     let mut clients_hot = JoinSet::new();
-    for number in 0..CLIENTS_HOT {
+    let keys_hot = keys[HOT as usize].iter().take(KEYS_HOT).cycle();
+    for (number, key) in keys_hot.take(CLIENTS_HOT).enumerate() {
         let client = cluster.client(number % NODES)?.with_timeout(PATIENCE);
-        let key = keys[HOT as usize][number % KEYS_HOT].clone();
-        clients_hot.spawn(write_on_and_on(client, key, Arc::clone(&hot)));
+        clients_hot.spawn(write_on_and_on(client, key.clone(), Arc::clone(&hot)));
     }
     hot.has_written(WRITES_HOT_LEAST).await?;
     let (began, written_before) = (Instant::now(), hot.written.load(Ordering::Relaxed));
     let mut clients_quiet = JoinSet::new();
     for group in (0..GROUPS).filter(|group| *group != HOT) {
-        for number in 0..CLIENTS_QUIET {
+        for (number, key) in keys[group as usize].iter().take(CLIENTS_QUIET).enumerate() {
             let client = cluster.client(number % NODES)?.with_timeout(PATIENCE);
-            clients_quiet.spawn(operate(client, keys[group as usize][number].clone()));
+            clients_quiet.spawn(operate(client, key.clone()));
         }
     }
     let mut took_quiet = Vec::new();

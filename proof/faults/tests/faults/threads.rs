@@ -102,7 +102,6 @@ async fn scenario(cluster: &mut Cluster, group: &ControlGroup) -> Result<()> {
 
 /// Starts it with one thread more each time, until it is up: how many starts it refused, and how many threads were enough.
 async fn starts(cluster: &mut Cluster, group: &ControlGroup) -> Result<(u64, u64)> {
-    let mut refused = 0;
     for threads in 1..=STARTS_MAX {
         let spoken = cluster.nodes[HURT].said().map_or(0, |said| said.len());
         group.limit_threads(threads)?;
@@ -118,7 +117,8 @@ async fn starts(cluster: &mut Cluster, group: &ControlGroup) -> Result<(u64, u64
         .await
         .map_err(|failure| failure.while_doing(format_args!("a start with {threads} threads")))?;
         if !ended {
-            return Ok((refused, threads));
+            // Each one before it was refused.
+            return Ok((threads - 1, threads));
         }
         let said = cluster.nodes[HURT].said()?;
         let said = said.get(spoken..).unwrap_or_default();
@@ -128,7 +128,6 @@ async fn starts(cluster: &mut Cluster, group: &ControlGroup) -> Result<(u64, u64
             format!("with {threads} threads it does not say why it ended: {said}")
         })?;
         say(last);
-        refused += 1;
     }
     Err(Failure::new(format_args!("{STARTS_MAX} threads are not enough for a start")))
 }
