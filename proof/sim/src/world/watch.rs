@@ -166,11 +166,12 @@ impl World {
         Ok(())
     }
 
-    /// At a tick: whoever sleeps behind a leader here has all that it has (rule Q1).
+    /// At a tick: whoever sleeps behind a leader here has all that it has (rule Q1). Who comes back with less because a loss was accepted has
+    /// another life, which the leader is about to hear of.
     pub(super) fn check_sleeping_leaders(&self, node: usize) -> Result<(), Broken> {
         for group in (0..self.mix.groups).map(GroupId) {
             let asleep = self.raft(node, group).filter(|raft| raft.is_leader() && raft.is_asleep());
-            let Some(leader) = asleep else { continue };
+            let Some(leader) = asleep.filter(|_| !self.checks.losses.is_open(group)) else { continue };
             for member in leader.membership().members.keys().filter(|id| **id != leader.id()) {
                 let Some(at) = self.place_of(member.node()).filter(|at| !self.nodes[*at].is_hurt) else {
                     continue;
