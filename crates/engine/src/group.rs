@@ -87,12 +87,9 @@ impl Group {
         lives.all().for_each(|(node, life)| self.hear_life(node, Some(life), 0));
     }
 
-    /// Tells the core how a node lives, after so many ticks in which it said nothing; `None` when it still does (rule Q2).
+    /// Tells the core how a node lives, after so many ticks in which it said nothing; `None` when it goes on saying nothing (rule Q2).
     pub(crate) fn hear_life(&mut self, node: NodeId, life: Option<u64>, silent_ticks: u32) {
-        self.raft.step(match life {
-            Some(life) => mraft_raft::Event::PeerLife { node, life, after_ticks: silent_ticks },
-            None => mraft_raft::Event::PeerSilent { node, for_ticks: silent_ticks },
-        });
+        self.raft.step(mraft_raft::Event::PeerLife { node, life, silent_ticks });
     }
 
     pub(crate) fn applied(&self) -> Index {

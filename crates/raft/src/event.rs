@@ -99,17 +99,10 @@ pub enum Event {
     PeerLife {
         /// The node.
         node: NodeId,
-        /// What it says.
-        life: u64,
-        /// For how long it had said nothing before, in ticks: if this wakes whoever slept, that much of the wait for a leader is over.
-        after_ticks: u32,
-    },
-    /// A node's host says nothing of its life any more (rule Q2): who sleeps as long as a leader there lives wakes.
-    PeerSilent {
-        /// The node.
-        node: NodeId,
-        /// For so long already, in ticks: that much of the wait for a leader is over for whoever slept.
-        for_ticks: u32,
+        /// What it says; `None` when it says nothing any more.
+        life: Option<u64>,
+        /// For how long it had said nothing until now, in ticks: for whoever this wakes, that much of the wait for a leader is over.
+        silent_ticks: u32,
     },
     /// Hand leadership to this voter.
     TransferLeader {

@@ -133,7 +133,7 @@ mod tests {
     fn sleeping_leader() -> Raft {
         let mut raft = voter(1);
         for node in [1, 2] {
-            raft.step(Event::PeerLife { node: replica(node).node(), life: 7, after_ticks: 0 });
+            raft.step(Event::PeerLife { node: replica(node).node(), life: Some(7), silent_ticks: 0 });
         }
         for number in 1..100 {
             raft.step(Event::Tick { number, random: 0 });
@@ -225,7 +225,7 @@ mod tests {
     #[test]
     fn a_follower_that_is_not_sound_is_noticed() {
         let mut follower = voter(1);
-        follower.step(Event::PeerLife { node: replica(2).node(), life: 7, after_ticks: 0 });
+        follower.step(Event::PeerLife { node: replica(2).node(), life: Some(7), silent_ticks: 0 });
         follower.become_follower(1, Some(replica(2)));
         settle(&mut follower);
         assert_noticed(

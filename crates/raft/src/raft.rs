@@ -153,10 +153,7 @@ impl Raft {
             Event::NodeSuspected { node, campaign_after_ticks } => {
                 self.handle_node_suspected(node, campaign_after_ticks);
             }
-            Event::PeerLife { node, life, after_ticks } => {
-                self.handle_peer_life(node, Some(life), after_ticks)
-            }
-            Event::PeerSilent { node, for_ticks } => self.handle_peer_life(node, None, for_ticks),
+            Event::PeerLife { node, life, silent_ticks } => self.handle_peer_life(node, life, silent_ticks),
             Event::TransferLeader { to } => self.handle_transfer(to),
             Event::Condemn { reason } => self.condemn(reason),
         }

@@ -80,12 +80,9 @@ fn run(life: Life, mut raft: Raft, dice: &mut Dice, counts: &mut (usize, usize))
             persist(&mut raft, &effects, dice);
         }
         if dice.chance(10) {
-            let says = dice.chance(70).then(|| number(dice, 1));
+            let life = dice.chance(70).then(|| number(dice, 1));
             let node = replica(1 + dice.below(4) as u64).node();
-            raft.step(match says {
-                Some(life) => Event::PeerLife { node, life, after_ticks: dice.next() as u32 },
-                None => Event::PeerSilent { node, for_ticks: dice.next() as u32 },
-            });
+            raft.step(Event::PeerLife { node, life, silent_ticks: dice.next() as u32 });
         }
         if dice.chance(10) {
             raft.step(Event::Tick { number: dice.next() % 1000, random: dice.next() });

@@ -521,12 +521,8 @@ impl Group {
     /// A replica hears how a node lives, if that is news.
     pub fn tell_life(&mut self, id: ReplicaId, node: NodeId, life: Option<u64>) {
         if self.node_mut(id).told.insert(node, life) != Some(life) {
-            let for_ticks = self.node_mut(id).config.election_ticks;
-            let event = match life {
-                Some(life) => Event::PeerLife { node, life, after_ticks: 0 },
-                None => Event::PeerSilent { node, for_ticks },
-            };
-            self.step(id, event);
+            let silent_ticks = if life.is_none() { self.node_mut(id).config.election_ticks } else { 0 };
+            self.step(id, Event::PeerLife { node, life, silent_ticks });
         }
     }
 

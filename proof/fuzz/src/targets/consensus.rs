@@ -100,14 +100,9 @@ impl World {
             }
             3 => {
                 let Some((node, life)) = bytes.split_first() else { return false };
-                let node = samples::node(u64::from(node % 5));
-                raft.step(match life.first_chunk() {
-                    Some(life) => {
-                        let after_ticks = life.len() as u32;
-                        Event::PeerLife { node, life: u64::from_le_bytes(*life), after_ticks }
-                    }
-                    None => Event::PeerSilent { node, for_ticks: life.len() as u32 },
-                });
+                let silent_ticks = life.len() as u32;
+                let life = life.first_chunk().map(|life| u64::from_le_bytes(*life));
+                raft.step(Event::PeerLife { node: samples::node(u64::from(node % 5)), life, silent_ticks });
             }
             4 => {
                 let Ok(header) = SnapshotHeader::decode(&Payload::copy_from(bytes)) else { return false };
