@@ -152,7 +152,9 @@ fn d9_a_group_is_served_and_changed_through_a_node_whose_own_replica_is_condemne
     // What is applied is durable here. Another batch must follow the value's: a damaged last one looks like a torn write.
     for (key, value) in [("key", "this is a value"), ("behind", "it")] {
         done(&[&well], &["kv", "put", key, value]);
-        wait_until("the node itself has it", || run(&[&sick.url], &["kv", "get", key, "--stale"]).status.success());
+        wait_until("the node itself has it", || {
+            run(&[&sick.url], &["kv", "get", key, "--stale"]).status.success()
+        });
     }
     dev.kill(0);
     // The membership changes while the node is away.
