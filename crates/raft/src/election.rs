@@ -116,6 +116,7 @@ impl Raft {
             self.durability.forget_acks();
             self.leader = leader;
         }
+        self.outran_candidate &= leader.is_none();
         let campaigned = matches!(self.standing, Standing::PreCandidate(_) | Standing::Candidate(_));
         if campaigned {
             self.standing = Standing::Follower;
@@ -180,6 +181,7 @@ impl Raft {
         if vote_is_free && self.leader.is_none_or(|_| term > self.term) && self.is_up_to_date(last) {
             self.send_in_term(After::Term, from, term, Body::PreVoteReply { granted: true });
         } else {
+            self.note_refusal(last);
             self.send(After::Term, from, Body::PreVoteReply { granted: false });
         }
     }
@@ -210,8 +212,15 @@ impl Raft {
             self.timer = ElectionTimer::default();
             self.send(After::Everything, from, Body::VoteReply { granted });
         } else {
+            self.note_refusal(last);
             self.send(After::Term, from, Body::VoteReply { granted });
         }
+    }
+
+    /// Whoever asks a learner counts it as a voter, and may not be able to win without it.
+    fn note_refusal(&mut self, last: LogPosition) {
+        let is_learner = self.log.membership().role(self.config.id) == Some(Role::Learner);
+        self.outran_candidate |= is_learner && !self.is_up_to_date(last);
     }
 
     pub(crate) fn handle_vote_reply(&mut self, from: ReplicaId, granted: bool) {
@@ -266,6 +275,7 @@ impl Raft {
 
     fn become_leader(&mut self) {
         self.leader = Some(self.config.id);
+        self.outran_candidate = false;
         let leader = Leader::new(self.log.last() + 1);
         self.standing = Standing::Leader(Box::new(leader));
         self.append_as_leader(mraft_types::EntryKind::Empty, mraft_types::Payload::new());
@@ -293,11 +303,13 @@ impl Raft {
     }
 
     /// Voters campaign. Whose role as a voter is about to be taken by a change that may not be committed campaigns too: it may
-    /// be the only one whose log is long enough to win (thesis §4.2.2).
+    /// be the only one whose log is long enough to win (thesis §4.2.2). So may a learner whose log is newer than a candidate's.
     pub(crate) fn may_campaign(&self) -> bool {
         let is_voter =
             |membership: &mraft_types::Membership| membership.role(self.config.id) == Some(Role::Voter);
-        is_voter(self.log.membership()) || is_voter(self.log.committed_membership())
+        is_voter(self.log.membership())
+            || is_voter(self.log.committed_membership())
+            || self.outran_candidate && !planted!(LearnerStandsBy)
     }
 
     fn is_up_to_date(&self, last: LogPosition) -> bool {

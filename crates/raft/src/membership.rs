@@ -100,9 +100,10 @@ impl Raft {
         }
     }
 
-    /// Rule M1: whether this leader was voted out by a change that is committed.
+    /// Rule M1: whether this leader was voted out by a change that is committed, or is a learner that stood in and has brought a majority
+    /// up to date: any of them can win now.
     pub(crate) fn must_resign(&self) -> bool {
-        self.is_leader()
+        self.has_committed_in_term()
             && self.pending_change().is_none()
             && self.log.membership().role(self.config.id) != Some(Role::Voter)
             && !planted!(RemovedLeadsOn)

@@ -38,6 +38,8 @@ pub struct Raft {
     pub(crate) log: LogView,
     pub(crate) durability: Durability,
     pub(crate) timer: ElectionTimer,
+    /// A learner refused a candidate whose log is older than its own, and has heard of no leader since (rule M5).
+    pub(crate) outran_candidate: bool,
     /// Which span of `heartbeat_ticks` the last tick fell in.
     pub(crate) beat: u64,
     /// The last read round that was handed out; grows over all terms of this life (rule R1).
@@ -113,6 +115,7 @@ impl Raft {
             leader: None,
             durability: Durability::new(hard_state, last_index),
             timer: ElectionTimer::default(),
+            outran_candidate: false,
             beat: 0,
             round: 0,
             log_order: 0,

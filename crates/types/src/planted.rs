@@ -106,6 +106,7 @@ mod bugs {
         MembershipWhenCommitted "membership-when-committed" "M2" "a membership counts only when its entry is committed";
         RemovedLeadsOn "removed-leads-on" "M1" "a leader that was removed goes on leading";
         RemovalUntold "removal-untold" "M1" "a leader steps down at its removal without telling that it is committed";
+        LearnerStandsBy "learner-stands-by" "M5" "a learner with the newest log never campaigns, whoever cannot win without its vote";
         LearnersCount "learners-count" "M5" "learners count as voters when entries are committed";
         MemberlessVotes "memberless-votes" "M4, tikv#3572" "a replica without a log grants votes";
         CondemnedTakesPart "condemned-takes-part" "D9" "a condemned replica goes on";

@@ -73,6 +73,9 @@ impl Space {
         if left.truncations > 0 {
             self.try_step(state, place, Code::Truncate(0), Some(|left| &mut left.truncations), out);
         }
+        if left.disks > 0 {
+            self.try_step(state, place, Code::LoseDisk, Some(|left| &mut left.disks), out);
+        }
         if left.crashes > 0 {
             for kept in 0..=summary.jobs {
                 for applied in [false, true] {

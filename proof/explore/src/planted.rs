@@ -66,6 +66,7 @@ pub fn place_of(bug: Bug) -> Where {
         Bug::MembershipWhenCommitted => Where::In("pair-removal"),
         Bug::RemovedLeadsOn => Where::In("pair-removal"),
         Bug::RemovalUntold => Where::In("pair-removal"),
+        Bug::LearnerStandsBy => Where::In("trio-learner"),
         Bug::LearnersCount => Where::In("two-learners"),
         Bug::MemberlessVotes => Where::In("trio-wiped"),
         Bug::CondemnedTakesPart => Where::In("trio-condemned"),

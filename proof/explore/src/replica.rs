@@ -184,6 +184,10 @@ impl Replica {
             }
             Step::PeerLost(node) if is_leader => self.raft.step(Event::PeerLost { node }),
             Step::Crash { kept, applied } => self.crash(kept, applied, out)?,
+            Step::LoseDisk(genesis) if !self.is_damaged => {
+                *self = self.damaged(genesis, true)?;
+                out.facts.push(Fact::Restarted);
+            }
             _ => return Err(Not::Possible),
         }
         Ok(())

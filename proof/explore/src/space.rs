@@ -12,7 +12,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 
 use mraft_raft::{Body, Message};
-use mraft_types::MembershipChange;
+use mraft_types::{LogStart, MembershipChange};
 
 use crate::broken::{Broken, Promise};
 use crate::ledger::{Chosen, Fact, Ledger};
@@ -85,6 +85,8 @@ pub enum Code {
     /// The node of the replica at this place.
     PeerLost(u8),
     /// As in [`Step`].
+    LoseDisk,
+    /// As in [`Step`].
     Crash(u8, bool),
 }
 
@@ -133,6 +135,7 @@ pub(crate) const BEYOND: u32 = u32::MAX - 1;
 pub struct Space {
     world: World,
     pub(crate) changes: Vec<MembershipChange>,
+    founding: LogStart,
     genesis: Members,
     pub(crate) contents: Contents,
     /// The ways to change names that lead to states like those before.
@@ -166,6 +169,7 @@ impl Space {
             world: world.clone(),
             changes: world.changes(),
             genesis: Members::of(&genesis.membership),
+            founding: genesis,
             contents: Contents::default(),
             renamings: vec![Renaming::NONE],
             twins: Twins::default(),
@@ -321,6 +325,7 @@ impl Space {
             Code::Truncate(keep) => Step::Truncate { keep: u64::from(keep) },
             Code::SnapshotFails(to) => Step::SnapshotFails(id(to)),
             Code::PeerLost(peer) => Step::PeerLost(id(peer).node()),
+            Code::LoseDisk => Step::LoseDisk(&self.founding),
             Code::Crash(kept, applied) => Step::Crash { kept: usize::from(kept), applied },
         }
     }

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use mraft_raft::{Effect, Message};
-use mraft_types::{Entry, Index, LogPosition, MembershipChange, NodeId, ReplicaId, Term};
+use mraft_types::{Entry, Index, LogPosition, LogStart, MembershipChange, NodeId, ReplicaId, Term};
 
 use crate::broken::Broken;
 use crate::disk::Snapshot;
@@ -91,6 +91,8 @@ pub enum Step<'a> {
     SnapshotFails(ReplicaId),
     /// The connection to this node breaks.
     PeerLost(NodeId),
+    /// Its disk is replaced by one of the genesis, and it knows that it lost what it had (rule D9).
+    LoseDisk(&'a LogStart),
     /// A power cut and a restart.
     Crash {
         /// How many of the orders that were not reported durable are, all the same.

@@ -19,8 +19,8 @@ pub struct Members {
     pub all: u8,
     /// Who counts in quorums.
     pub counting: u8,
-    /// Who may lead.
-    pub voters: u8,
+    /// Who may lead: voters, and learners, which stand in for them.
+    pub may_lead: u8,
 }
 
 impl Members {
@@ -31,7 +31,7 @@ impl Members {
             let bit = 1 << place_of(*id);
             members.all |= bit;
             members.counting |= if member.role.counts() { bit } else { 0 };
-            members.voters |= if member.role == Role::Voter { bit } else { 0 };
+            members.may_lead |= if matches!(member.role, Role::Voter | Role::Learner) { bit } else { 0 };
         }
         members
     }
@@ -106,7 +106,7 @@ impl Line {
     /// A log of these terms and contents, of members that all vote.
     #[cfg(test)]
     pub(crate) fn of(entries: &[(u8, u8)], members: u8) -> Line {
-        let in_force = Members { all: members, counting: members, voters: members };
+        let in_force = Members { all: members, counting: members, may_lead: members };
         let mut line = Line { last: entries.len() as u8 + 1, in_force, ..Line::default() };
         for (index, (term, content)) in (2..).zip(entries) {
             line.set(index, Term::from(*term), *content);

@@ -100,6 +100,7 @@ pub fn step(id: ReplicaId, step: &Step<'_>) -> String {
         Step::Truncate { keep } => format!("truncate {id:?} keep={keep}"),
         Step::SnapshotFails(to) => format!("ship {id:?}->{to:?} fails"),
         Step::PeerLost(node) => format!("lost {id:?} node {node}"),
+        Step::LoseDisk(_) => format!("condemn {id:?}"),
         Step::Crash { kept, applied } => {
             let store = if *applied { "what it applied" } else { "nothing new" };
             format!("crash and restart {id:?}: {kept} unreported writes were durable, the store has {store}")

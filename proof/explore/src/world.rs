@@ -75,6 +75,8 @@ pub struct Left {
     pub failures: u8,
     /// Connections that break.
     pub losses: u8,
+    /// Disks that are lost.
+    pub disks: u8,
     /// Parcels that arrive once more.
     pub duplicates: u8,
 }
@@ -217,7 +219,7 @@ impl fmt::Display for World {
 }
 
 impl Left {
-    fn named(self) -> [(&'static str, u8); 10] {
+    fn named(self) -> [(&'static str, u8); 11] {
         [
             ("commands", self.proposals),
             ("power cuts", self.crashes),
@@ -229,6 +231,7 @@ impl Left {
             ("truncations", self.truncations),
             ("failed snapshots", self.failures),
             ("broken connections", self.losses),
+            ("lost disks", self.disks),
         ]
     }
 }

@@ -26,6 +26,7 @@ const NOTHING: Left = Left {
     truncations: 0,
     failures: 0,
     losses: 0,
+    disks: 0,
     duplicates: 0,
 };
 
@@ -293,6 +294,18 @@ pub const WORLDS: &[World] = &[
         says: "three voters, one of which lost its log and knows it",
         left: Left { beats: 2, crashes: 1, ..NOTHING },
         before: &[Before::Leads(1), Before::Cut(2), Before::Proposes(1), Before::IsCondemned(3)],
+        ..PLAIN
+    },
+    World {
+        name: "trio-learner",
+        says: "three voters of which one promoted a learner without the others, and one loses its disk",
+        roles: &[Role::Voter, Role::Voter, Role::Voter, Role::Learner],
+        renames: false,
+        elections: Elections::Asked,
+        term_max: 4,
+        left: Left { disks: 1, ..NOTHING },
+        changes: &[Change::Promote(4)],
+        before: &[Before::Leads(1), Before::Cut(1), Before::Changes(1, 0)],
         ..PLAIN
     },
     World {

@@ -52,7 +52,7 @@ fn could_win(replicas: &[Summary], place: usize, log_of: impl Fn(&Summary) -> &L
     let log = log_of(candidate);
     let counting = log.in_force.counting;
     let has_voice = |replica: &Summary| !replica.is_gone && !replica.is_memberless && !replica.is_condemned;
-    if !has_voice(candidate) || log.in_force.voters & 1 << place == 0 {
+    if !has_voice(candidate) || log.in_force.may_lead & 1 << place == 0 {
         return false;
     }
     let would_grant = |(other, voter): &(usize, &Summary)| {

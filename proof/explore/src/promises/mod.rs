@@ -93,7 +93,7 @@ pub(crate) mod tests {
         };
         let mut replicas: Vec<Summary> = logs.iter().map(replica).collect();
         tune(&mut replicas);
-        let genesis = Members { all: everybody, counting: everybody, voters: everybody };
+        let genesis = Members { all: everybody, counting: everybody, may_lead: everybody };
         let view = View { replicas: &replicas, ledger: &ledger, contents: &contents, genesis };
         check(view, u8::MAX).err().map(|broken| broken.promise)
     }

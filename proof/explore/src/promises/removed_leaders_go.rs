@@ -18,6 +18,8 @@ pub(crate) fn check(
 ) -> Result<(), Broken> {
     let (raft, committed) = (replica.raft(), replica.raft().committed_membership());
     let is_out = raft.membership() == committed && committed.role(raft.id()) != Some(Role::Voter);
+    // A learner that stands in goes when it has brought a majority up to date, and not before.
+    let is_out = is_out && (!raft.is_leader() || raft.has_committed_in_term());
     if !is_out || led != Some(raft.term()) {
         return Ok(());
     }
