@@ -81,12 +81,15 @@ const MEMORY: &str = "resident bytes";
 /// Of a cycle's samples of memory so many are below what counts.
 const LOWEST: f64 = 0.1;
 const DISK: &str = "disk bytes";
-/// What descriptors are of: said, so that whoever sees more of them knows where to look, and not judged once more.
+/// What memory and descriptors are of: said, so that whoever sees more of them knows where to look, and not judged once more.
+const ANONYMOUS: &str = "bytes of heap and stacks";
 const FILES: &str = "open files";
 const SOCKETS: &str = "sockets";
+const ONLY_TOLD: [&str; 3] = [ANONYMOUS, FILES, SOCKETS];
 type Figure = (&'static str, fn(&Sample) -> u64);
-const FIGURES: [Figure; 6] = [
+const FIGURES: [Figure; 7] = [
     (MEMORY, |sample| sample.vitals.resident_bytes),
+    (ANONYMOUS, |sample| sample.vitals.anonymous_bytes),
     ("descriptors", |sample| sample.vitals.descriptors),
     (FILES, |sample| sample.vitals.files),
     (SOCKETS, |sample| sample.vitals.sockets),
@@ -116,7 +119,7 @@ impl Curve {
                     what: format!("{name} of {whose}"),
                     first,
                     last,
-                    is_judged: only.is_some() != (name == DISK) && ![FILES, SOCKETS].contains(&name),
+                    is_judged: only.is_some() != (name == DISK) && !ONLY_TOLD.contains(&name),
                 });
             }
         }
@@ -132,7 +135,7 @@ impl Curve {
         let all = moments().map(<[&Sample]>::len).max().unwrap_or(0);
         let sums = moments().filter(|now| now.len() == all);
         let sums = sums.map(|now| now.iter().map(|sample| figure(sample)).sum::<u64>() as f64);
-        quantile(sums.collect(), if name == MEMORY { LOWEST } else { 0.5 })
+        quantile(sums.collect(), if [MEMORY, ANONYMOUS].contains(&name) { LOWEST } else { 0.5 })
     }
 
     /// A row per cycle, as Markdown: small enough to be kept.
@@ -145,7 +148,7 @@ impl Curve {
                 self.samples.iter().rfind(|sample| sample.cycle == cycle).map_or(0, |last| last.at.as_secs());
             // A `String` takes whatever is written to it.
             let _ = write!(text, "| {cycle} | {ends}");
-            for figure in FIGURES.into_iter().filter(|(name, _)| ![FILES, SOCKETS].contains(name)) {
+            for figure in FIGURES.into_iter().filter(|(name, _)| !ONLY_TOLD.contains(name)) {
                 let name = figure.0;
                 let only_all = name == DISK;
                 let scale = if name.ends_with("bytes") { f64::from(1 << 20) } else { 1.0 };
@@ -161,14 +164,14 @@ impl Curve {
     /// Writes all samples, a line each.
     pub fn write_csv(&self, file: &Path) -> Result<()> {
         let mut text =
-            "seconds,cycle,fault,node,resident_bytes,descriptors,files,sockets,threads,disk_bytes\n"
+            "seconds,cycle,fault,node,resident_bytes,anonymous_bytes,descriptors,files,sockets,threads,disk_bytes\n"
                 .to_owned();
         for Sample { at, cycle, fault, node, vitals, disk_bytes } in &self.samples {
-            let Vitals { resident_bytes, descriptors, files, sockets, threads } = vitals;
+            let Vitals { resident_bytes, anonymous_bytes, descriptors, files, sockets, threads } = vitals;
             // A `String` takes whatever is written to it.
             let _ = writeln!(
                 text,
-                "{:.1},{cycle},\"{fault}\",{node},{resident_bytes},{descriptors},{files},{sockets},{threads},{disk_bytes}",
+                "{:.1},{cycle},\"{fault}\",{node},{resident_bytes},{anonymous_bytes},{descriptors},{files},{sockets},{threads},{disk_bytes}",
                 at.as_secs_f64()
             );
         }
@@ -215,6 +218,7 @@ mod tests {
                     node,
                     vitals: Vitals {
                         resident_bytes: if node == 0 { resident(cycle, moment) } else { 1000 },
+                        anonymous_bytes: 5,
                         descriptors: 50,
                         files: 30,
                         sockets: 12,
@@ -234,7 +238,7 @@ mod tests {
             drifts.filter(Drift::is_too_much).map(|drift| drift.what).collect::<Vec<_>>()
         };
         let flat = curve(WARM_UP_CYCLES + 8, |_, moment| 1000 + 300 * moment);
-        assert_eq!((flat.drifts(0).len(), flat.whole_cycles()), (12, 8));
+        assert_eq!((flat.drifts(0).len(), flat.whole_cycles()), (14, 8));
         assert_eq!(drifted(&flat), Vec::<String>::new());
         let leaks = curve(WARM_UP_CYCLES + 8, |cycle, moment| 1000 + 30 * moment + 20 * cycle);
         assert_eq!(drifted(&leaks), ["resident bytes of the survivor"]);
@@ -281,6 +285,6 @@ mod tests {
         curve(1, |_, _| 9).write_csv(&file).expect("written");
         let text = fs::read_to_string(file).expect("read");
         assert_eq!(text.lines().count(), 1 + 35);
-        assert_eq!(text.lines().nth(1), Some("0.0,0,\"a fault\",0,9,50,30,12,20,7"));
+        assert_eq!(text.lines().nth(1), Some("0.0,0,\"a fault\",0,9,5,50,30,12,20,7"));
     }
 }

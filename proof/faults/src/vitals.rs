@@ -20,6 +20,8 @@ use crate::failure::{Failure, Result};
 pub struct Vitals {
     /// Memory that is resident.
     pub resident_bytes: u64,
+    /// What of it is no file's: the heap and the stacks.
+    pub anonymous_bytes: u64,
     /// File descriptors.
     pub descriptors: u64,
     /// Those of them that are files …
@@ -49,8 +51,9 @@ impl Vitals {
             files += u64::from(target.starts_with('/'));
             sockets += u64::from(target.starts_with("socket:"));
         }
-        let resident_bytes = number("VmRSS:")? << 10;
-        Ok(Vitals { resident_bytes, descriptors, files, sockets, threads: number("Threads:")? })
+        let (resident_bytes, anonymous_bytes) = (number("VmRSS:")? << 10, number("RssAnon:")? << 10);
+        let threads = number("Threads:")?;
+        Ok(Vitals { resident_bytes, anonymous_bytes, descriptors, files, sockets, threads })
     }
 }
 
@@ -146,6 +149,7 @@ mod tests {
         let (memory, file) = (vec![1_u8; 64 << 20], fs::File::open("/proc/self/status").expect("a file"));
         let after = Vitals::of(own).expect("vitals");
         assert!(after.resident_bytes > before.resident_bytes + (32 << 20), "{before:?} {after:?}");
+        assert!(after.anonymous_bytes > before.anonymous_bytes + (32 << 20), "{before:?} {after:?}");
         assert!(most_resident_bytes(own).expect("it has some") >= after.resident_bytes);
         assert!(after.threads > 0 && after.files > 0 && after.descriptors >= after.files + after.sockets);
         drop((std::hint::black_box(memory), file));
