@@ -100,8 +100,8 @@ impl Raft {
         }
     }
 
-    /// Rule M1: whether this leader was voted out by a change that is committed, or is a learner that stood in and has brought a majority
-    /// up to date: any of them can win now.
+    /// Rule M1: whether this leader was voted out by a change that is committed, or is a learner that stood in. What it has committed in
+    /// its term a majority has, any of which can win now.
     pub(crate) fn must_resign(&self) -> bool {
         self.has_committed_in_term()
             && self.pending_change().is_none()

@@ -200,6 +200,8 @@ impl Raft {
         };
         match leader.transfer_to() {
             Some(to) => Err(ProposeRefused::Transferring(to)),
+            // It steps down at the next poll: what it appended would only make its log longer than its successor's.
+            None if self.must_resign() => Err(ProposeRefused::NotLeader(None)),
             None => Ok(()),
         }
     }

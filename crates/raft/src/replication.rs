@@ -299,8 +299,8 @@ impl Raft {
         }
     }
 
-    /// Everything a leader has to say, once its term is durable (rule D1). A leader that is no voter says it for the last time, and who
-    /// is to follow it (rule M1).
+    /// Everything a leader has to say, once its term is durable (rule D1). A leader that must resign says it for the last time, and lets
+    /// somebody campaign at once (rule M1).
     pub(crate) fn poll_leader(&mut self, out: &mut Vec<Effect>) {
         if !self.durability.holds_term(self.term, self.vote) {
             return;
@@ -332,9 +332,9 @@ impl Raft {
         self.poll_transfer(out);
         self.poll_reads(out);
         if resigns {
-            if self.transfer_in_progress().is_none()
-                && let Some(to) = self.best_successor()
-            {
+            let is_ordered = |leader: &Leader| leader.transfer.is_some_and(|transfer| transfer.ordered);
+            let has_successor = matches!(&self.standing, Standing::Leader(leader) if is_ordered(leader));
+            if !has_successor && let Some(to) = self.best_successor() {
                 let (from, term) = (self.config.id, self.term);
                 out.push(Effect::Send(Message { from, to, term, body: Body::TimeoutNow }));
             }

@@ -286,6 +286,51 @@ fn a_second_leader_of_a_term_is_not_heard() {
 }
 
 #[test]
+fn m1_who_steps_down_at_the_next_poll_takes_nothing_more() {
+    let (learner, voters) = (replica(4), [1, 2, 3].map(replica));
+    let roles = voters.map(|id| (id, Role::Voter));
+    let mut group = Group::new(&[&roles[..], &[(learner, Role::Learner)]].concat(), |_| {});
+    while group.leaders().is_empty() {
+        group.tick(voters[0], 0);
+        deliver_all(&mut group);
+    }
+    let node = voters[0].node();
+    for id in [voters[1], voters[2], learner] {
+        group.step(id, Event::NodeSuspected { node, campaign_after_ticks: 50 });
+    }
+    // A candidate with an older log counts on the learner's vote.
+    let term = group.raft(learner).expect("it runs").term() + 1;
+    let body = Body::PreVote { last: LogPosition { index: 1, term: 1 } };
+    group.step(learner, Event::Received(Message { from: voters[1], to: learner, term, body }));
+    for _ in 0..60 {
+        group.tick(learner, 0);
+    }
+    let commits = |message: &Message| {
+        message.to == learner && matches!(message.body, Body::AppendReply(AppendReply::Accepted { .. }))
+    };
+    let mut accepted = 0;
+    while accepted < 2 {
+        match group.wire.iter().position(commits) {
+            Some(at) => {
+                let message = group.wire.remove(at).expect("it is there");
+                assert!(group.raft(learner).expect("it runs").is_leader());
+                group.raft_mut(learner).expect("it runs").step(Event::Received(message));
+                accepted += 1;
+            }
+            None => group.deliver_at(0),
+        }
+    }
+    let raft = group.raft_mut(learner).expect("it runs");
+    assert!(raft.is_leader() && raft.has_committed_in_term());
+    assert_eq!(raft.propose("late".into()), Err(ProposeRefused::NotLeader(None)));
+    group.poll(learner);
+    assert!(!group.raft(learner).expect("it runs").is_leader());
+    assert!(group.wire.iter().any(|message| matches!(message.body, Body::TimeoutNow)));
+    deliver_all(&mut group);
+    assert_eq!(group.leaders().len(), 1);
+}
+
+#[test]
 fn t2_only_so_many_answers_wait_for_a_disk() {
     let mut group = led_group();
     let raft = group.raft_mut(replica(2)).expect("it runs");

@@ -15,11 +15,12 @@ use crate::{Generation, Index, NodeId, ReplicaId};
 pub enum Role {
     /// Holds data, votes, counts, may lead.
     Voter = 1,
-    /// Holds data and is being caught up; never counts.
+    /// Holds data and is being caught up; never counts, and leads for a moment only, when its log alone can win (rule M5).
     Learner = 2,
     /// Holds data for reading; never counts and is never promoted.
     Observer = 3,
-    /// Votes and acknowledges but holds no data and never leads (rule M5).
+    /// Votes and acknowledges but holds no data and never leads (rule M5). So a group may be without a leader while a witness alone has
+    /// the entries of a leader that is lost: no configuration takes one yet.
     Witness = 4,
 }
 

@@ -15,7 +15,7 @@ use mraft_raft::{Body, Message};
 use mraft_types::{LogStart, MembershipChange};
 
 use crate::broken::{Broken, Promise};
-use crate::ledger::{Chosen, Fact, Ledger};
+use crate::ledger::{Chosen, Fact, Ledger, TERMS_MAX};
 use crate::prelude::Prelude;
 use crate::promises::{self, View};
 use crate::replica::{REPLICAS_MAX, Replica, place_of};
@@ -164,6 +164,11 @@ pub struct Space {
 impl Space {
     /// The world's first state and the space around it.
     pub fn new(world: &World) -> Result<(Space, State), Broken> {
+        assert!(
+            usize::from(world.term_max) <= TERMS_MAX,
+            "{}: a ledger has no room for its terms",
+            world.name
+        );
         let genesis = world.genesis();
         let mut space = Space {
             world: world.clone(),

@@ -309,6 +309,40 @@ pub const WORLDS: &[World] = &[
         ..PLAIN
     },
     World {
+        name: "trio-learner-removal",
+        says: "three voters of which one promoted a learner without the others, which may remove it, and one loses its disk",
+        roles: &[Role::Voter, Role::Voter, Role::Voter, Role::Learner],
+        renames: false,
+        term_max: 4,
+        left: Left { disks: 1, changes: 1, ..NOTHING },
+        changes: &[Change::Promote(4), Change::Remove(4)],
+        before: &[Before::Leads(1), Before::Cut(1), Before::Changes(1, 0)],
+        ..PLAIN
+    },
+    World {
+        name: "trio-learner-demotion",
+        says: "three voters of which one promoted a learner without the others, which may demote it, and one loses its disk",
+        roles: &[Role::Voter, Role::Voter, Role::Voter, Role::Learner],
+        renames: false,
+        term_max: 4,
+        left: Left { disks: 1, changes: 1, ..NOTHING },
+        changes: &[Change::Promote(4), Change::Demote(4)],
+        before: &[Before::Leads(1), Before::Cut(1), Before::Changes(1, 0)],
+        ..PLAIN
+    },
+    World {
+        name: "trio-learner-crash",
+        says: "three voters of which one promoted a learner without the others, a power cut, a lost disk",
+        roles: &[Role::Voter, Role::Voter, Role::Voter, Role::Learner],
+        renames: false,
+        term_max: 5,
+        in_flight_max: 1,
+        left: Left { disks: 1, crashes: 1, ..NOTHING },
+        changes: &[Change::Promote(4)],
+        before: &[Before::Leads(1), Before::Cut(1), Before::Changes(1, 0)],
+        ..PLAIN
+    },
+    World {
         name: "four",
         says: "four voters, a change of one leader meets one of the next",
         roles: VOTERS_4,
