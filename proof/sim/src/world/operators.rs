@@ -78,13 +78,18 @@ impl World {
         Ok(())
     }
 
-    /// Whether a change leaves more voters whole than the promise needs: letting a whole one go while another one is lost is giving up the
-    /// group, and no product can do anything about it.
+    /// Whether a change leaves more voters whole, and there, than the promise needs: letting a whole one go while another one is lost is
+    /// giving up the group, as is counting on one that stays away since the healing, and no product can do anything about it.
     fn leaves_enough(&self, group: GroupId, membership: &Membership, change: &MembershipChange) -> bool {
-        let (MembershipChange::Remove(gone) | MembershipChange::Demote(gone)) = change else { return true };
-        let left: Vec<ReplicaId> = voters(membership).filter(|id| id != gone).collect();
-        let damaged = left.iter().filter(|id| self.atlas.is_damaged(group, **id)).count();
-        damaged == 0 || 2 * damaged < left.len()
+        let Ok(next) = membership.changed(change, membership.change_index + 1) else { return true };
+        let left: Vec<ReplicaId> = voters(&next).collect();
+        let is_away = |id: &&ReplicaId| {
+            self.place_of(id.node()).is_some_and(|at| self.nodes[at].away_until_us > self.now_us)
+        };
+        let away = left.iter().filter(is_away).count();
+        let lets_go = matches!(change, MembershipChange::Remove(_) | MembershipChange::Demote(_));
+        let damaged = left.iter().filter(|id| lets_go && self.atlas.is_damaged(group, **id)).count();
+        [away, damaged].iter().all(|missed| *missed == 0 || 2 * missed < left.len())
     }
 
     /// The node whose replica leads and has committed in its term, what it goes by, and the founding.
