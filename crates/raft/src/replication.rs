@@ -332,12 +332,7 @@ impl Raft {
         self.poll_transfer(out);
         self.poll_reads(out);
         if resigns {
-            let is_ordered = |leader: &Leader| leader.transfer.is_some_and(|transfer| transfer.ordered);
-            let has_successor = matches!(&self.standing, Standing::Leader(leader) if is_ordered(leader));
-            if !has_successor && let Some(to) = self.best_successor() {
-                let (from, term) = (self.config.id, self.term);
-                out.push(Effect::Send(Message { from, to, term, body: Body::TimeoutNow }));
-            }
+            self.order_successor(out);
             self.become_follower(self.term, None);
         }
     }

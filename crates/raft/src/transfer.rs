@@ -3,7 +3,7 @@
 //! Handing leadership over (thesis §3.10): the successor is brought up to date while proposals are refused, then told to
 //! campaign at once. If it does not lead after one election timeout, everything goes on as before.
 
-use mraft_types::{ReplicaId, Role};
+use mraft_types::{ReplicaId, Role, Term};
 
 use crate::admission::Ignored;
 use crate::effect::{Effect, ElectionReason};
@@ -58,10 +58,17 @@ impl Raft {
         if is_up_to_date && (!transfer.ordered || transfer.repeat) {
             transfer.ordered = true;
             transfer.repeat = false;
-            let message =
-                Message { from: self.config.id, to: transfer.to, term: self.term, body: Body::TimeoutNow };
-            out.push(Effect::Send(message));
+            out.push(timeout_now(self.config.id, transfer.to, self.term));
         }
+    }
+
+    /// A leader that goes lets the best voter campaign at once, if nobody was told to.
+    pub(crate) fn order_successor(&self, out: &mut Vec<Effect>) {
+        let Standing::Leader(leader) = &self.standing else { return };
+        if leader.transfer.is_some_and(|transfer| transfer.ordered) {
+            return;
+        }
+        out.extend(self.best_successor().map(|to| timeout_now(self.config.id, to, self.term)));
     }
 
     /// The leader asks this replica to take over.
@@ -85,4 +92,8 @@ impl Raft {
             .max_by_key(|(_, peer)| (peer.is_active(&self.config), peer.matched))
             .map(|(id, _)| *id)
     }
+}
+
+fn timeout_now(from: ReplicaId, to: ReplicaId, term: Term) -> Effect {
+    Effect::Send(Message { from, to, term, body: Body::TimeoutNow })
 }

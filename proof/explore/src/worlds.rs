@@ -48,6 +48,17 @@ const PLAIN: World = World {
     before: &[],
 };
 
+/// A leader promoted a learner, and nobody else has heard of it; somebody will lose a disk.
+const PROMOTED_ALONE: World = World {
+    roles: &[Role::Voter, Role::Voter, Role::Voter, Role::Learner],
+    renames: false,
+    term_max: 4,
+    left: Left { disks: 1, ..NOTHING },
+    changes: &[Change::Promote(4)],
+    before: &[Before::Leads(1), Before::Cut(1), Before::Changes(1, 0)],
+    ..PLAIN
+};
+
 /// All of them.
 pub const WORLDS: &[World] = &[
     World {
@@ -299,48 +310,30 @@ pub const WORLDS: &[World] = &[
     World {
         name: "trio-learner",
         says: "three voters of which one promoted a learner without the others, and one loses its disk",
-        roles: &[Role::Voter, Role::Voter, Role::Voter, Role::Learner],
-        renames: false,
         elections: Elections::Asked,
-        term_max: 4,
-        left: Left { disks: 1, ..NOTHING },
-        changes: &[Change::Promote(4)],
-        before: &[Before::Leads(1), Before::Cut(1), Before::Changes(1, 0)],
-        ..PLAIN
+        ..PROMOTED_ALONE
     },
     World {
         name: "trio-learner-removal",
-        says: "three voters of which one promoted a learner without the others, which may remove it, and one loses its disk",
-        roles: &[Role::Voter, Role::Voter, Role::Voter, Role::Learner],
-        renames: false,
-        term_max: 4,
-        left: Left { disks: 1, changes: 1, ..NOTHING },
+        says: "the same, and the learner may be removed",
+        left: Left { changes: 1, ..PROMOTED_ALONE.left },
         changes: &[Change::Promote(4), Change::Remove(4)],
-        before: &[Before::Leads(1), Before::Cut(1), Before::Changes(1, 0)],
-        ..PLAIN
+        ..PROMOTED_ALONE
     },
     World {
         name: "trio-learner-demotion",
-        says: "three voters of which one promoted a learner without the others, which may demote it, and one loses its disk",
-        roles: &[Role::Voter, Role::Voter, Role::Voter, Role::Learner],
-        renames: false,
-        term_max: 4,
-        left: Left { disks: 1, changes: 1, ..NOTHING },
+        says: "the same, and the learner may be demoted",
+        left: Left { changes: 1, ..PROMOTED_ALONE.left },
         changes: &[Change::Promote(4), Change::Demote(4)],
-        before: &[Before::Leads(1), Before::Cut(1), Before::Changes(1, 0)],
-        ..PLAIN
+        ..PROMOTED_ALONE
     },
     World {
         name: "trio-learner-crash",
-        says: "three voters of which one promoted a learner without the others, a power cut, a lost disk",
-        roles: &[Role::Voter, Role::Voter, Role::Voter, Role::Learner],
-        renames: false,
+        says: "the same, over one more election, with a power cut",
         term_max: 5,
         in_flight_max: 1,
-        left: Left { disks: 1, crashes: 1, ..NOTHING },
-        changes: &[Change::Promote(4)],
-        before: &[Before::Leads(1), Before::Cut(1), Before::Changes(1, 0)],
-        ..PLAIN
+        left: Left { crashes: 1, ..PROMOTED_ALONE.left },
+        ..PROMOTED_ALONE
     },
     World {
         name: "four",
