@@ -83,9 +83,7 @@ pub fn run(bound: Bound) -> Result<()> {
             Manner { ground, has_proxies: true, has_disks: why_no_disks.is_none(), ..Manner::default() };
         let mut cluster = Cluster::start(manner, &binary, SHAPE).await?;
         let ended = endure(&mut cluster, bound).await;
-        ended.map_err(|failure| {
-            failure.while_doing(format_args!("{}\n--- the run failed", cluster.last_words()))
-        })
+        ended.map_err(|failure| failure.with_last_words(cluster.last_words()))
     };
     match Network::new(NODES) {
         Ok(network) => {

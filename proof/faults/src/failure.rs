@@ -25,6 +25,13 @@ impl Failure {
     pub fn while_doing(self, what: impl fmt::Display) -> Failure {
         Failure(format!("{what}: {}", self.0))
     }
+
+    /// The same failure with what the nodes said last. The reason comes before it and behind it: whoever reads has the beginning of a
+    /// long output, or its end.
+    #[must_use]
+    pub fn with_last_words(self, words: impl fmt::Display) -> Failure {
+        Failure(format!("{reason}\n{words}\n--- the run failed: {reason}", reason = self.0))
+    }
 }
 
 impl fmt::Display for Failure {

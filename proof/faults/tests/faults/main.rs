@@ -89,5 +89,5 @@ async fn in_cluster(
 
 /// The failure together with what the nodes said last.
 fn explained(cluster: &mut Cluster, failure: Failure) -> Failure {
-    failure.while_doing(format_args!("{}\n--- the run failed", cluster.last_words()))
+    failure.with_last_words(cluster.last_words())
 }
