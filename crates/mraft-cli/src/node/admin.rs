@@ -22,6 +22,7 @@ use crate::config::address::HostPort;
 
 use super::exchange::{ChangeWire, Question, Said};
 use super::lookups::NoAnswer;
+use super::memory;
 use super::route::Missed;
 use super::service::Service;
 
@@ -73,7 +74,7 @@ impl Service {
             groups_without_leader: without_leader,
             groups_failed: failed,
             log_bytes: host.log.bytes,
-            memory_bytes: resident_bytes(),
+            memory_bytes: memory::resident_bytes(),
             memory_ceiling_bytes: self.config.memory_ceiling_bytes,
             peers: peers
                 .into_iter()
@@ -137,6 +138,7 @@ impl Service {
             // A `String` takes whatever is written to it.
             let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} gauge\n{name} {value}");
         }
+        memory::write_prometheus(&mut out);
         if per_group {
             self.group_series(&mut out);
         }
@@ -613,15 +615,6 @@ fn are_shown_equal(members: &Membership, hashes: &BTreeMap<ReplicaId, String>) -
     let mut all = hashes.values();
     let first = all.next();
     answered > counting / 2 && all.all(|hash| Some(hash) == first)
-}
-
-/// Resident memory of this process; 0 where the system does not tell.
-pub(crate) fn resident_bytes() -> u64 {
-    let pages = std::fs::read_to_string("/proc/self/statm").ok().and_then(|text| {
-        let resident = text.split_whitespace().nth(1)?;
-        resident.parse::<u64>().ok()
-    });
-    pages.unwrap_or(0) * rustix::param::page_size() as u64
 }
 
 /// Why a replica is condemned, and what to do.

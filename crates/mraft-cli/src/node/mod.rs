@@ -31,6 +31,7 @@ mod founding;
 mod freshness;
 mod here;
 mod lookups;
+mod memory;
 mod retire;
 mod route;
 mod run;
@@ -38,7 +39,7 @@ mod service;
 mod serving;
 mod topology;
 
-pub(crate) use admin::resident_bytes;
 pub use certificates::Certificates;
+pub(crate) use memory::resident_bytes;
 pub use run::run_node;
 pub(crate) use run::{KV, stopped_machines};

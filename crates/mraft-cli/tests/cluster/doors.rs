@@ -166,6 +166,8 @@ fn metrics_have_what_is_promised_and_groups_only_on_request() {
         "mraft_pending_bytes",
         "mraft_held_bytes",
         "mraft_block_cache_bytes",
+        "mraft_memory_resident_bytes",
+        "mraft_memory_allocated_bytes",
         "mraft_apply_batch_seconds",
         "mraft_apply_lag_entries",
         "mraft_proposal_seconds",
