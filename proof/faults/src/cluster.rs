@@ -100,6 +100,9 @@ impl Cluster {
 
     /// Starts the nodes that were laid out and waits until they serve.
     pub async fn begin(&mut self) -> Result<()> {
+        // All of them before the first one starts: a process that is being made has our sockets too, and on a busy machine for so long that
+        // the next node found its own port taken. The system tells us that it is made before it closes what is not for it.
+        self.nodes.iter_mut().for_each(Node::release_addresses);
         for node in 0..self.nodes.len() {
             self.start_node(node)?;
         }

@@ -107,6 +107,11 @@ impl Node {
         self.process.is_some()
     }
 
+    /// Lets go of its ports, so that it can listen there.
+    pub(crate) fn release_addresses(&mut self) {
+        self.reserved.clear();
+    }
+
     /// Writes its configuration and starts it.
     pub fn start(&mut self, binary: &Path, configuration: &str) -> Result<()> {
         if self.process.is_some() {
@@ -138,7 +143,7 @@ impl Node {
                 command.env_remove(name);
             }
         }
-        self.reserved.clear();
+        self.release_addresses();
         let started = self.ground.spawn(self.place, &mut command);
         self.process = Some(started.map_err(|failure| failure.while_doing(binary.display()))?);
         self.is_paused = false;
