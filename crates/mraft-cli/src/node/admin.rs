@@ -126,7 +126,6 @@ impl Service {
     }
 
     pub(super) fn metrics_now(&self, per_group: bool) -> String {
-        use std::fmt::Write;
         let mut out = String::new();
         // It looks at the step workers, which may be busy for a moment.
         tokio::task::block_in_place(|| self.host.write_prometheus(&mut out));
@@ -135,8 +134,7 @@ impl Service {
             ("mraft_block_cache_bytes_max", "How many may be.", self.caches.block_bytes_max()),
         ];
         for (name, help, value) in cached {
-            // A `String` takes whatever is written to it.
-            let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} gauge\n{name} {value}");
+            gauge(&mut out, name, help, value);
         }
         memory::write_prometheus(&mut out);
         if per_group {
@@ -615,6 +613,13 @@ fn are_shown_equal(members: &Membership, hashes: &BTreeMap<ReplicaId, String>) -
     let mut all = hashes.values();
     let first = all.next();
     answered > counting / 2 && all.all(|hash| Some(hash) == first)
+}
+
+/// Adds a gauge of the whole node to a page of metrics.
+pub(super) fn gauge(out: &mut String, name: &str, help: &str, value: u64) {
+    use std::fmt::Write;
+    // A `String` takes whatever is written to it.
+    let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} gauge\n{name} {value}");
 }
 
 /// Why a replica is condemned, and what to do.

@@ -5,9 +5,9 @@
 //! What an operator sees of a process, its resident memory, is more than what the program asked for: pages of which only a part is in
 //! use, pages that were freed a moment ago, the allocator's own tables, the program's file. Each of them grows for another reason.
 
-use std::fmt::Write;
-
 use tikv_jemalloc_ctl::{epoch, stats};
+
+use super::admin::gauge;
 
 /// Resident memory of this process; 0 where the system does not tell.
 pub(crate) fn resident_bytes() -> u64 {
@@ -27,8 +27,7 @@ pub(super) fn write_prometheus(out: &mut String) {
     )];
     figures.extend(of_allocator().into_iter().flatten());
     for (name, help, value) in figures {
-        // A `String` takes whatever is written to it.
-        let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} gauge\n{name} {value}");
+        gauge(out, name, help, value);
     }
 }
 

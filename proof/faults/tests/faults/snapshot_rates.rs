@@ -94,7 +94,7 @@ async fn scenario(cluster: &mut Cluster) -> Result<()> {
     stages::progress(cluster, &load, "all nodes run", WRITES_FIRST).await?;
 
     cluster.nodes[BEHIND].stop()?;
-    is_left_behind_by_all(cluster).await?;
+    stages::is_left_behind(cluster, BEHIND).await?;
     let slow = comes_back(cluster, &load).await?;
     counts.at_least(ADVANCES_LEAST, "times that more had come, at the slowest rate", slow.advances);
     counts.at_least(SHAPE.groups, "snapshots taken in", slow.snapshots);
@@ -113,7 +113,7 @@ async fn scenario(cluster: &mut Cluster) -> Result<()> {
         cluster.serves().await?;
     }
     cluster.nodes[BEHIND].stop()?;
-    is_left_behind_by_all(cluster).await?;
+    stages::is_left_behind(cluster, BEHIND).await?;
     let fast = comes_back(cluster, &load).await?;
     counts.at_least(SHAPE.groups, "snapshots taken in without limit", fast.snapshots);
     counts.at_most(SNAPSHOTS_MAX, "snapshots taken in without limit", fast.snapshots);
@@ -188,22 +188,6 @@ async fn comes_back(cluster: &mut Cluster, load: &Load) -> Result<Back> {
     (_, back.p99) = load.latencies().end();
     say(&format!("{back:?}"));
     Ok(back)
-}
-
-/// Waits until nobody has in the log what comes next for the one that is behind, whoever leads then.
-async fn is_left_behind_by_all(cluster: &Cluster) -> Result<()> {
-    stages::is_left_behind(cluster, BEHIND).await?;
-    for node in (0..NODES).filter(|node| *node != BEHIND) {
-        let wanted =
-            wait::until("a node says what its groups have", async || logs(cluster, node).await).await?;
-        wait::until("its logs begin behind that", async || {
-            let now = logs(cluster, node).await?;
-            let kept = now.iter().zip(&wanted).find(|(now, then)| now.log_first <= then.log_last);
-            wait::is(kept.is_none(), || format!("{kept:?}"))
-        })
-        .await?;
-    }
-    Ok(())
 }
 
 /// Waits until no log keeps anything for a snapshot any more; clients go on.
